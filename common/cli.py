@@ -1,0 +1,105 @@
+"""How every script meets its user: arguments, progress, counts, one-line errors and exit codes.
+
+Exit codes: 0 done, the counts say what was lost; 1 bad input or nothing there at the end;
+2 wrong flags (argparse); 130 interrupted by Ctrl-C or SIGTERM.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LINE_SECONDS = 60  # off a terminal the progress bar becomes one line a minute
+
+
+class InputError(Exception):
+    """Something outside this program is wrong; its text is the one line the user reads."""
+
+
+def make_parser(manual: str) -> argparse.ArgumentParser:
+    """Return a parser whose --help is `manual`, the script's docstring, and the flags."""
+    return argparse.ArgumentParser(
+        description=manual, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return an argparse type: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def print_counts(counts: dict[str, int]) -> None:
+    """Print the last line of stdout: `name=number` pairs, for people and for scripts."""
+    print(" ".join(f"{name}={number}" for name, number in counts.items()))
+
+
+def say(message: str) -> None:
+    """Print one line for the user to stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class _Lines:
+    """A stderr for tqdm that writes each state of the bar as a line of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r\n "):
+            self.stream.write(line + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def progress(total: int | None, unit: str, description: str) -> "tqdm[NoReturn]":
+    """Return a tqdm bar on stderr: live on a terminal, a line a minute elsewhere."""
+    from tqdm import tqdm
+
+    options: dict[str, Any] = {"total": total, "unit": unit, "desc": description}
+    if sys.stderr.isatty():
+        return tqdm(**options, dynamic_ncols=True)
+    return tqdm(
+        **options, file=_Lines(sys.stderr), ascii=True, ncols=100,
+        mininterval=LINE_SECONDS, maxinterval=LINE_SECONDS, delay=LINE_SECONDS,
+    )  # fmt: skip
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a script's `main` and exit: expected failures are one line on stderr, others a traceback."""
+    name = os.path.basename(sys.argv[0])
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        main(argv)
+        sys.stdout.flush()
+    except InputError as error:
+        say(f"{name}: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say(f"{name}: interrupted; run the same command again to go on")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our stdout has left; a second complaint at exit would be noise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        say(f"{name}: {where}{error.strerror or error}")
+        sys.exit(1)
+    sys.exit(0)

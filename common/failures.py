@@ -1,0 +1,97 @@
+"""The list of images that are not there at the end of a step, and why: `id,reason,detail,url`.
+
+While a run goes on, failures are appended to a journal beside the list, so that a kill loses none.
+At the end the list is written whole, in the order of the input, and the journal is removed.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from common.cli import InputError
+from common.files import read_csv, write_csv
+
+HEADER = ["id", "reason", "detail", "url"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One image that is not there, and why; `detail` is one short line for people."""
+
+    id: str
+    reason: str
+    detail: str = ""
+    url: str = ""
+
+
+class FailureList:
+    """The failures known so far: those of earlier runs and, as they come in, those of this one."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.journal = self.path.with_name(f".{self.path.name}.journal")
+        self.by_id: dict[str, Failure] = {}
+        if self.path.exists():
+            self.by_id.update((failure.id, failure) for failure in read_failures(self.path))
+        if self.journal.exists():
+            _drop_cut_line(self.journal)
+            self.by_id.update((failure.id, failure) for failure in _rows(self.journal))
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.stream = open(self.journal, "ab", buffering=0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stream.close()
+
+    def add(self, failure: Failure) -> None:
+        """Remember a failure, in memory and in the journal."""
+        self.by_id[failure.id] = failure
+        line = io.StringIO()
+        row = [failure.id, failure.reason, _one_line(failure.detail), _one_line(failure.url)]
+        csv.writer(line, lineterminator="\n").writerow(row)
+        self.stream.write(line.getvalue().encode(errors="backslashreplace"))
+
+    def finish(self, missing: Iterable[str]) -> int:
+        """Write the list of the images in `missing`, in that order, drop the journal, return the number."""
+        failures = (self.by_id[image_id] for image_id in missing)
+        rows = ((f.id, f.reason, _one_line(f.detail), _one_line(f.url)) for f in failures)
+        count = write_csv(self.path, HEADER, rows)
+        self.journal.unlink(missing_ok=True)
+        return count
+
+
+def read_failures(path: str | Path) -> Iterator[Failure]:
+    """Yield each row of a failures file."""
+    rows = read_csv(path)
+    line, header = next(rows, (1, []))
+    if header != HEADER:
+        raise InputError(f"{path}:{line}: the header {','.join(HEADER)} was expected")
+    for _, row in rows:
+        yield Failure(*row)
+
+
+def _rows(journal: Path) -> Iterator[Failure]:
+    for line, row in read_csv(journal):
+        if len(row) != len(HEADER):
+            raise InputError(f"{journal}:{line}: {len(row)} fields, {len(HEADER)} were expected")
+        yield Failure(*row)
+
+
+def _drop_cut_line(journal: Path) -> None:
+    """Cut off what follows the last line end: the half row of a killed run."""
+    data = journal.read_bytes()
+    os.truncate(journal, data.rfind(b"\n") + 1)
+
+
+def _one_line(text: str) -> str:
+    """Return `text` on one line: a row of ours never spans two, so a cut one is told by its missing end."""
+    return " ".join(text.replace("\0", " ").split())

@@ -1,0 +1,206 @@
+"""Files in and out: whole or not at all, streamed, one line of error where a file is wrong.
+
+Every reader yields `(line number, item)`, so that whoever finds an item wrong can name its place.
+"""
+
+import csv
+import fcntl
+import gzip
+import io
+import os
+import zlib
+from codecs import getincrementaldecoder
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from common.cli import InputError
+
+CHUNK = 1 << 20  # bytes read at a time
+MAX_ITEM = 1 << 26  # characters; a line or field larger than this is a damaged file
+
+csv.field_size_limit(MAX_ITEM)
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
+
+    The temporary name is fixed and locked while in use: a second run on the same output is refused,
+    and what a killed run left there is overwritten by the next. A symlink is written through.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path}: not a regular file, a file to write was expected")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    lock = _open_locked(part, busy=f"{path}: another run is writing this file")
+    try:
+        yield part
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _open_locked(path: Path, busy: str) -> int:
+    """Return a descriptor of `path`, created, locked and emptied; InputError(busy) when it is taken."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between open and lock another run may have finished and renamed the file away.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+            os.close(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise InputError(busy) from None
+
+
+@contextmanager
+def locked_folder(directory: str | Path) -> Iterator[Path]:
+    """Make `directory` where it is missing and hold it alone; a second run on it is refused."""
+    folder = Path(directory)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{directory}: not a folder, a folder to write into was expected")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".lock"
+    descriptor = _open_locked(lock, busy=f"{directory}: another run is working in this folder")
+    try:
+        yield folder
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def open_output(path: str | Path) -> Iterator[BinaryIO]:
+    """Yield a binary stream that becomes the whole file `path`; compressed when it ends in `.gz`."""
+    with atomic_path(path) as part, open(part, "wb") as raw:
+        if str(path).endswith(".gz"):
+            # No name and no time stamp inside: the same data give the same bytes.
+            with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as packed:
+                yield cast(BinaryIO, packed)
+        else:
+            yield raw
+        raw.flush()
+        os.fsync(raw.fileno())
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterator[Sequence[Any]]) -> int:
+    """Write `rows` below `header` to `path` and return how many there were."""
+    count = 0
+    with (
+        open_output(path) as stream,
+        io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="") as text,
+    ):
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        for row in rows:
+            writer.writerow(row)
+            count += 1
+        text.flush()
+        text.detach()  # the stream is open_output's to finish and close
+    return count
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_input(path: str | Path) -> Iterator[BinaryIO]:
+    """Yield the bytes of the file `path`, unpacked when it ends in `.gz`."""
+    if os.path.isdir(path):
+        raise InputError(f"{path}: a folder, a file was expected")
+    try:
+        with ExitStack() as stack:
+            stream: Any = stack.enter_context(open(path, "rb"))
+            if str(path).endswith(".gz"):
+                stream = stack.enter_context(gzip.GzipFile(fileobj=stream))
+            yield stream
+    except FileNotFoundError as error:
+        if error.filename != str(path) and error.filename != path:
+            raise
+        raise InputError(f"{path}: no such file") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: damaged gzip file ({error})") from None
+
+
+def text_chunks(path: str | Path) -> Iterator[str]:
+    """Yield the text of a UTF-8 file in pieces, without its byte-order mark and line ends as they are."""
+    decoder = getincrementaldecoder("utf-8-sig")()
+    line = 1
+    with open_input(path) as stream:
+        while True:
+            chunk = stream.read(CHUNK)
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                line += error.object.count(b"\n", 0, error.start)
+                raise InputError(f"{path}:{line}: not UTF-8 text") from None
+            line += text.count("\n")
+            if text:
+                yield text
+            if not chunk:
+                return
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yield each line of a text file with its number, line end included; only LF ends a line."""
+    rest, number = "", 0
+    for text in text_chunks(path):
+        lines = (rest + text).split("\n")
+        rest = lines.pop()
+        if len(rest) > MAX_ITEM:
+            raise InputError(f"{path}:{number + 1}: a line of over {MAX_ITEM} characters")
+        for line in lines:
+            number += 1
+            yield number, line + "\n"
+    if rest:
+        yield number + 1, rest
+
+
+def read_csv(path: str | Path, *, needs_last_line_end: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number and fields of each row of a CSV file, its header included.
+
+    Every row must have as many fields as the first. A last line without a line end is taken for a
+    file that was cut short unless `needs_last_line_end` is False. Lines without any text are skipped.
+    """
+    last = ""
+    line = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal last
+        for number, last in read_lines(path):
+            if "\0" in last:
+                raise InputError(f"{path}:{number}: a NUL byte, text was expected")
+            if "\r" in last.rstrip("\r\n"):
+                raise InputError(f"{path}:{number}: a carriage return inside a line, LF or CRLF was expected")
+            yield last
+
+    rows = csv.reader(lines(), strict=True)
+    width = 0
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise InputError(f"{path}:{line}: {error}, a CSV row was expected") from None
+        if row is None:
+            break
+        if not row:
+            continue
+        width = width or len(row)
+        if len(row) != width:
+            raise InputError(f"{path}:{line}: {len(row)} fields, {width} were expected")
+        if needs_last_line_end and not last.endswith("\n"):
+            raise InputError(f"{path}:{line}: no line end after the last row; is the file cut short?")
+        yield line, row

@@ -1,0 +1,206 @@
+"""What is true of Open Images: its class lists, descriptions, ids, columns and datapoints.
+
+Classes are keyed by MID (such as /m/01yrx), never by name: names are shared by several classes.
+The class id of TensorFlow's label map and records is the position in the list of trainable
+classes, from 1; 0 is the background.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.cli import InputError
+from common.files import read_csv, read_lines
+from common.json_files import read_json
+
+SPLITS = ("train", "validation", "test")
+DESCRIPTION_HEADER = ["LabelName", "DisplayName"]  # from V6 on
+_MID = re.compile(r"/[a-z]+/[0-9A-Za-z_]+")
+_IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+# --- classes -------------------------------------------------------------------------------------
+
+
+def read_classes(path: str | Path) -> list[str]:
+    """Return the MIDs of a class list, one a line; `path` may be the folder that holds it.
+
+    Blank lines are passed over; a repeated class, a line that is no MID or an empty list is an error.
+    """
+    path = _class_file(Path(path), "a class list (one MID a line)", _is_class_list)
+    lines: dict[str, int] = {}
+    for line, text in read_lines(path):
+        mid = text.strip().removeprefix("\ufeff")
+        if not mid:
+            continue
+        if not _MID.fullmatch(mid):
+            raise InputError(f"{path}:{line}: {mid[:80]!r}, a class MID such as /m/01yrx was expected")
+        if mid in lines:
+            raise InputError(f"{path}:{line}: {mid} stands in line {lines[mid]} already")
+        lines[mid] = line
+    if not lines:
+        raise InputError(f"{path}: no classes in it, one MID a line was expected")
+    return list(lines)
+
+
+def class_ids(classes: Sequence[str]) -> dict[str, int]:
+    """Return the id of each class: its position in the list of trainable classes, from 1."""
+    return {mid: number for number, mid in enumerate(classes, start=1)}
+
+
+def read_descriptions(path: str | Path) -> dict[str, str]:
+    """Return the display name of each MID, as it is written; `path` may be the folder that holds the file."""
+    path = _class_file(Path(path), "class descriptions (two CSV columns: MID, name)", _is_descriptions)
+    names: dict[str, str] = {}
+    for line, row in read_csv(path, needs_last_line_end=False):
+        if len(row) != 2:
+            raise InputError(f"{path}:{line}: {len(row)} fields, two were expected: MID, name")
+        if row == DESCRIPTION_HEADER and not names:
+            continue
+        mid, name = row
+        if not _MID.fullmatch(mid):
+            raise InputError(f"{path}:{line}: {mid[:80]!r}, a class MID such as /m/01yrx was expected")
+        if names.setdefault(mid, name) != name:
+            raise InputError(f"{path}:{line}: {mid} is {name!r} here and {names[mid]!r} before")
+    if not names:
+        raise InputError(f"{path}: no class descriptions in it")
+    return names
+
+
+def describe(classes: Sequence[str], classes_path: str | Path, descriptions_path: str | Path) -> list[str]:
+    """Return the names of `classes`, in order; a class without a description is an error."""
+    names = read_descriptions(descriptions_path)
+    missing = [mid for mid in classes if mid not in names]
+    if missing:
+        raise InputError(
+            f"{descriptions_path}: no description of {len(missing)} of the {len(classes)} classes in "
+            f"{classes_path}: {', '.join(missing)}{_better_descriptions(missing, Path(descriptions_path))}"
+        )
+    return [names[mid] for mid in classes]
+
+
+def _better_descriptions(missing: Sequence[str], path: Path) -> str:
+    """Return a hint at the nearby descriptions file that knows most of the missing classes, if any does."""
+    folder = path if path.is_dir() else path.parent
+    known: dict[Path, int] = {}
+    for file in sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv"), *folder.glob("../*/*.csv")]):
+        if file.is_file() and not (path.is_file() and file.samefile(path)) and _is_descriptions(file):
+            names = read_descriptions(file)
+            known[file] = sum(mid in names for mid in missing)
+    best = max(known, key=lambda file: known[file], default=None)
+    if best is None or not known[best]:
+        return "; the class-descriptions.csv of the same release is what is needed"
+    return f"; {best} has {known[best]} of them"
+
+
+def _class_file(path: Path, what: str, fits: Any) -> Path:
+    """Return `path`, or the one file in the folder `path` whose content fits."""
+    if not path.is_dir():
+        return path
+    found = [file for file in sorted(path.iterdir()) if file.is_file() and fits(file)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(file.name for file in found)
+        raise InputError(f"{path}: {len(found)} files in this folder are {what}, name one: {names}")
+    raise InputError(f"{path}: no file in this folder is {what}")
+
+
+def _is_class_list(path: Path) -> bool:
+    return _head_fits(path, lambda line: _MID.fullmatch(line) is not None)
+
+
+def _is_descriptions(path: Path) -> bool:
+    def fits(line: str) -> bool:
+        mid, comma, _ = line.partition(",")
+        return line == ",".join(DESCRIPTION_HEADER) or (comma == "," and _MID.fullmatch(mid) is not None)
+
+    return _head_fits(path, fits)
+
+
+def _head_fits(path: Path, fits: Any) -> bool:
+    """Tell whether the first lines with text in a file all fit, and there is one."""
+    seen = 0
+    try:
+        for _, line in read_lines(path):
+            text = line.strip().removeprefix("\ufeff")
+            if text and not fits(text):
+                return False
+            seen += bool(text)
+            if seen == 10:
+                break
+    except InputError:
+        return False  # binary, or no text of ours
+    return seen > 0
+
+
+# --- images and boxes ----------------------------------------------------------------------------
+
+
+def is_image_id(text: Any) -> bool:
+    """Tell whether `text` may be used in a file name; official ids are 16 hexadecimal digits."""
+    return isinstance(text, str) and _IMAGE_ID.fullmatch(text) is not None
+
+
+def image_file_name(image_id: str) -> str:
+    """Return the name of an image's file, here and on the mirror."""
+    return f"{image_id}.jpg"
+
+
+def parse_number(text: Any) -> float | None:
+    """Return a finite decimal number, None for anything else (`nan`, `1_0`, `1e400`, other digits)."""
+    if isinstance(text, str):
+        if not _NUMBER.fullmatch(text):
+            return None
+        text = float(text)
+    if isinstance(text, bool) or not isinstance(text, int | float) or not math.isfinite(text):
+        return None
+    return float(text)
+
+
+def read_datapoints(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield each datapoint of a file that step 3 or step 5 wrote, its numbers as floats.
+
+    `id` and, of each annotation, `label`, `x0`, `x1`, `y0`, `y1` are required; unknown keys are kept.
+    A repeated id is not looked for. A file without datapoints is an error.
+    """
+    found = False
+    for line, point in read_json(path):
+        found = True
+        where = f"{path}:{line}"
+        if not isinstance(point, dict):
+            raise InputError(f"{where}: {_kind(point)}, an object with id and annotations was expected")
+        if not is_image_id(point.get("id")):
+            raise InputError(
+                f"{where}: id {point.get('id')!r:.80}, an image id of A-Z a-z 0-9 . _ - was expected"
+            )
+        annotations = point.get("annotations")
+        if not isinstance(annotations, list):
+            raise InputError(
+                f"{where}: annotations of {point['id']} are {_kind(annotations)}, an array was expected"
+            )
+        for number, box in enumerate(annotations):
+            _check_box(box, f"{where}: annotation {number} of {point['id']}")
+        yield point
+    if not found:
+        raise InputError(f"{path}: no datapoints in it")
+
+
+def _check_box(box: Any, where: str) -> None:
+    if not isinstance(box, dict) or not isinstance(box.get("label"), str):
+        raise InputError(f"{where}: an object with a label was expected")
+    for key in ("x0", "x1", "y0", "y1"):
+        value = parse_number(box.get(key))
+        if value is None or not 0 <= value <= 1:
+            raise InputError(f"{where}: {key} is {box.get(key)!r:.80}, a number from 0 to 1 was expected")
+        box[key] = value
+    if box["x0"] >= box["x1"] or box["y0"] >= box["y1"]:
+        raise InputError(f"{where}: x0 < x1 and y0 < y1 were expected")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", type(None): "missing"}
+    return names.get(type(value), "a number or boolean")

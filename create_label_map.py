@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+r"""Write the label map that TensorFlow's detectors and evaluation read.
+
+    python3 create_label_map.py \
+        --trainable_classes_path data/classes/classes-trainable.txt \
+        --class_description_path data/classes/class-descriptions.csv \
+        --label_map_save_path work/label_map.pbtxt
+
+Reads a class list (one MID a line) and the release's class descriptions (CSV: MID, name), and writes a
+StringIntLabelMap in protobuf's text format, as the official Open Images maps are written: `name` the MID,
+`id` the position in the class list from 1 (0 is the background), `display_name` the readable name. The
+records number classes by the same rule, so give both steps the same class list. Either input may also be
+the folder that holds the file. A class without a description is an error that lists all such classes.
+"""
+
+from collections.abc import Sequence
+
+from common.cli import make_parser, print_counts, run
+from common.files import open_output
+from common.openimages import class_ids, describe, read_classes
+
+# What protobuf's text format writes in place of a letter inside double quotes; others stay UTF-8.
+ESCAPES = str.maketrans(
+    {"\\": "\\\\", '"': '\\"', "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    | {chr(code): f"\\{code:03o}" for code in [*range(32), 127] if chr(code) not in "\n\r\t"}
+)
+
+
+def label_map_item(mid: str, number: int, name: str) -> str:
+    """Return one item of a StringIntLabelMap in protobuf's text format."""
+    return (
+        "item {\n"
+        f'  name: "{mid.translate(ESCAPES)}"\n'
+        f"  id: {number}\n"
+        f'  display_name: "{name.translate(ESCAPES)}"\n'
+        "}\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--trainable_classes_path", required=True, metavar="TRAINABLE_CLASSES",
+        help="class list, one MID a line, or its folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--class_description_path", required=True, metavar="CLASS_DESCRIPTION",
+        help="class descriptions, CSV of MID and name, or its folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label_map_save_path", required=True, metavar="LABEL_MAP_PATH",
+        help="where the label map is written (.pbtxt)",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+
+    classes = read_classes(args.trainable_classes_path)
+    names = describe(classes, args.trainable_classes_path, args.class_description_path)
+    with open_output(args.label_map_save_path) as stream:
+        for (mid, number), name in zip(class_ids(classes).items(), names, strict=True):
+            stream.write(label_map_item(mid, number, name).encode())
+    print_counts({"classes": len(classes)})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+r"""Translate the MIDs of the trainable classes into their readable names.
+
+    python3 translate_class_descriptions.py \
+        --trainable_classes_path data/classes/classes-trainable.txt \
+        --class_description_path data/classes/class-descriptions.csv \
+        --trainable_translated_path work/classes-translated.json
+
+Reads a class list (one MID a line) and the release's class descriptions (CSV: MID, name), and writes a
+JSON array of the names in the order of the class list, kept as they are written. Either input may also be
+the folder that holds the file. A class without a description is an error that lists all such classes.
+
+Names are for reading: several classes can share one (Bench, Mouse), so nothing is keyed by them.
+"""
+
+from collections.abc import Sequence
+
+from common.cli import make_parser, print_counts, run
+from common.json_files import json_writer
+from common.openimages import describe, read_classes
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--trainable_classes_path", required=True, metavar="TRAINABLE_CLASSES",
+        help="class list, one MID a line, or its folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--class_description_path", required=True, metavar="CLASS_DESCRIPTION",
+        help="class descriptions, CSV of MID and name, or its folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trainable_translated_path", required=True, metavar="TRAINABLE_TRANSLATED_PATH",
+        help="where the JSON array of names is written",
+    )  # fmt: skip
+    args = parser.parse_args(argv)
+
+    classes = read_classes(args.trainable_classes_path)
+    names = describe(classes, args.trainable_classes_path, args.class_description_path)
+    with json_writer(args.trainable_translated_path) as write:
+        for name in names:
+            write(name)
+    print_counts({"classes": len(classes), "distinct_names": len(set(names))})
+
+
+if __name__ == "__main__":
+    run(main)
