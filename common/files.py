@@ -6,10 +6,9 @@ Every reader yields `(line number, item)`, so that whoever finds an item wrong c
 import csv
 import fcntl
 import gzip
-import io
 import os
 import zlib
-from codecs import getincrementaldecoder
+from codecs import getincrementaldecoder, getwriter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -98,17 +97,12 @@ def open_output(path: str | Path) -> Iterator[BinaryIO]:
 def write_csv(path: str | Path, header: Sequence[str], rows: Iterator[Sequence[Any]]) -> int:
     """Write `rows` below `header` to `path` and return how many there were."""
     count = 0
-    with (
-        open_output(path) as stream,
-        io.TextIOWrapper(stream, encoding="utf-8", errors="backslashreplace", newline="") as text,
-    ):
-        writer = csv.writer(text, lineterminator="\n")
+    with open_output(path) as stream:
+        writer = csv.writer(getwriter("utf-8")(stream, "backslashreplace"), lineterminator="\n")
         writer.writerow(header)
         for row in rows:
             writer.writerow(row)
             count += 1
-        text.flush()
-        text.detach()  # the stream is open_output's to finish and close
     return count
 
 

@@ -86,9 +86,12 @@ def _better_descriptions(missing: Sequence[str], path: Path) -> str:
     """Return a hint at the nearby descriptions file that knows most of the missing classes, if any does."""
     folder = path if path.is_dir() else path.parent
     known: dict[Path, int] = {}
-    for file in sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv"), *folder.glob("../*/*.csv")]):
+    for file in sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv")]):
         if file.is_file() and not (path.is_file() and file.samefile(path)) and _is_descriptions(file):
-            names = read_descriptions(file)
+            try:
+                names = read_descriptions(file)
+            except InputError:
+                continue  # not the file that was asked for: its faults are no one's concern here
             known[file] = sum(mid in names for mid in missing)
     best = max(known, key=lambda file: known[file], default=None)
     if best is None or not known[best]:
