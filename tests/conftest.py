@@ -73,3 +73,13 @@ def real_files():
     """Return the folder of real Open Images files that OPEN_IMAGES_FILES names, None where it is not set."""
     folder = os.environ.get("OPEN_IMAGES_FILES")
     return Path(folder) if folder else None
+
+
+@pytest.fixture(scope="session")
+def sample_directory(tmp_path_factory):
+    """Return the sample release, made once; to serve it, copy it, since serving may write it anew."""
+    from sample import make
+
+    directory = tmp_path_factory.mktemp("sample")
+    make.main(["--directory", str(directory)])
+    return directory

@@ -1,0 +1,614 @@
+"""The sample: the official formats are held, the boxes sit on the objects, the server answers as hosts do."""
+
+import base64
+import csv
+import filecmp
+import hashlib
+import http.client
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image, ImageChops
+
+from common.openimages import read_classes, read_descriptions
+from sample import make, plan, release, serve
+from sample.classes import BY_LABEL, CLASSES, TRAINABLE
+from tests.conftest import ROOT
+
+Entry = dict[str, Any]  # of truth.json
+INDEX = (
+    "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,"
+    "OriginalSize,OriginalMD5,Thumbnail300KURL"
+)
+LABELS = "ImageID,Source,LabelName,Confidence"
+BOXES = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax"
+FULL_BOXES = f"{BOXES},IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
+V6_BOXES = f"{FULL_BOXES},XClick1X,XClick2X,XClick3X,XClick4X,XClick1Y,XClick2Y,XClick3Y,XClick4Y"
+HEADERS = {
+    "2018_04/train/train-images-boxable-with-rotation.csv": f"{INDEX},Rotation",
+    "2018_04/validation/validation-images-with-rotation.csv": f"{INDEX},Rotation",
+    "2018_04/test/test-images-with-rotation.csv": f"{INDEX},Rotation",
+    "2018_04/train/train-annotations-bbox.csv": FULL_BOXES,
+    "2018_04/validation/validation-annotations-bbox.csv": FULL_BOXES,
+    "2018_04/test/test-annotations-bbox.csv": FULL_BOXES,
+    "v5/validation-annotations-bbox.csv": FULL_BOXES,
+    "v5/test-annotations-bbox.csv": FULL_BOXES,
+    "v6/oidv6-train-annotations-bbox.csv": V6_BOXES,
+    "v5/train-annotations-human-imagelabels-boxable.csv": LABELS,
+    "v5/validation-annotations-human-imagelabels-boxable.csv": LABELS,
+    "v5/test-annotations-human-imagelabels-boxable.csv": LABELS,
+    "v7/oidv7-train-annotations-human-imagelabels.csv": LABELS,
+    "v7/oidv7-val-annotations-human-imagelabels.csv": LABELS,
+    "v7/oidv7-test-annotations-human-imagelabels.csv": LABELS,
+    "v7/oidv7-class-descriptions-boxable.csv": "LabelName,DisplayName",
+    "v5/class-descriptions-boxable.csv": '/m/0138tl,Toy',
+    "2018_04/class-descriptions-boxable.csv": "/m/0138tl,Toy",
+    "2018_04/bbox_labels_600_hierarchy.json": "{",
+}  # fmt: skip
+TARBALL_HEADERS = {
+    "images": {"train/images.csv": INDEX, "validation/images.csv": INDEX, "test/images.csv": INDEX},
+    "annotations_human_bbox": {
+        "train/annotations-human-bbox.csv": BOXES,
+        "validation/annotations-human-bbox.csv": FULL_BOXES,
+        "test/annotations-human-bbox.csv": FULL_BOXES,
+    },
+    "annotations_human": {
+        "train/annotations-human.csv": LABELS,
+        "validation/annotations-human.csv": LABELS,
+        "test/annotations-human.csv": LABELS,
+    },
+    "classes": {
+        "class-descriptions.csv": "/m/0138tl,Toy\r",
+        "classes.txt": "/m/0138tl",
+        "classes-trainable.txt": "/m/0138tl",
+        "classes-bbox.txt": "/m/0138tl",
+        "classes-bbox-trainable.txt": "/m/01g317",
+    },
+}
+V7_INDEX = {
+    "train": "2018_04/train/train-images-boxable-with-rotation.csv",
+    "validation": "2018_04/validation/validation-images-with-rotation.csv",
+    "test": "2018_04/test/test-images-with-rotation.csv",
+}
+V7_BOXES = {
+    "train": "v6/oidv6-train-annotations-bbox.csv",
+    "validation": "v5/validation-annotations-bbox.csv",
+    "test": "v5/test-annotations-bbox.csv",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(sample_directory):
+    return sample_directory
+
+
+@pytest.fixture(scope="module")
+def truth(folder):
+    return make.read_truth(folder)
+
+
+@pytest.fixture(scope="module")
+def v3(folder, tmp_path_factory):
+    """The files of V3's tarballs."""
+    directory = tmp_path_factory.mktemp("v3")
+    for path in (folder / "release/2017_11").iterdir():
+        with tarfile.open(path) as archive:
+            archive.extractall(directory, filter="data")
+    return directory / "2017_11"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, strict=True))
+
+
+def photos(folder: Path, entry: Entry) -> dict[str, Path]:
+    return {
+        "original": folder / "photos" / f"{entry['id']}_o.jpg",
+        "mirror": folder / "mirror" / entry["subset"] / f"{entry['id']}.jpg",
+        "thumbnail": folder / "photos" / f"{entry['id']}_z.jpg",
+    }
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+
+def test_every_file_of_v4_to_v7_has_its_official_path_and_header(folder):
+    directory = folder / "release"
+    found = {
+        path.relative_to(directory).as_posix(): path.read_text("utf-8").split("\n")[0]
+        for path in directory.rglob("*")
+        if path.is_file() and not path.name.endswith(".gz")
+    }
+    assert found == HEADERS
+
+
+@pytest.mark.parametrize("year", ["2017_07", "2017_11"])
+def test_every_tarball_of_v2_and_v3_has_its_official_files_and_headers(folder, year):
+    found = {}
+    for path in sorted((folder / "release" / year).iterdir()):
+        with tarfile.open(path) as archive:
+            found[path.name] = {
+                name: archive.extractfile(name).read().decode().split("\n")[0] for name in archive.getnames()
+            }
+    assert found == {
+        f"{name}_{year}.tar.gz": {f"{year}/{inner}": header for inner, header in members.items()}
+        for name, members in TARBALL_HEADERS.items()
+    }
+
+
+def test_class_lists_and_descriptions_are_those_of_the_classes(folder, v3):
+    trainable = read_classes(v3 / "classes-bbox-trainable.txt")
+    assert trainable == [one.label for one in TRAINABLE] != sorted(trainable)
+    boxable = read_classes(v3 / "classes-bbox.txt")
+    assert set(boxable) - set(trainable) == {"/m/02wmf"}
+    names = read_descriptions(v3 / "class-descriptions.csv")
+    assert list(names) == read_classes(v3 / "classes.txt") == sorted(names)
+    assert names["/m/0cvnqh"] == names["/m/076lb9"] == "Bench"
+    assert names["/m/0zzsmpl"] == 'Rocket, "Žofka" type'
+    assert any(name != name.strip() for name in names.values())
+    assert b'/m/0zzsmpl,"Rocket, ""\xc5\xbdofka"" type"\r\n' in (v3 / "class-descriptions.csv").read_bytes()
+    later = read_descriptions(folder / "release/v7/oidv7-class-descriptions-boxable.csv")
+    assert later == {label: names[label] for label in boxable} | {"/m/076lb9": "Training bench"}
+    assert b"\r" not in (folder / "release/v7/oidv7-class-descriptions-boxable.csv").read_bytes()
+
+
+def test_the_hierarchy_has_the_real_ones_structure_and_traps(folder):
+    root = json.loads((folder / "release/2018_04/bbox_labels_600_hierarchy.json").read_text())
+    parents: dict[str, list[str]] = {}
+
+    def walk(tree):
+        assert set(tree) <= {"LabelName", "Subcategory", "Part"}
+        for child in tree.get("Subcategory", []):
+            parents.setdefault(child["LabelName"], []).append(tree["LabelName"])
+        for child in [*tree.get("Subcategory", []), *tree.get("Part", [])]:
+            walk(child)
+
+    walk(root)
+    assert root["LabelName"] == "/m/0bl9f"
+    assert set(BY_LABEL) < set(parents)
+    assert {label for label, above in parents.items() if len(set(above)) > 1} == {"/m/02wmf", "/m/0kmg4"}
+    assert parents["/m/076lb9"] == ["/m/05y5lj", "/m/05y5lj"]  # sports equipment is there twice
+    assert "/m/0dzct" in parents
+
+
+def test_the_index_and_the_boxes_of_v7_say_what_truth_says(folder, truth):
+    for split in release.SPLITS:
+        listed = [
+            e for e in truth if e["subset"] == split and e["indexed"] and (e["boxes"] or split != "train")
+        ]
+        found = rows(folder / "release" / V7_INDEX[split])
+        ids = [row["ImageID"] for row in found]
+        assert ids != sorted(ids)
+        repeated = [e["id"] for e in listed if e["fault"] == "repeated_row"]
+        assert sorted(ids) == sorted([*(e["id"] for e in listed), *repeated])
+        by_id = {e["id"]: e for e in listed}
+        for row in found:
+            entry = by_id[row["ImageID"]]
+            assert row["Subset"] == split
+            assert row["OriginalURL"] == f"{make.ORIGINALS_URL}/{row['ImageID']}_o.jpg"
+            assert bool(row["Thumbnail300KURL"]) == entry["thumbnail"]
+            assert (int(row["OriginalSize"]), row["OriginalMD5"]) == (entry["size"], entry["md5"])
+            assert row["Rotation"] == entry["rotation"]
+        assert_boxes(rows(folder / "release" / V7_BOXES[split]), [e for e in truth if e["subset"] == split])
+
+
+def test_the_index_and_the_boxes_of_v3_say_what_truth_says(v3, truth):
+    for split in release.SPLITS:
+        entries = [e for e in truth if e["subset"] == split]
+        ids = [row["ImageID"] for row in rows(v3 / split / "images.csv")]
+        repeated = [e["id"] for e in entries if e["fault"] == "repeated_row"]
+        assert sorted(ids) == sorted([*(e["id"] for e in entries if e["indexed"]), *repeated])
+        assert ids[: len(ids) - len(repeated)] == sorted(set(ids))
+        assert_boxes(rows(v3 / split / "annotations-human-bbox.csv"), entries)
+
+
+def assert_boxes(found: list[dict[str, str]], entries: list[Entry]) -> None:
+    expected = []
+    for entry in sorted(entries, key=lambda entry: entry["id"]):
+        boxes = [*entry["boxes"], *(entry["boxes"][:1] if entry["fault"] == "repeated_box" else [])]
+        for box in sorted(boxes, key=lambda box: (box["label"], box["x0"], box["y0"])):
+            corners = [f"{box[key]:.6f}" for key in ("x0", "x1", "y0", "y1")]
+            attributes = [
+                str(box[key]) for key in ("occluded", "truncated", "group_of", "depiction", "inside")
+            ]
+            expected.append((entry["id"], box["source"], box["label"], "1", *corners, *attributes))
+    assert [tuple(row.values())[:13] for row in found] == [row[: len(found[0])] for row in expected]
+
+
+def test_the_sample_has_the_quirks_of_the_real_files(folder, truth, v3):
+    by_fault: dict[str, list[Entry]] = {}
+    for entry in truth:
+        by_fault.setdefault(entry["fault"], []).append(entry)
+    assert set(by_fault) == {"", *plan.FAULTS.values()}
+    assert len(by_fault[""]) > len(truth) / 2
+    assert {e["rotation"] for e in truth} == {"", "0.0", "90.0", "180.0", "270.0"}
+    assert {len(e["id"]) for e in truth} == {16}
+    attributes = {row["IsOccluded"] for row in rows(folder / "release" / V7_BOXES["train"])}
+    assert attributes == {"-1", "0", "1"}
+    clicks = rows(folder / "release" / V7_BOXES["train"])
+    assert {row["XClick1Y"] == row["YMin"] for row in clicks if row["Source"] == "xclick"} == {True}
+    assert {row["XClick1Y"] for row in clicks if row["Source"] == "activemil"} == {"-1"}
+    assert {box["label"] for e in truth for box in e["boxes"]} == {one.label for one in CLASSES if one.colour}
+    assert {box["label"] for e in by_fault["untrainable"] for box in e["boxes"]} == {"/m/02wmf"}
+    for row in by_fault["no_index_row"]:
+        assert row["boxes"]
+        assert not row["indexed"]
+    text = (v3 / "train/images.csv").read_text("utf-8")
+    for quirk in ("&#x27;", "&amp;", '""old""', "José", ',"B. Quill, Jr.",', "_z.jpg?zz=1\n", "==,\n"):
+        assert quirk in text, quirk
+    assert ',"Foto &amp; Film",' in text
+    assert ",Foto &amp; Film," in (folder / "release" / V7_INDEX["train"]).read_text("utf-8")
+
+
+# --- photos --------------------------------------------------------------------------------------
+
+
+def test_sizes_and_md5_are_those_of_the_originals(folder, truth):
+    for entry in truth:
+        data = photos(folder, entry)["original"]
+        whole = data.read_bytes() if data.exists() else b""
+        md5 = base64.b64encode(hashlib.md5(whole).digest()).decode()
+        same = (len(whole), md5) == (entry["size"], entry["md5"])
+        assert same == (entry["sources"]["original"] in ("ok", "not_an_image")), entry
+
+
+def test_every_source_has_what_truth_says_it_has(folder, truth):
+    for entry in truth:
+        for source, path in photos(folder, entry).items():
+            outcome = entry["sources"][source]
+            empty = path.exists() and path.stat().st_size == 0
+            there = path.exists() and not empty
+            assert there == (outcome in ("ok", "changed", "not_an_image") or (outcome == "no_source")), (
+                entry,
+                source,
+            )
+            if source != "mirror":
+                assert empty == (entry["fault"] in ("gone", "original_gone")), (entry, source)
+
+
+def test_every_file_is_of_the_kind_truth_says(folder, truth):
+    kinds = {"png": ("PNG", "RGB"), "cmyk": ("JPEG", "CMYK"), "grey": ("JPEG", "L")}
+    for entry in truth:
+        for source, path in photos(folder, entry).items():
+            if not path.exists() or not path.stat().st_size:
+                continue
+            with Image.open(path) as image:
+                assert (image.format, image.mode) == kinds.get(entry["fault"], ("JPEG", "RGB")), entry
+                assert (image.getexif().get(0x0112) == 6) == (entry["fault"] == "exif")
+                side = {"original": 10_000, "mirror": 1024, "thumbnail": 640}[source]
+                assert (
+                    max(image.size) == min(side, max(entry["width"], entry["height"]))
+                    or entry["fault"] == "changed"
+                )
+                if entry["fault"] == "truncated":
+                    with pytest.raises(OSError, match="truncated"):
+                        image.load()
+                else:
+                    image.load()
+
+
+def test_the_outcomes_follow_from_the_sources(truth):
+    for entry in truth:
+        found = entry["sources"]
+        assert entry["download"] == ("ok" if found["mirror"] == "ok" else found["original"])
+        expected = "truncated" if entry["fault"] == "truncated" else "ok"
+        assert entry["process"] == (expected if entry["download"] == "ok" else "missing")
+    assert {e["download"] for e in truth} == {"ok", "gone", "changed", "not_an_image"}
+    assert {e["process"] for e in truth} == {"ok", "missing", "truncated"}
+    assert sum(e["process"] == "ok" for e in truth) > len(truth) * 3 / 4
+
+
+@pytest.mark.parametrize("source", ["original", "mirror"])
+def test_boxes_sit_on_the_objects_in_the_stored_pixels(folder, truth, source):
+    checked = 0
+    for entry in truth:
+        path = photos(folder, entry)[source]
+        if (
+            entry["fault"] in ("grey", "cmyk", "truncated", "changed")
+            or not path.exists()
+            or not path.stat().st_size
+        ):
+            continue
+        with Image.open(path) as image:
+            pixels = image.convert("RGB")
+        for box in entry["boxes"]:
+            assert_extent(pixels, box, entry)
+            checked += 1
+    assert checked > 60
+
+
+def assert_extent(pixels: Image.Image, box: Entry, entry: Entry) -> None:
+    """The pixels of the class's colour in and around the box reach its four sides, and not beyond."""
+    margin = 5  # objects are at least 12 pixels apart in the originals
+    corners = (
+        box["x0"] * pixels.width,
+        box["y0"] * pixels.height,
+        box["x1"] * pixels.width,
+        box["y1"] * pixels.height,
+    )
+    area = (
+        max(round(corners[0]) - margin, 0),
+        max(round(corners[1]) - margin, 0),
+        min(round(corners[2]) + margin, pixels.width),
+        min(round(corners[3]) + margin, pixels.height),
+    )
+    part = pixels.crop(area)
+    distance = ImageChops.difference(part, Image.new("RGB", part.size, tuple(box["colour"])))
+    near = [band.point([255 * (v <= 48) for v in range(256)]) for band in distance.split()]
+    mask = ImageChops.darker(ImageChops.darker(near[0], near[1]), near[2])
+    found = mask.getbbox()
+    assert found, (entry["id"], box)
+    extent = (found[0] + area[0], found[1] + area[1], found[2] + area[0], found[3] + area[1])
+    for seen, true in zip(extent, corners, strict=True):
+        assert abs(seen - true) <= 3, (entry["id"], box, extent, corners)
+
+
+def test_turning_counterclockwise_by_rotation_puts_the_sky_on_top(folder, truth):
+    turned = set()
+    for entry in truth:
+        if entry["sources"]["original"] != "ok" or entry["fault"] == "truncated":
+            continue
+        with Image.open(photos(folder, entry)["original"]) as image:
+            upright = image.convert("RGB").rotate(float(entry["rotation"] or 0), expand=True)
+        third = upright.height // 3
+        top = pale_pixels(upright.crop((0, 0, upright.width, third)))
+        bottom = pale_pixels(upright.crop((0, 2 * third, upright.width, 3 * third)))
+        assert top > 5 * bottom, entry
+        turned.add(entry["rotation"])
+    assert turned == {"", "0.0", "90.0", "180.0", "270.0"}
+
+
+def pale_pixels(image: Image.Image) -> int:
+    """The sky's pixels: neither the ground nor any class's colour is bright in all channels."""
+    red, green, blue = image.split()
+    darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
+    return sum(darkest.histogram()[160:])
+
+
+# --- making --------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(folder, tmp_path):
+    make.main(["--directory", str(tmp_path / "again")])
+    names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    again = {
+        path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*") if path.is_file()
+    }
+    assert names == again
+    _, different, errors = filecmp.cmpfiles(folder, tmp_path / "again", names, shallow=False)
+    assert (different, errors) == ([], [])
+    make.main(["--directory", str(tmp_path / "other"), "--seed", "2", "--images", "3"])
+    mine, other = make.read_truth(folder)[:3], make.read_truth(tmp_path / "other")
+    assert all(a["id"] != b["id"] and a["md5"] != b["md5"] for a, b in zip(mine, other, strict=True))
+
+
+def test_a_second_run_does_nothing_and_another_sample_replaces_the_first(tmp_path, script):
+    assert script("sample.make", "--directory", tmp_path, "--images", 2).code == 0
+    first = (tmp_path / "truth.json").stat()
+    stale = next((tmp_path / "photos").glob("*_o.jpg"))
+    assert script("sample.make", "--directory", tmp_path, "--images", 2).code == 0
+    assert (tmp_path / "truth.json").stat().st_mtime_ns == first.st_mtime_ns
+    outcome = script("sample.make", "--directory", tmp_path, "--images", 1, "--seed", 5)
+    assert outcome.counts == {"images": 1, "seed": 5}
+    assert len(make.read_truth(tmp_path)) == 1
+    assert not stale.exists()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, script):
+    (tmp_path / "thesis.txt").write_text("mine")
+    outcome = script("sample.make", "--directory", tmp_path)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert (
+        outcome.err
+        == f"sample.make.py: {tmp_path}: holds thesis.txt, an empty folder or an older sample was expected\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_large_sample_repeats_scenes_under_ids_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "SCENES", 10)
+    make.main(["--directory", str(tmp_path), "--images", "25"])
+    truth = make.read_truth(tmp_path)
+    assert len({entry["id"] for entry in truth}) == 25
+    for entry, repeated in zip(truth, truth[10:], strict=False):
+        assert {**repeated, "id": ""} == {**entry, "id": ""}
+        for path, again in zip(
+            photos(tmp_path, entry).values(), photos(tmp_path, repeated).values(), strict=True
+        ):
+            assert path.exists() == again.exists()
+            assert not path.exists() or path.samefile(again)
+    listed = [row for split in release.SPLITS for row in rows(tmp_path / "release" / V7_INDEX[split])]
+    assert {row["ImageID"] for row in listed} == {entry["id"] for entry in truth}
+
+
+# --- serving -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def served(sample_directory, tmp_path_factory):
+    """A served copy: the folder, the addresses and the truth."""
+    directory = shutil.copytree(sample_directory, tmp_path_factory.mktemp("served") / "sample")
+    with serve.serving(directory) as addresses:
+        yield directory, addresses, make.read_truth(directory)
+
+
+def ask(url: str, method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    parts = urlsplit(url)
+    with closing(http.client.HTTPConnection(parts.netloc, timeout=10)) as connection:
+        connection.request(method, parts.path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+        response = connection.getresponse()
+        return response, response.read()
+
+
+def an_original(served, fault: str = "") -> str:
+    _, addresses, truth = served
+    image_id = next(entry["id"] for entry in truth if entry["fault"] == fault)
+    return f"{addresses.originals_url}/{image_id}_o.jpg"
+
+
+def test_the_index_leads_to_photos_and_the_mirror_to_the_same_ids(served):
+    directory, addresses, truth = served
+    with urllib.request.urlopen(f"{addresses.open_images_url}/{V7_INDEX['train']}") as response:
+        index = list(csv.DictReader(io.TextIOWrapper(response, "utf-8")))
+    entries = {entry["id"]: entry for entry in truth}
+    assert len(index) > 30
+    for row in index:
+        entry = entries[row["ImageID"]]
+        found, body = ask(row["OriginalURL"])
+        missing = {"gone": 302, "original_gone": 302, "not_found": 404}
+        assert found.status == missing.get(entry["fault"], 200)
+        assert found.status != 200 or body == photos(directory, entry)["original"].read_bytes()
+        found, body = ask(f"{addresses.mirror_url}/train/{row['ImageID']}.jpg")
+        assert found.status == (404 if entry["sources"]["mirror"] == "gone" else 200)
+    hosts = {addresses.open_images_url, addresses.mirror_url, addresses.originals_url}
+    assert len(hosts) == 3
+    assert ask(f"{addresses.originals_url}/{V7_INDEX['train']}")[0].status == 404
+
+
+def test_a_gone_photo_redirects_to_a_placeholder_that_is_a_small_png(served):
+    response, body = ask(an_original(served, "gone"))
+    assert (response.status, body) == (302, b"")
+    location = response.headers["Location"]
+    assert location == f"{served[1].originals_url}/pw/images/en-us/photo_unavailable_l.png"
+    response, body = ask(location)
+    assert (response.status, response.headers["Content-Type"]) == (200, "image/png")
+    assert len(body) < 6000
+    with Image.open(io.BytesIO(body)) as image:
+        image.load()
+        assert image.format == "PNG"
+
+
+RANGES = [
+    ("bytes=0-0", 206, slice(0, 1)),
+    ("bytes=5-9", 206, slice(5, 10)),
+    ("bytes=100-", 206, slice(100, None)),
+    ("bytes=-7", 206, slice(-7, None)),
+    ("bytes=100-99999999", 206, slice(100, None)),
+    ("bytes=99999999-", 416, slice(0, 0)),
+    ("bytes=-0", 416, slice(0, 0)),
+    ("bytes=0-1,4-5", 200, slice(None)),
+    ("lines=0-1", 200, slice(None)),
+]
+
+
+@pytest.mark.parametrize(("wanted", "status", "part"), RANGES)
+def test_ranges(served, wanted, status, part):
+    url = an_original(served)
+    _, whole = ask(url)
+    response, body = ask(url, Range=wanted)
+    assert (response.status, body) == (status, whole[part])
+    size = len(whole)
+    ranges = {200: None, 416: f"bytes */{size}"}
+    start, stop, _ = part.indices(size)
+    assert response.headers["Content-Range"] == ranges.get(status, f"bytes {start}-{stop - 1}/{size}")
+
+
+def test_a_range_of_a_file_that_changed_is_the_whole_file(served):
+    url = an_original(served)
+    response, whole = ask(url)
+    for unchanged in (response.headers["ETag"], response.headers["Last-Modified"]):
+        found, body = ask(url, Range="bytes=10-", If_Range=unchanged)
+        assert (found.status, body) == (206, whole[10:])
+    for changed in ('"another"', "Thu, 01 Jan 1970 00:00:00 GMT"):
+        found, body = ask(url, Range="bytes=10-", If_Range=changed)
+        assert (found.status, body) == (200, whole)
+
+
+def test_one_connection_answers_many_requests(served):
+    good = an_original(served)
+    with closing(http.client.HTTPConnection(urlsplit(good).netloc, timeout=10)) as connection:
+        sockets = set()
+        for path in (good, an_original(served, "gone"), "/no_such.jpg", good):
+            for method in ("GET", "HEAD"):
+                connection.request(method, urlsplit(path).path)
+                response = connection.getresponse()
+                body = response.read()
+                assert response.version == 11
+                assert len(body) == (int(response.headers["Content-Length"]) if method == "GET" else 0)
+                sockets.add(connection.sock)
+        assert len(sockets) == 1
+        assert None not in sockets
+
+
+@pytest.mark.parametrize("path", ["/", "/..", "/../truth.json", "/%2e%2e/truth.json", "//etc/passwd", "/pw"])
+def test_nothing_outside_the_folder_is_served(served, path):
+    for url in (served[1].originals_url, served[1].open_images_url):
+        assert ask(url + path)[0].status == 404
+
+
+def test_where_the_port_is_taken_the_index_names_another(tmp_path):
+    make.main(["--directory", str(tmp_path / "a"), "--images", "2"])
+    with serve.serving(tmp_path / "a") as first:
+        make.main(
+            ["--directory", str(tmp_path / "b"), "--images", "2", "--originals_url", first.originals_url]
+        )
+        with serve.serving(tmp_path / "b") as second:
+            assert second.originals_url != first.originals_url
+            for row in rows(tmp_path / "b/release" / V7_INDEX["train"]):
+                assert row["OriginalURL"].startswith(second.originals_url)
+        with serve.serving(tmp_path / "b") as third:
+            assert third.originals_url == second.originals_url
+
+
+def test_one_server_at_a_time(tmp_path, script, served):
+    outcome = script("sample.serve", served[0])
+    assert outcome.code == 1
+    assert outcome.err == f"sample.serve.py: {served[0]}: another run is working in this folder\n"
+    outcome = script("sample.serve", tmp_path)
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"sample.serve.py: {tmp_path}: no sample there; ")
+
+
+def test_a_taken_port_is_one_line(tmp_path, script, served):
+    make.main(["--directory", str(tmp_path), "--images", "1"])
+    port = urlsplit(served[1].mirror_url).port
+    outcome = script("sample.serve", tmp_path, "--port", port)
+    assert outcome.code == 1
+    assert outcome.err == f"sample.serve.py: port {port} of 127.0.0.1: Address already in use\n"
+
+
+def test_a_command_runs_with_the_addresses_and_its_exit_code_is_ours(tmp_path):
+    make.main(["--directory", str(tmp_path), "--images", "1"])
+    code = (
+        "import os, sys, urllib.request as r;"
+        "print(len(r.urlopen(os.environ['OPEN_IMAGES_URL'] + '/v5/class-descriptions-boxable.csv').read()));"
+        "sys.exit(7)"
+    )
+    command = [sys.executable, "-m", "sample.serve", str(tmp_path), "--", sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    size = (tmp_path / "release/v5/class-descriptions-boxable.csv").stat().st_size
+    assert (done.returncode, done.stdout, done.stderr) == (7, f"{size}\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_alone_it_prints_shell_lines_and_serves_until_stopped(tmp_path, number):
+    make.main(["--directory", str(tmp_path), "--images", "1"])
+    command = [sys.executable, "-m", "sample.serve", str(tmp_path)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout
+        lines = [server.stdout.readline() for _ in range(3)]
+        shell = "".join(lines) + 'echo "$OPEN_IMAGES_URL $MIRROR_URL $ORIGINALS_URL"'
+        urls = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout.split()
+        assert [line.split("=")[1].strip() for line in lines] == urls
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{urls[1]}/train/none.jpg")
+        os.kill(server.pid, number)
+        _, err = server.communicate(timeout=30)
+        assert server.returncode == 130
+        assert "Traceback" not in err
