@@ -1,24 +1,49 @@
-# make demo   all seven steps on our own sample release, served on the loopback
-# make test   the tests that need nothing but Python and a shell
+# make demo      all seven steps on our own sample release, served on the loopback
+# make test      the tests that need nothing but Python and a shell
+# make lint      ruff and mypy
+# make system    the tests that need Debian packages or root: $(SYSTEM_PACKAGES)
+# make interop   the tests with heavy readers, in an environment of their own (several GB)
+# make clean     remove what the above made
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SYSTEM_PACKAGES := busybox chromium dash nginx-light wget
 
-.PHONY: help demo test lint system interop clean
+.PHONY: help demo test lint system interop system-packages clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-$(VENV)/dev: requirements.txt requirements-dev.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+
+$(VENV)/installed: requirements.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-test: $(VENV)/dev
+$(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@ $(VENV)/installed
+
+demo: $(VENV)/installed
+	$(BIN)/python -m sample.demo --directory demo
+
+test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m 'not system and not interop'
 
-lint: $(VENV)/dev
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+system: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m system
+
+system-packages: # needs root
+	apt-get update --quiet --quiet
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends $(SYSTEM_PACKAGES)
+
+clean:
+	rm -rf $(VENV) .venv-* demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

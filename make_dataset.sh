@@ -1,0 +1,114 @@
+#!/bin/sh
+# Make a training set from Open Images: all seven steps, in order.
+#
+#   SPLIT=validation CLASSES="Cat,Dog" MAX_IMAGES=200 sh make_dataset.sh
+#
+# Run the same line again after an interruption: each step goes on where it stopped.
+# The first step that fails ends the run, and is named. Settings, by environment variable:
+#
+#   RELEASE       v2 to v7                                                 (v7)
+#   SPLIT         train, validation or test                                (train)
+#   CLASSES       names or MIDs to train on, comma-separated               (all trainable classes)
+#   MAX_IMAGES    at most this many images                                 (all)
+#   MAX_SIDE      longer side of the photos in the records, in pixels      (256)
+#   NUM_SHARDS    files the records are dealt over                         (10)
+#   DATA          folder of the release                                    (data)
+#   OUT           folder of what is made                                   (dataset)
+#   PYTHON        the Python to use                                        (.venv/bin/python, else python3)
+#
+# and every further flag of a step, as on its own command line (words are split at blanks):
+#
+#   GET_FLAGS TRANSLATE_FLAGS METADATA_FLAGS DOWNLOAD_FLAGS PROCESS_FLAGS LABEL_MAP_FLAGS RECORD_FLAGS
+#
+# What is made, with SPLIT=validation:
+#
+#   dataset/classes-trainable.txt                  the classes trained on, one MID a line
+#   dataset/classes-translated.json                their names
+#   dataset/label_map.pbtxt                        their ids, for TensorFlow
+#   dataset/validation/points.json                 boxes by image, as annotated
+#   dataset/validation/images.json                 the images to fetch
+#   dataset/validation/photos/                     the photos as fetched
+#   dataset/validation/resized/                    verified, shrunk
+#   dataset/validation/points-resized.json         boxes of the photos that are there
+#   dataset/validation/records/validation.tfrecord-00000-of-00010
+set -eu
+cd "$(dirname "$0")"
+
+: "${RELEASE:=v7}" "${SPLIT:=train}" "${CLASSES:=}" "${MAX_IMAGES:=}" "${MAX_SIDE:=256}" "${NUM_SHARDS:=10}"
+: "${DATA:=data}" "${OUT:=dataset}"
+: "${GET_FLAGS:=}" "${TRANSLATE_FLAGS:=}" "${METADATA_FLAGS:=}" "${DOWNLOAD_FLAGS:=}"
+: "${PROCESS_FLAGS:=}" "${LABEL_MAP_FLAGS:=}" "${RECORD_FLAGS:=}"
+if [ -z "${PYTHON:-}" ]; then
+    if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
+fi
+
+step() { # step NUMBER COMMAND...: run it, and stop with its exit code where it fails
+    number=$1
+    shift
+    echo "== step $number of 7: $*" >&2
+    "$@" && return
+    code=$?
+    echo "make_dataset.sh: step $number of 7 failed with exit code $code" >&2
+    exit "$code"
+}
+
+descriptions=$DATA/classes/class-descriptions.csv
+classes=$OUT/classes-trainable.txt
+made=$OUT/$SPLIT
+
+# shellcheck disable=SC2086  # flags are meant to be split into words
+step 1 sh get_dataset.sh --release "$RELEASE" --split "$SPLIT" --directory "$DATA" $GET_FLAGS
+
+mkdir -p "$OUT"
+if [ -n "$CLASSES" ]; then
+    # The chosen classes are written by step 3, which therefore comes before step 2 here.
+    set -- --classes "$CLASSES" --class_description_path "$descriptions" --trainable_classes_output_path "$classes"
+else
+    cp "$DATA/classes/classes-trainable.txt" "$classes.part"
+    mv "$classes.part" "$classes"
+    set --
+fi
+[ -z "$MAX_IMAGES" ] || set -- "$@" --max_images "$MAX_IMAGES"
+
+# shellcheck disable=SC2086
+step 3 "$PYTHON" process_metadata.py \
+    --annotations_input_path "$DATA/$SPLIT/boxes.csv" \
+    --image_index_input_path "$DATA/$SPLIT/images.csv" \
+    --trainable_classes_path "$DATA/classes/classes-trainable.txt" \
+    --point_output_path "$made/points.json" \
+    --image_index_output_path "$made/images.json" "$@" $METADATA_FLAGS
+
+# shellcheck disable=SC2086
+step 2 "$PYTHON" translate_class_descriptions.py \
+    --trainable_classes_path "$classes" \
+    --class_description_path "$descriptions" \
+    --trainable_translated_path "$OUT/classes-translated.json" $TRANSLATE_FLAGS
+
+# shellcheck disable=SC2086
+step 4 "$PYTHON" download_images.py \
+    --images_path "$made/images.json" \
+    --images_output_directory "$made/photos" $DOWNLOAD_FLAGS
+
+# shellcheck disable=SC2086
+step 5 "$PYTHON" process_images.py \
+    --image_directory "$made/photos" \
+    --image_saving_directory "$made/resized" \
+    --datapoints_input_path "$made/points.json" \
+    --datapoints_output_path "$made/points-resized.json" \
+    --max_side "$MAX_SIDE" $PROCESS_FLAGS
+
+# shellcheck disable=SC2086
+step 6 "$PYTHON" create_label_map.py \
+    --trainable_classes_path "$classes" \
+    --class_description_path "$descriptions" \
+    --label_map_save_path "$OUT/label_map.pbtxt" $LABEL_MAP_FLAGS
+
+# shellcheck disable=SC2086
+step 7 "$PYTHON" record_maker.py \
+    --points_path "$made/points-resized.json" \
+    --saved_images_directory "$made/resized" \
+    --trainable_classes_path "$classes" \
+    --record_save_path "$made/records/$SPLIT.tfrecord" \
+    --num_shards "$NUM_SHARDS" $RECORD_FLAGS
+
+echo "== done: $made/records/$SPLIT.tfrecord-*, label map $OUT/label_map.pbtxt" >&2
