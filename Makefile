@@ -27,7 +27,8 @@ $(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/pytho
 	touch $@ $(VENV)/installed
 
 demo: $(VENV)/installed
-	$(BIN)/python -m sample.demo --directory demo
+	$(BIN)/python -m sample.make --directory demo/sample
+	DATA=demo/data OUT=demo/dataset NUM_SHARDS=2 $(BIN)/python -m sample.serve demo/sample -- sh make_dataset.sh
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m 'not system and not interop'

@@ -14,6 +14,7 @@
 #   NUM_SHARDS    files the records are dealt over                         (10)
 #   DATA          folder of the release                                    (data)
 #   OUT           folder of what is made                                   (dataset)
+#   MIRROR_URL    another mirror of the photos                             (the official one)
 #   PYTHON        the Python to use                                        (.venv/bin/python, else python3)
 #
 # and every further flag of a step, as on its own command line (words are split at blanks):
@@ -36,30 +37,38 @@ cd "$(dirname "$0")"
 
 : "${RELEASE:=v7}" "${SPLIT:=train}" "${CLASSES:=}" "${MAX_IMAGES:=}" "${MAX_SIDE:=256}" "${NUM_SHARDS:=10}"
 : "${DATA:=data}" "${OUT:=dataset}"
-: "${GET_FLAGS:=}" "${TRANSLATE_FLAGS:=}" "${METADATA_FLAGS:=}" "${DOWNLOAD_FLAGS:=}"
+: "${MIRROR_URL:=}" "${GET_FLAGS:=}" "${TRANSLATE_FLAGS:=}" "${METADATA_FLAGS:=}" "${DOWNLOAD_FLAGS:=}"
 : "${PROCESS_FLAGS:=}" "${LABEL_MAP_FLAGS:=}" "${RECORD_FLAGS:=}"
 if [ -z "${PYTHON:-}" ]; then
     if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
 
-step() { # step NUMBER COMMAND...: run it, and stop with its exit code where it fails
+step() { # step NUMBER COMMAND...: run it, keep its counts, and stop with its exit code where it fails
     number=$1
     shift
     echo "== step $number of 7: $*" >&2
-    "$@" && return
-    code=$?
-    echo "make_dataset.sh: step $number of 7 failed with exit code $code" >&2
-    exit "$code"
+    if "$@" >"$OUT/.stdout"; then
+        cat "$OUT/.stdout"
+        counts="$counts  step $number: $(tail -n 1 "$OUT/.stdout")
+"
+    else
+        code=$?
+        cat "$OUT/.stdout"
+        rm -f "$OUT/.stdout"
+        echo "make_dataset.sh: step $number of 7 failed with exit code $code" >&2
+        exit "$code"
+    fi
 }
 
+counts=
 descriptions=$DATA/classes/class-descriptions.csv
 classes=$OUT/classes-trainable.txt
 made=$OUT/$SPLIT
+mkdir -p "$OUT"
 
 # shellcheck disable=SC2086  # flags are meant to be split into words
 step 1 sh get_dataset.sh --release "$RELEASE" --split "$SPLIT" --directory "$DATA" $GET_FLAGS
 
-mkdir -p "$OUT"
 if [ -n "$CLASSES" ]; then
     # The chosen classes are written by step 3, which therefore comes before step 2 here.
     set -- --classes "$CLASSES" --class_description_path "$descriptions" --trainable_classes_output_path "$classes"
@@ -84,10 +93,13 @@ step 2 "$PYTHON" translate_class_descriptions.py \
     --class_description_path "$descriptions" \
     --trainable_translated_path "$OUT/classes-translated.json" $TRANSLATE_FLAGS
 
+set --
+[ -z "$MIRROR_URL" ] || set -- --mirror_url "$MIRROR_URL"
+
 # shellcheck disable=SC2086
 step 4 "$PYTHON" download_images.py \
     --images_path "$made/images.json" \
-    --images_output_directory "$made/photos" $DOWNLOAD_FLAGS
+    --images_output_directory "$made/photos" "$@" $DOWNLOAD_FLAGS
 
 # shellcheck disable=SC2086
 step 5 "$PYTHON" process_images.py \
@@ -111,4 +123,7 @@ step 7 "$PYTHON" record_maker.py \
     --record_save_path "$made/records/$SPLIT.tfrecord" \
     --num_shards "$NUM_SHARDS" $RECORD_FLAGS
 
-echo "== done: $made/records/$SPLIT.tfrecord-*, label map $OUT/label_map.pbtxt" >&2
+rm -f "$OUT/.stdout"
+printf '%s' "$counts" >&2
+echo "records:   $made/records/$SPLIT.tfrecord-*"
+echo "label map: $OUT/label_map.pbtxt"
