@@ -29,12 +29,14 @@ def make_parser(manual: str) -> argparse.ArgumentParser:
     )
 
 
-def whole_number(least: int) -> Callable[[str], int]:
-    """Return an argparse type: a whole number of at least `least`."""
+def whole_number(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """Return an argparse type: a whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
+        if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than {most}")
         return int(text)
 
     return parse

@@ -4,9 +4,10 @@ While a run goes on, failures are appended to a journal beside the list, so that
 At the end the list is written whole, in the order of the input, and the journal is removed.
 """
 
+import argparse
 import csv
 import io
-import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from common.cli import InputError
-from common.files import read_csv, write_csv
+from common.files import drop_cut_line, read_csv, write_csv
 
 HEADER = ["id", "reason", "detail", "url"]
 
@@ -39,7 +40,7 @@ class FailureList:
         if self.path.exists():
             self.by_id.update((failure.id, failure) for failure in read_failures(self.path))
         if self.journal.exists():
-            _drop_cut_line(self.journal)
+            drop_cut_line(self.journal)
             self.by_id.update((failure.id, failure) for failure in _rows(self.journal))
 
     def __enter__(self) -> Self:
@@ -69,6 +70,29 @@ class FailureList:
         return count
 
 
+@dataclass(frozen=True, slots=True)
+class FailureLimit:
+    """How many images may fail, `--max_failures`: a number, or a share of them all in percent."""
+
+    text: str
+    number: float
+    is_percent: bool
+
+    def check(self, failed: int, images: int) -> None:
+        """Raise InputError where more failed than the limit says."""
+        allowed = self.number * images / 100 if self.is_percent else self.number
+        if failed > allowed:
+            raise InputError(f"{failed} of {images} images failed, --max_failures is {self.text}")
+
+
+def parse_failure_limit(text: str) -> FailureLimit:
+    """Return the limit written `N` or `P%`: an argparse type."""
+    match = re.fullmatch(r"([0-9]{1,12})|([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor a percentage such as 5%")
+    return FailureLimit(text, float(match[1] or match[2]), match[2] is not None)
+
+
 def read_failures(path: str | Path) -> Iterator[Failure]:
     """Yield each row of a failures file."""
     rows = read_csv(path)
@@ -84,12 +108,6 @@ def _rows(journal: Path) -> Iterator[Failure]:
         if len(row) != len(HEADER):
             raise InputError(f"{journal}:{line}: {len(row)} fields, {len(HEADER)} were expected")
         yield Failure(*row)
-
-
-def _drop_cut_line(journal: Path) -> None:
-    """Cut off what follows the last line end: the half row of a killed run."""
-    data = journal.read_bytes()
-    os.truncate(journal, data.rfind(b"\n") + 1)
 
 
 def _one_line(text: str) -> str:

@@ -80,6 +80,49 @@ def locked_folder(directory: str | Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Write the small file `path` whole, in a folder that is locked already; `sync` where nobody has a copy.
+
+    A third of the system calls of `atomic_path`, for photos by the thousand.
+    """
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with open(part, "wb") as stream:
+            stream.write(data)
+            if sync:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(part, target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
+        raise
+
+
+def sweep_parts(folder: Path, suffix: str) -> None:
+    """Remove from a locked folder the half-written files of killed runs whose names end in `suffix`."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") and entry.name.endswith(f"{suffix}.part"):
+                os.unlink(entry)
+
+
+def drop_cut_line(journal: Path) -> None:
+    """Cut off what follows the last line end: the half line of a killed run."""
+    with open(journal, "r+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - CHUNK)
+            stream.seek(start)
+            last = stream.read(end - start).rfind(b"\n")
+            if last >= 0:
+                end = start + last + 1
+                break
+            end = start
+        stream.truncate(end)
+
+
 @contextmanager
 def open_output(path: str | Path) -> Iterator[BinaryIO]:
     """Yield a binary stream that becomes the whole file `path`; compressed when it ends in `.gz`."""

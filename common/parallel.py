@@ -18,6 +18,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use: a container often has fewer than its machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yield lists of `size` items, the last one of what is left."""
     iterator = iter(items)

@@ -1,0 +1,247 @@
+"""One photo in, one RGB JPEG out: colours, formats, sizes, and what cannot be used."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from common.images import BadImageError, ImageSettings, process_image, shrunk_size
+
+RED, GREEN, BLUE, WHITE, BLACK = (220, 30, 40), (20, 160, 60), (30, 50, 210), (255, 255, 255), (0, 0, 0)
+
+
+def quarters(mode: str = "RGB", size: tuple[int, int] = (64, 48)) -> Image.Image:
+    """Return red, green, blue and white quarters."""
+    image = Image.new("RGB", size, WHITE)
+    draw = ImageDraw.Draw(image)
+    width, height = size
+    draw.rectangle((0, 0, width // 2 - 1, height // 2 - 1), fill=RED)
+    draw.rectangle((width // 2, 0, width, height // 2 - 1), fill=GREEN)
+    draw.rectangle((0, height // 2, width // 2 - 1, height), fill=BLUE)
+    return image if mode == "RGB" else image.convert(mode)
+
+
+def saved(image: Image.Image, form: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def processed(tmp_path, data: bytes, **options) -> Image.Image:
+    """Return the photo that these bytes become, an RGB JPEG in any case."""
+    (tmp_path / "in.jpg").write_bytes(data)
+    process_image(tmp_path / "in.jpg", tmp_path / "out.jpg", ImageSettings(**options))
+    image = Image.open(tmp_path / "out.jpg")
+    assert (image.format, image.mode) == ("JPEG", "RGB")
+    assert "exif" not in image.info or image.getexif().get(0x0112, 1) == 1
+    image.load()
+    return image
+
+
+def corners(image: Image.Image) -> list[Any]:
+    """Return the colour in the middle of each quarter, row by row."""
+    width, height = image.size
+    return [image.getpixel((width * x // 4, height * y // 4)) for y in (1, 3) for x in (1, 3)]
+
+
+def close(seen, expected, tolerance: int) -> bool:
+    pairs = zip(seen, expected, strict=True)
+    return all(abs(a - b) <= tolerance for one, two in pairs for a, b in zip(one, two, strict=True))
+
+
+def see_through() -> Image.Image:
+    """Return the quarters, the red one fully transparent and the green one half."""
+    image = quarters("RGBA")
+    alpha = Image.new("L", image.size, 255)
+    ImageDraw.Draw(alpha).rectangle((0, 0, 31, 23), fill=0)
+    ImageDraw.Draw(alpha).rectangle((32, 0, 63, 23), fill=128)
+    image.putalpha(alpha)
+    return image
+
+
+def sixteen_bit() -> Image.Image:
+    image = Image.new("I;16", (64, 48))
+    image.putdata([(x * 1024) for _ in range(48) for x in range(64)])
+    return image
+
+
+def transparent_palette() -> bytes:
+    image = quarters().quantize(8)
+    return saved(image, "PNG", transparency=image.getpixel((5, 5)))
+
+
+def greys(*values: int) -> list[tuple[int, int, int]]:
+    return [(value,) * 3 for value in values]
+
+
+COLOURS = [RED, GREEN, BLUE, WHITE]
+HALF_GREEN = tuple((value + 255) // 2 for value in GREEN)
+GREY = corners(quarters("L").convert("RGB"))
+ANIMATION = [Image.new("RGB", (64, 48), colour) for colour in (RED, GREEN)]
+
+# What comes in, and the colours of the four quarters that come out.
+MODES = {
+    "RGB JPEG": (saved(quarters(), "JPEG", quality=95), COLOURS),
+    "progressive": (saved(quarters(), "JPEG", quality=95, progressive=True), COLOURS),
+    "grey JPEG": (saved(quarters("L"), "JPEG", quality=95), GREY),
+    "CMYK JPEG": (saved(quarters("CMYK"), "JPEG", quality=95), COLOURS),
+    "PNG": (saved(quarters(), "PNG"), COLOURS),
+    "grey PNG": (saved(quarters("L"), "PNG"), GREY),
+    "palette": (saved(quarters().quantize(8), "PNG"), COLOURS),
+    "palette with transparency": (transparent_palette(), [WHITE, GREEN, BLUE, WHITE]),
+    "RGBA": (saved(see_through(), "PNG"), [WHITE, HALF_GREEN, BLUE, WHITE]),
+    "LA": (saved(see_through().convert("LA"), "PNG"), [WHITE, greys((GREY[1][0] + 255) // 2)[0], *GREY[2:]]),
+    "RGB with a transparent colour": (saved(quarters(), "PNG", transparency=RED), [WHITE, GREEN, BLUE, WHITE]),
+    "16 bit PNG": (saved(sixteen_bit(), "PNG"), greys(64, 192, 64, 192)),
+    "16 bit TIFF": (saved(sixteen_bit(), "TIFF"), greys(64, 192, 64, 192)),
+    "1 bit": (saved(quarters("L").point(lambda v: v > 200 and 255, "1"), "PNG"), greys(0, 0, 0, 255)),
+    "GIF": (saved(quarters(), "GIF"), COLOURS),
+    "animated GIF": (saved(ANIMATION[0], "GIF", save_all=True, append_images=ANIMATION[1:]), [RED] * 4),
+    "WebP": (saved(quarters(), "WEBP", lossless=True), COLOURS),
+    "animated WebP": (saved(ANIMATION[0], "WEBP", save_all=True, append_images=ANIMATION[1:], lossless=True), [RED] * 4),
+    "BMP": (saved(quarters(), "BMP"), COLOURS),
+    "TIFF": (saved(quarters(), "TIFF"), COLOURS),
+    "CMYK TIFF": (saved(quarters("CMYK"), "TIFF"), COLOURS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "colours"), MODES.values(), ids=MODES)
+@pytest.mark.parametrize("max_side", [256, 32])
+def test_every_format_becomes_rgb(tmp_path, data, colours, max_side):
+    image = processed(tmp_path, data, max_side=max_side)
+    assert image.size == ((64, 48) if max_side == 256 else (32, 24))
+    assert close(corners(image), colours, tolerance=8), corners(image)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("max_side", [256, 32])
+def test_exif_orientation_is_neither_applied_nor_handed_on(tmp_path, orientation, max_side):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = processed(tmp_path, saved(quarters(), "JPEG", quality=95, exif=exif), max_side=max_side)
+    assert close(corners(image), COLOURS, tolerance=8)
+    assert image.width > image.height
+    assert 0x0112 not in image.getexif()
+
+
+def upright() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    return saved(quarters(), "JPEG", exif=exif)
+
+
+KEPT = {
+    "exactly as large": saved(quarters(size=(256, 200)), "JPEG", quality=30),
+    "smaller": saved(quarters(), "JPEG"),
+    "progressive": saved(quarters(), "JPEG", progressive=True),
+    "upright by its tag": upright(),
+    "with a comment": saved(quarters(), "JPEG", comment=b"kept"),
+}
+
+
+@pytest.mark.parametrize("data", KEPT.values(), ids=KEPT)
+@pytest.mark.parametrize("name", ["same.jpg", "other.jpg"])
+def test_what_already_is_as_asked_keeps_its_bytes(tmp_path, data, name):
+    (tmp_path / "same.jpg").write_bytes(data)
+    before = (tmp_path / "same.jpg").stat()
+    *_, changed = process_image(tmp_path / "same.jpg", tmp_path / name, ImageSettings())
+    assert not changed
+    assert (tmp_path / name).read_bytes() == data
+    after = (tmp_path / "same.jpg").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_nothing_of_the_original_but_its_pixels_is_handed_on(tmp_path):
+    data = saved(quarters(), "JPEG", comment=b"secret", dpi=(300, 300), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
+    image = processed(tmp_path, data, max_side=32)
+    assert set(image.info) == {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    assert image.info["jfif_density"] == (1, 1)
+
+
+SIZES: dict[tuple[int, int], tuple[int, int]] = {
+    (4000, 3000): (256, 192), (3000, 4000): (192, 256), (257, 257): (256, 256), (256, 1): (256, 1),
+    (60_000, 3): (256, 1), (1, 60_000): (1, 256), (1, 1): (1, 1), (1023, 767): (256, 192),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "expected"), SIZES.items())
+def test_the_longer_side_shrinks_to_what_is_asked(size, expected):
+    assert shrunk_size(size[0], size[1], 256) == expected
+
+
+@pytest.mark.parametrize(("form", "size"), [("PNG", (60_000, 3)), ("JPEG", (60_000, 3)), ("JPEG", (1, 3000))])
+def test_extreme_shapes_are_photos_too(tmp_path, form, size):
+    image = processed(tmp_path, saved(Image.new("RGB", size, GREEN), form))
+    assert image.size == shrunk_size(size[0], size[1], 256)
+    assert close([image.getpixel((0, 0))], [GREEN], tolerance=8)
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """Return a PNG whose header claims a size that its few bytes do not hold."""
+    data = saved(Image.new("L", (8, 8)), "PNG")
+    header = struct.pack(">4s2I5B", b"IHDR", width, height, 8, 0, 0, 0, 0)
+    return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+PHOTO = saved(quarters(size=(400, 300)), "JPEG")
+PNG_PHOTO = saved(quarters(size=(400, 300)), "PNG")
+UNUSABLE = {
+    "nothing in it": (b"", "truncated", "an empty file"),
+    "half of it": (PHOTO[: len(PHOTO) // 2], "truncated", ""),
+    "a few bytes short": (PHOTO[:-40], "truncated", ""),
+    "half a PNG": (PNG_PHOTO[: len(PNG_PHOTO) // 2], "truncated", ""),
+    "a web page": (b"<html><body>gone</body></html>", "unreadable", "not an image"),
+    "zeros": (bytes(5000), "unreadable", "not an image"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "unreadable", "not an image"),
+    "a bomb": (png_claiming(60_000, 60_000), "too_large", "60000x60000, at most 178956970 pixels are decoded"),
+    "damaged PNG": (PNG_PHOTO[:60] + bytes(20) + PNG_PHOTO[80:], "damaged", ""),
+    "too small": (saved(quarters(size=(40, 9)), "JPEG"), "too_small", "40x9, at least 10 expected"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "reason", "detail"), UNUSABLE.values(), ids=UNUSABLE)
+def test_what_cannot_be_used_has_a_reason_and_leaves_nothing(tmp_path, data, reason, detail):
+    (tmp_path / "in.jpg").write_bytes(data)
+    with pytest.raises(BadImageError) as caught:
+        process_image(tmp_path / "in.jpg", tmp_path / "out.jpg", ImageSettings(min_side=10))
+    assert caught.value.reason == reason
+    assert detail in caught.value.detail
+    assert "\n" not in caught.value.detail
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jpg"]
+
+
+def test_a_file_that_is_not_there_is_missing(tmp_path):
+    with pytest.raises(BadImageError) as caught:
+        process_image(tmp_path / "in.jpg", tmp_path / "out.jpg", ImageSettings())
+    assert caught.value.reason == "missing"
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path):
+    with open(tmp_path / "in.jpg", "wb") as stream:
+        stream.truncate((1 << 28) + 1)
+    with pytest.raises(BadImageError) as caught:
+        process_image(tmp_path / "in.jpg", tmp_path / "out.jpg", ImageSettings())
+    assert caught.value.reason == "too_large"
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_damage_of_any_kind_is_an_outcome(tmp_path_factory, form, data):
+    folder = tmp_path_factory.getbasetemp()
+    photo = bytearray(saved(quarters(size=(300, 200)), form))
+    for _ in range(data.draw(st.integers(1, 8))):
+        photo[data.draw(st.integers(0, len(photo) - 1))] = data.draw(st.integers(0, 255))
+    (folder / "in.jpg").write_bytes(photo[: data.draw(st.integers(0, len(photo)))])
+    try:
+        process_image(folder / "in.jpg", folder / "out.jpg", ImageSettings(max_side=50))
+    except BadImageError as bad:
+        reason = bad.reason
+    else:
+        reason = "none: the damage cannot be told, or did not change a thing that matters"
+    assert reason.startswith(("none", "truncated", "damaged", "unreadable", "too_large"))

@@ -1,0 +1,437 @@
+"""Step 5: photos and datapoints in, verified photos and the datapoints of those that survive out."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from common.files import locked_folder
+from sample.scenes import draw
+from tests.conftest import ROOT
+
+COUNTS = {"images": 0, "resized": 0, "unchanged": 0, "already_there": 0, "failed": 0} | dict.fromkeys(
+    ("missing", "truncated", "damaged", "unreadable", "too_large", "too_small"), 0
+)
+
+
+def photo(number: int, form: str = "JPEG", **options) -> bytes:
+    stream = io.BytesIO()
+    draw(str(number))[0].save(stream, form, **options)
+    return stream.getvalue()
+
+
+def small_photo() -> bytes:
+    stream = io.BytesIO()
+    draw("small")[0].resize((200, 150)).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def point(image_id: str, **more) -> dict[str, Any]:
+    box = {"id": f"{image_id}-0", "label": "/m/01yrx", "x0": 0.25, "x1": 0.5, "y0": 0.125, "y1": 0.75}
+    return {"id": image_id, "annotations": [box], **more}
+
+
+GOOD = {"f1": photo(1), "a2": photo(2, progressive=True), "c3": small_photo(), "b4": photo(4, "PNG")}
+BAD = {"e5": photo(5)[:9000], "d6": b"<html>", "g7": b""}  # and h8, which is not there
+IDS = ["f1", "e5", "a2", "d6", "c3", "g7", "b4", "h8"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder with `photos` and `points.json`: good photos and bad ones, in no order of names."""
+    (tmp_path / "photos").mkdir()
+    for image_id, data in {**GOOD, **BAD}.items():
+        (tmp_path / "photos" / f"{image_id}.jpg").write_bytes(data)
+    write_points(tmp_path, IDS)
+    return tmp_path
+
+
+def write_points(folder: Path, ids) -> None:
+    (folder / "points.json").write_text(json.dumps([point(image_id) for image_id in ids]))
+
+
+def arguments(folder: Path, *more: object, into: str | None = "small") -> list[str]:
+    saving = ["--image_saving_directory", folder / into] if into else []
+    every = [
+        "--image_directory", folder / "photos", *saving,
+        "--datapoints_input_path", folder / "points.json",
+        "--datapoints_output_path", folder / "out.json", "--workers", 1, *more,
+    ]  # fmt: skip
+    return [str(argument) for argument in every]
+
+
+@pytest.fixture
+def process(script, folder):
+    """Return `process(*flags)`, a run on the folder, with one worker unless said otherwise."""
+
+    def call(*more: object, into: str | None = "small"):
+        return script("process_images", *arguments(folder, *more, into=into))
+
+    return call
+
+
+def look(path: Path) -> tuple[str | None, int]:
+    """Return the format and longer side of a photo that decodes to its end."""
+    with Image.open(path) as image:
+        image.load()
+        return image.format, max(image.size)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return what is in a folder, but for the journal of what is finished, which has times in it."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".process_finished")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_good_photos_come_out_and_bad_ones_are_counted_and_listed(process, folder):
+    outcome = process()
+    assert outcome.code == 0, outcome.err
+    assert outcome.counts == COUNTS | {
+        "images": 8, "resized": 3, "unchanged": 1, "failed": 4, "truncated": 2, "unreadable": 1, "missing": 1,
+    }  # fmt: skip
+    points = json.loads((folder / "out.json").read_text())
+    assert [one["id"] for one in points] == ["f1", "a2", "c3", "b4"]
+    for one in points:
+        with Image.open(folder / "small" / f"{one['id']}.jpg") as image:
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (one["width"], one["height"]))
+            assert max(image.size) == (200 if one["id"] == "c3" else 256)
+            image.load()
+        assert one == point(one["id"]) | {"width": one["width"], "height": one["height"]}
+    assert (folder / "small" / "c3.jpg").read_bytes() == GOOD["c3"]
+    rows = (folder / "small" / "process_failures.csv").read_text().splitlines()
+    assert rows[0] == "id,reason,detail,url"
+    assert [row.split(",")[:2] for row in rows[1:]] == [
+        ["e5", "truncated"], ["d6", "unreadable"], ["g7", "truncated"], ["h8", "missing"],
+    ]  # fmt: skip
+    assert sorted(path.name for path in (folder / "small").iterdir()) == [
+        ".process_finished", "a2.jpg", "b4.jpg", "c3.jpg", "f1.jpg", "process_failures.csv", "process_settings.json",
+    ]  # fmt: skip
+
+
+def test_keys_it_does_not_know_are_handed_on(process, folder):
+    strange = point("f1", subset="train", rotation=90, width=3, mine={"a": [1, None, "ü"]})
+    strange["annotations"][0]["note"] = "of step 3½"
+    (folder / "points.json").write_text(json.dumps([strange]))
+    assert process().code == 0
+    (one,) = json.loads((folder / "out.json").read_text())
+    assert one == strange | {"width": one["width"], "height": one["height"]}
+    assert one["width"] != 3
+
+
+@pytest.mark.parametrize("into", ["small", None])
+def test_any_number_of_workers_gives_the_same_bytes(script, folder, into):
+    write_points(folder, IDS + [f"n{number}" for number in range(200)])
+    for number in range(200):
+        (folder / "photos" / f"n{number}.jpg").write_bytes(GOOD["f1"] if number % 3 else BAD["e5"])
+    before = contents(folder)
+    results = []
+    for workers in (1, 3):
+        subprocess.run(["rm", "-rf", folder / "small", folder / "photos"], check=True)
+        for name, data in before.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
+        outcome = script("process_images", *arguments(folder, "--workers", workers, into=into))
+        assert outcome.code == 0
+        results.append((outcome.out, contents(folder)))
+    assert results[0] == results[1]
+
+
+def test_in_place_photos_are_replaced_and_broken_ones_stay(process, folder):
+    outcome = process(into=None)
+    assert outcome.code == 0, outcome.err
+    photos = folder / "photos"
+    for image_id, data in BAD.items():
+        assert (photos / f"{image_id}.jpg").read_bytes() == data
+    assert (photos / "c3.jpg").read_bytes() == GOOD["c3"]
+    assert look(photos / "b4.jpg") == ("JPEG", 256)
+    assert look(photos / "f1.jpg") == ("JPEG", 256)
+    assert [one["id"] for one in json.loads((folder / "out.json").read_text())] == ["f1", "a2", "c3", "b4"]
+    assert (photos / "process_failures.csv").exists()
+
+
+def test_the_folder_itself_named_as_saving_directory_is_in_place(process, folder):
+    assert process(into=None).code == 0
+    before = contents(folder)
+    outcome = process(into="photos/../photos")
+    assert (outcome.code, outcome.counts["already_there"]) == (0, 4)
+    assert contents(folder) == before
+
+
+def test_in_place_through_a_link_the_target_is_replaced(process, folder):
+    (folder / "photos" / "f1.jpg").rename(folder / "elsewhere.jpg")
+    (folder / "photos" / "f1.jpg").symlink_to(folder / "elsewhere.jpg")
+    assert process(into=None).code == 0
+    assert (folder / "photos" / "f1.jpg").is_symlink()
+    assert look(folder / "elsewhere.jpg") == ("JPEG", 256)
+
+
+@pytest.mark.parametrize("into", ["small", None])
+def test_a_second_run_does_nothing_again_and_ends_the_same(process, folder, into):
+    assert process(into=into).code == 0
+    before = contents(folder)
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")}
+    outcome = process(into=into)
+    assert (outcome.code, outcome.counts["already_there"], outcome.counts["resized"]) == (0, 4, 0)
+    assert outcome.counts["unchanged"] == 0
+    assert contents(folder) == before
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")} == times
+
+
+def test_a_photo_that_was_replaced_is_done_again(process, folder):
+    """Also by an older file: what counts is that it is another one."""
+    assert process().code == 0
+    for image_id, data in (("f1", photo(11)), ("e5", photo(5))):
+        (folder / "photos" / f"{image_id}.jpg").write_bytes(data)
+        os.utime(folder / "photos" / f"{image_id}.jpg", (1e9, 1e9))
+    outcome = process()
+    assert (outcome.counts["resized"], outcome.counts["already_there"], outcome.counts["failed"]) == (2, 3, 3)
+    again = contents(folder)
+    subprocess.run(["rm", "-rf", folder / "small"], check=True)
+    assert process().code == 0
+    assert contents(folder) == again
+
+
+def test_a_resized_photo_that_is_lost_is_made_again(process, folder):
+    assert process().code == 0
+    before = contents(folder)
+    (folder / "small" / "f1.jpg").unlink()
+    (folder / "small" / "a2.jpg").write_bytes(b"")
+    outcome = process()
+    assert (outcome.counts["resized"], outcome.counts["already_there"]) == (2, 2)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("into", ["small", None])
+def test_other_settings_are_refused_and_made_anew_with_overwrite(process, folder, into):
+    assert process("--max_side", 200, into=into).code == 0
+    before = contents(folder)
+    outcome = process("--max_side", 100, "--quality", 80, into=into)
+    name = folder / (into or "photos") / "process_settings.json"
+    assert (outcome.code, outcome.err) == (
+        1,
+        f"process_images.py: {name}: the photos in this folder were made with max_side 200, not 100, "
+        "quality 90, not 80; --overwrite makes them anew\n",
+    )
+    assert contents(folder) == before
+    assert process("--max_side", 100, "--overwrite", into=into).counts["resized"] == 4
+    assert process("--max_side", 100, into=into).counts["already_there"] == 4
+    assert process("--max_side", 100, "--overwrite", into=into).counts["already_there"] == 4
+
+
+def test_without_the_settings_file_photos_are_not_taken_for_finished(process, folder):
+    assert process().code == 0
+    before = contents(folder)
+    (folder / "small" / "process_settings.json").unlink()
+    assert process().counts["already_there"] == 0
+    assert contents(folder) == before
+
+
+def test_too_small_photos_are_left_out(process, folder):
+    outcome = process("--min_side", 151)
+    assert (outcome.counts["too_small"], outcome.counts["failed"]) == (1, 5)
+    assert (
+        'c3,too_small,"200x150, at least 151 expected",\n'
+        in (folder / "small/process_failures.csv").read_text()
+    )
+
+
+def test_failures_go_where_they_are_asked_to(process, folder):
+    assert process("--failures_path", folder / "lists" / "bad.csv").code == 0
+    assert len((folder / "lists" / "bad.csv").read_text().splitlines()) == 5
+    assert not (folder / "small" / "process_failures.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"), [("4", 0), ("3", 1), ("0", 1), ("50%", 0), ("49.9%", 1), ("0%", 1), ("100%", 0)]
+)
+def test_a_limit_on_failures(process, folder, limit, code):
+    (folder / "out.json").write_text("what was there")
+    outcome = process("--max_failures", limit)
+    assert outcome.code == code
+    assert outcome.counts["failed"] == 4
+    assert len((folder / "small" / "process_failures.csv").read_text().splitlines()) == 5
+    if code:
+        assert outcome.err == f"process_images.py: 4 of 8 images failed, --max_failures is {limit}\n"
+        assert (folder / "out.json").read_text() == "what was there"
+
+
+def test_no_photo_at_all_is_an_error(process, folder):
+    write_points(folder, ["h8", "d6"])
+    outcome = process()
+    assert outcome.code == 1
+    assert outcome.err == (
+        f"process_images.py: none of the 2 photos can be used, see {folder}/small/process_failures.csv\n"
+    )
+    assert outcome.counts["missing"] == outcome.counts["unreadable"] == 1
+    assert not (folder / "out.json").exists()
+
+
+EVIL_POINTS = {
+    "no such file": (None, "points.json: no such file"),
+    "empty": ("[]", "points.json: no datapoints in it"),
+    "not JSON": ("[{\n'id'}]", "points.json:2: not JSON"),
+    "cut short": (
+        json.dumps([point("f1")])[:-1],
+        "points.json:1: ',' or ']' was expected after an element; is the file cut short?",
+    ),
+    "id of a path": (json.dumps([point("../f1")]), "points.json:1: id '../f1', an image id"),
+    "no annotations": (
+        '[{"id": "f1"}]',
+        "points.json:1: annotations of f1 are missing, an array was expected",
+    ),
+    "id twice": (json.dumps([point("f1"), point("a2"), point("f1")]), "points.json: image f1 is there twice"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), EVIL_POINTS.values(), ids=EVIL_POINTS)
+def test_evil_datapoints_are_one_line(process, folder, text, message):
+    (folder / "points.json").unlink()
+    if text is not None:
+        (folder / "points.json").write_text(text)
+    outcome = process()
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (folder / "out.json").exists()
+
+
+EVIL_FLAGS = {
+    "side 0": ("--max_side", "0"), "side beyond JPEG": ("--max_side", "70000"), "quality 0": ("--quality", "0"),
+    "quality 101": ("--quality", "101"), "no workers": ("--workers", "0"), "limit -1": ("--max_failures", "-1"),
+    "limit of a half": ("--max_failures", "0.5"), "limit of words": ("--max_failures", "few%"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", EVIL_FLAGS.values(), ids=EVIL_FLAGS)
+def test_wrong_flags_exit_2(process, flags):
+    assert process(*flags).code == 2
+
+
+def test_a_folder_that_is_not_there_is_one_line(process, folder):
+    (folder / "photos").rename(folder / "elsewhere")
+    outcome = process()
+    assert (outcome.code, outcome.err) == (
+        1, f"process_images.py: {folder}/photos: no such folder, one with photos was expected\n",
+    )  # fmt: skip
+    assert not (folder / "small").exists()
+
+
+@pytest.mark.parametrize("into", ["small", None])
+def test_a_second_run_at_the_same_time_is_refused(process, folder, into):
+    with locked_folder(folder / (into or "photos")):
+        outcome = process(into=into)
+    assert outcome.code == 1
+    assert outcome.err.endswith("another run is working in this folder\n")
+    assert process(into=into).code == 0
+
+
+def test_what_a_killed_run_left_half_written_is_swept_up(process, folder):
+    (folder / "small").mkdir()
+    (folder / "small" / ".zz.jpg.part").write_bytes(b"half")
+    (folder / "small" / ".theirs.part").write_bytes(b"not ours")
+    assert process().code == 0
+    assert not (folder / "small" / ".zz.jpg.part").exists()
+    assert (folder / "small" / ".theirs.part").exists()
+
+
+# --- real processes, killed in the middle --------------------------------------------------------
+
+MANY = 600
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Return a folder of 600 photos, one in twenty cut short, and the same again as `undisturbed`."""
+    data = [photo(number) for number in range(10)]
+    for name in ("disturbed", "undisturbed"):
+        (tmp_path / name / "photos").mkdir(parents=True)
+        write_points(tmp_path / name, [f"{number:04}" for number in range(MANY)])
+        for number in range(MANY):
+            whole = data[number % 10]
+            path = tmp_path / name / "photos" / f"{number:04}.jpg"
+            path.write_bytes(whole[:-500] if number % 20 == 3 else whole)
+    return tmp_path / "disturbed"
+
+
+def start(folder: Path, into: str | None, *more: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "process_images.py"), *arguments(folder, *more, into=into)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def resized(folder: Path, into: str | None) -> int:
+    """Return how many photos have been written by now."""
+    if into:
+        return len(list((folder / into).glob("[!.]*.jpg")))
+    return sum(path.stat().st_ino != path_ino for path, path_ino in INODES[folder].items())
+
+
+INODES: dict[Path, dict[Path, int]] = {}
+
+
+def wait_until_a_third_is_done(folder: Path, into: str | None, run: subprocess.Popen[str]) -> None:
+    while resized(folder, into) < MANY // 3:
+        assert run.poll() is None, run.stderr.read()
+
+
+@pytest.mark.parametrize("into", ["small", None])
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(many, into):
+    INODES[many] = {path: path.stat().st_ino for path in (many / "photos").iterdir()}
+    with start(many, into, "--workers", 2) as run:
+        wait_until_a_third_is_done(many, into, run)
+        run.kill()
+        run.stdout.read()  # ends when the last worker, which holds the pipe too, has ended
+    done = resized(many, into)
+    assert MANY * 0.1 <= done <= MANY * 0.9
+    assert not (many / "out.json").exists()
+    with start(many, into, "--workers", 2) as again:
+        out, err = again.communicate()
+    assert again.returncode == 0, err
+    counts = dict(pair.split("=") for pair in out.split())
+    assert int(counts["already_there"]) > 0
+    assert counts["failed"] == counts["truncated"] == "30"
+    undisturbed = many.with_name("undisturbed")
+    with start(undisturbed, into, "--workers", 2) as whole:
+        whole.communicate()
+    assert contents(many) == contents(undisturbed)
+
+
+def workers_of(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(many):
+    with start(many, "small", "--workers", 2) as run:
+        wait_until_a_third_is_done(many, "small", run)
+        os.kill(workers_of(run.pid)[0], signal.SIGKILL)
+        out, err = run.communicate()
+    assert (run.returncode, out) == (1, "")
+    assert err.startswith("process_images.py: a worker process was killed")
+    assert err.count("\n") == 1
+    with start(many, "small", "--workers", 2) as again:
+        assert again.communicate()[1] == ""
+    undisturbed = many.with_name("undisturbed")
+    with start(undisturbed, "small", "--workers", 1) as whole:
+        whole.communicate()
+    assert contents(many) == contents(undisturbed)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_says_so_and_keeps_what_is_finished(many, signum):
+    with start(many, "small", "--workers", 2) as run:
+        wait_until_a_third_is_done(many, "small", run)
+        run.send_signal(signum)
+        _, err = run.communicate(timeout=30)
+    assert (run.returncode, err) == (
+        130, "process_images.py: interrupted; run the same command again to go on\n",
+    )  # fmt: skip
+    assert resized(many, "small") >= MANY // 3
+    for path in (many / "small").glob("[!.]*.jpg"):
+        assert look(path) == ("JPEG", 256)
