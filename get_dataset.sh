@@ -1,0 +1,319 @@
+#!/bin/sh
+# Fetch a release of Open Images: image index, box annotations, class descriptions, trainable classes.
+#
+#   sh get_dataset.sh --release v7 --split validation
+#
+#   --release v2|v3|v4|v5|v6|v7      which release (default: v7)
+#   --split train|validation|test    which split (default: train); a second one joins the first
+#   --directory DIR                  where to (default: data); one release a folder
+#   --image_labels                   the verified image-level labels as well
+#   --help                           this text
+#
+# What is there afterwards, whatever the release:
+#
+#   DIR/RELEASE                           v7
+#   DIR/classes/class-descriptions.csv    MID and name of each class
+#   DIR/classes/classes-trainable.txt     the classes with boxes to train on, one MID a line
+#   DIR/classes/hierarchy.json            the class hierarchy (v4 and later)
+#   DIR/SPLIT/images.csv                  the image index
+#   DIR/SPLIT/boxes.csv                   the box annotations
+#   DIR/SPLIT/image-labels.csv            with --image_labels
+#   DIR/tarballs/                         v2 and v3: the tarballs as published, which hold every split;
+#                                         delete them when no other split is wanted
+#
+# The train split of v7 is 2.9 GB, its validation split 40 MB; v2 and v3 fetch 1.1 GB for any split.
+# Interrupted, the same command goes on within the file it was at; files that are there are not fetched again.
+# Needs curl, or wget, or python3. OPEN_IMAGES_URL replaces https://storage.googleapis.com/openimages.
+# The last line of stdout counts the rows. Exit codes: 0 all there, 1 failed, 2 wrong flags, 130 interrupted.
+set -u
+
+STALL_SECONDS=60 # without a byte, after which a connection is given up
+TRIES=20         # of one file, each going on where the last one broke off
+
+say() { printf 'get_dataset.sh: %s\n' "$*" >&2; }
+fail() {
+    say "$*"
+    exit 1
+}
+usage() {
+    say "$*; see sh get_dataset.sh --help"
+    exit 2
+}
+
+# --- the command line ------------------------------------------------------------------------------
+
+release=v7 split=train directory=data image_labels=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set -u/s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    --image_labels) image_labels=yes ;;
+    --release | --split | --directory)
+        if [ -z "${2:-}" ]; then usage "$1 needs a value"; fi
+        case $1 in --release) release=$2 ;; --split) split=$2 ;; *) directory=$2 ;; esac
+        shift
+        ;;
+    *) usage "unknown argument $1" ;;
+    esac
+    shift
+done
+case $release in v[2-7]) ;; *) usage "--release $release: v2, v3, v4, v5, v6 or v7 was expected" ;; esac
+case $split in train | validation | test) ;; *) usage "--split $split: train, validation or test was expected" ;; esac
+base=${OPEN_IMAGES_URL:-https://storage.googleapis.com/openimages}
+base=${base%/}
+
+# --- one run at a time, and a clean end --------------------------------------------------------------
+
+lock=$directory/.get_dataset.lock
+child=
+locked=
+
+clean_up() {
+    [ -z "$child" ] || kill "$child" 2>/dev/null
+    [ -z "$locked" ] || rm -rf "$lock"
+}
+trap clean_up EXIT
+trap 'say "interrupted; run the same command again to go on"; exit 130' INT TERM HUP
+
+take_lock() {
+    if ! mkdir "$lock" 2>/dev/null; then
+        [ -d "$lock" ] || fail "$directory: cannot write into this folder"
+        owner=$(cat "$lock/pid" 2>/dev/null)
+        [ -n "$owner" ] && kill -0 "$owner" 2>/dev/null && fail "$directory: another run (process $owner) is fetching into it"
+        rm -rf "$lock" # of a run that was killed
+        mkdir "$lock" 2>/dev/null || fail "$directory: another run is fetching into it"
+    fi
+    locked=yes
+    echo $$ >"$lock/pid" || fail "$directory: cannot write into this folder (disk full?)"
+}
+
+# --- one file over HTTP ------------------------------------------------------------------------------
+
+if command -v curl >/dev/null 2>&1; then
+    tool=curl
+elif command -v wget >/dev/null 2>&1; then
+    if wget --version 2>/dev/null | grep -q 'GNU Wget'; then tool=wget; else tool=busybox_wget; fi
+elif command -v python3 >/dev/null 2>&1; then
+    tool=python
+else
+    fail "curl, wget or python3 is needed to fetch files, and none is here"
+fi
+
+size_of() { if [ -e "$1" ]; then wc -c <"$1" | tr -d ' '; else echo 0; fi; }
+
+# Each of these continues the file $2 at its end when that is still the file of tag $3, or starts it anew; the
+# head of the answer goes to $4. They run in a subshell that becomes the tool (exec), so that it can be killed. Exit code 0 only when the body was whole, as far as the tool can tell.
+with_curl() {
+    if [ -s "$2" ]; then set -- "$@" --continue-at - --header "If-Range: $3"; else set -- "$@"; fi
+    url=$1 to=$2 head=$4
+    shift 4
+    exec curl --fail --location --silent --show-error --connect-timeout "$STALL_SECONDS" --speed-limit 1 \
+        --speed-time "$STALL_SECONDS" --dump-header "$head" --output "$to" "$@" "$url" 2>"$head.error"
+}
+with_wget() {
+    if [ -s "$2" ]; then set -- "$@" --continue "--header=If-Range: $3"; else set -- "$@"; fi
+    url=$1 to=$2 head=$4
+    shift 4
+    exec wget --quiet --server-response --tries=1 --timeout="$STALL_SECONDS" --output-document="$to" "$@" "$url" 2>"$head"
+}
+with_busybox_wget() {
+    if [ -s "$2" ]; then set -- "$@" -c --header "If-Range: $3"; else set -- "$@"; fi
+    url=$1 to=$2 head=$4
+    shift 4
+    exec wget -q -S -O "$to" "$@" "$url" 2>"$head" # its -T crashes in 1.35; it gives up by itself after 900 s
+}
+with_python() {
+    exec python3 - "$1" "$2" "$3" "$4" "$STALL_SECONDS" 2>"$4.error" <<'PYTHON'
+import os, sys, urllib.error, urllib.request
+url, to, tag, head, seconds = sys.argv[1:]
+have = os.path.getsize(to) if os.path.exists(to) else 0
+request = urllib.request.Request(url, headers={"Range": f"bytes={have}-", "If-Range": tag} if have else {})
+try:
+    answer = urllib.request.urlopen(request, timeout=float(seconds))
+except urllib.error.HTTPError as error:
+    answer = error
+except OSError as error:
+    sys.exit(str(error))
+with open(head, "w") as stream:
+    stream.write(f"HTTP/1.1 {answer.status}\n{answer.headers}")
+if answer.status not in (200, 206):
+    sys.exit(1)
+try:
+    with open(to, "ab" if answer.status == 206 else "wb") as stream:
+        while data := answer.read1(1 << 16):  # what is there, not a full block: a kill shall lose little
+            stream.write(data)
+            stream.flush()
+except OSError as error:
+    sys.exit(str(error))
+PYTHON
+}
+
+# The value of a header, or the status, in the last answer of a head file (redirects come before it).
+status_in() { tr -d '\r' 2>/dev/null <"$1" | sed -n 's/^ *HTTP\/[0-9.]* \([0-9]*\).*/\1/p' | tail -n 1; }
+header_in() {
+    tr -d '\r' 2>/dev/null <"$1" | awk -v name="$2" '
+        /^ *HTTP\// { value = "" }
+        { line = $0; sub(/^ */, "", line); colon = index(line, ":") }
+        colon && tolower(substr(line, 1, colon - 1)) == name { value = substr(line, colon + 1); sub(/^ */, "", value) }
+        END { print value }'
+}
+
+# What the partial file's bytes belong to: a strong ETag, or the date of change; empty when there is neither.
+tag_in() {
+    tag=$(header_in "$1" etag)
+    case $tag in '' | W/*) tag=$(header_in "$1" last-modified) ;; esac
+    printf '%s' "$tag"
+}
+
+fetch() { # fetch PATH TO: the file at PATH of the release becomes TO, whole
+    [ -e "$2" ] && return
+    url=$base/$1 part=$2.part
+    mkdir -p "${2%/*}" || fail "$2: cannot make its folder"
+    say "fetching $url"
+    try=0
+    while :; do
+        try=$((try + 1))
+        before=$(size_of "$part")
+        tag=$(tag_in "$part.head")
+        if [ "$before" -eq 0 ] || [ -z "$tag" ]; then
+            rm -f "$part" "$part.head"
+            before=0
+            answer=$part.head
+        else
+            answer=$part.more
+        fi
+        "with_$tool" "$url" "$part" "$tag" "$answer" &
+        child=$!
+        wait "$child"
+        code=$?
+        child=
+        status=$(status_in "$answer")
+        if [ "$before" -gt 0 ]; then
+            if [ "$status" = 200 ] || [ "$status" = 416 ]; then
+                # No ranges here, or another file by now: what was there is worth nothing.
+                say "$url cannot be continued, starting over"
+                rm -f "$part" "$part.head" "$part.more"
+                [ "$try" -lt "$TRIES" ] && continue
+            fi
+        fi
+        expected=$(header_in "$part.head" content-length)
+        have=$(size_of "$part")
+        [ "$code" -eq 0 ] && [ "$have" = "${expected:-$have}" ] && [ "$have" -gt 0 ] && break
+        case $status in [45]*)
+            [ "$have" -eq 0 ] && rm -f "$part" "$part.head" "$part.head.error"
+            fail "$url: the server answered $status"
+            ;;
+        esac
+        # A connection that broke off after some bytes is worth another try; one that gave none is not.
+        [ "$have" -gt "$before" ] && [ "$try" -lt "$TRIES" ] && writable "$part" && continue
+        why=$(tail -n 1 "$answer.error" 2>/dev/null)
+        [ "$have" -gt 0 ] || rm -f "$part" "$part.head"
+        rm -f "$part".*.error
+        writable "$part" || fail "$2: cannot be written (disk full?)"
+        [ "$have" -eq 0 ] || fail "$url: broke off after $have of ${expected:-?} bytes; run the same command again to go on"
+        fail "$url: nothing came${why:+ ($why)}"
+    done
+    mv "$part" "$2" || fail "$2: cannot be written"
+    rm -f "$part".*
+}
+
+writable() { # is there room for more beside the file $1?
+    head -c 65536 /dev/zero >"$1.room" 2>/dev/null
+    room=$?
+    rm -f "$1.room"
+    return $room
+}
+
+unpack() { # unpack TARBALL MEMBER TO: one file out of a tarball of the release
+    [ -e "$3" ] && return
+    tarball=$directory/tarballs/$1
+    fetch "$folder/$1" "$tarball"
+    mkdir -p "${3%/*}" || fail "$3: cannot make its folder"
+    for member in "$folder/$2" "./$folder/$2"; do
+        tar -xzOf "$tarball" "$member" >"$3.part" 2>/dev/null && [ -s "$3.part" ] && mv "$3.part" "$3" && return
+    done
+    rm -f "$3.part"
+    writable "$3" || fail "$3: cannot be written (disk full?)"
+    if tar -tzf "$tarball" >/dev/null 2>&1; then
+        fail "$tarball: has no $folder/$2, which was expected in a $release tarball"
+    fi
+    rm -f "$tarball"
+    fail "$base/$folder/$1: not a gzipped tarball"
+}
+
+# --- the files of each release -----------------------------------------------------------------------
+
+get_tarballs() { # v2, v3
+    unpack "classes_$folder.tar.gz" class-descriptions.csv "$directory/classes/class-descriptions.csv"
+    unpack "classes_$folder.tar.gz" classes-bbox-trainable.txt "$directory/classes/classes-trainable.txt"
+    unpack "annotations_human_bbox_$folder.tar.gz" "$split/annotations-human-bbox.csv" "$directory/$split/boxes.csv"
+    if [ -n "$image_labels" ]; then
+        unpack "annotations_human_$folder.tar.gz" "$split/annotations-human.csv" "$directory/$split/image-labels.csv"
+    fi
+    unpack "images_$folder.tar.gz" "$split/images.csv" "$directory/$split/images.csv"
+}
+
+get_files() { # v4 and later: each release publishes what changed, the rest is its predecessors'
+    case $release in
+    v4) descriptions=2018_04/class-descriptions-boxable.csv ;;
+    v7) descriptions=v7/oidv7-class-descriptions-boxable.csv ;;
+    *) descriptions=v5/class-descriptions-boxable.csv ;;
+    esac
+    case $release/$split in
+    v6/train | v7/train) boxes=v6/oidv6-train-annotations-bbox.csv ;;
+    v4/* | v5/train) boxes=2018_04/$split/$split-annotations-bbox.csv ;;
+    *) boxes=v5/$split-annotations-bbox.csv ;;
+    esac
+    case $split in train) index=train-images-boxable-with-rotation.csv ;; *) index=$split-images-with-rotation.csv ;; esac
+    fetch "$descriptions" "$directory/classes/class-descriptions.csv"
+    fetch 2018_04/bbox_labels_600_hierarchy.json "$directory/classes/hierarchy.json"
+    list_classes "$directory/classes/class-descriptions.csv" "$directory/classes/classes-trainable.txt"
+    fetch "$boxes" "$directory/$split/boxes.csv"
+    if [ -n "$image_labels" ]; then
+        fetch "v5/$split-annotations-human-imagelabels-boxable.csv" "$directory/$split/image-labels.csv"
+    fi
+    fetch "2018_04/$split/$index" "$directory/$split/images.csv"
+}
+
+list_classes() { # the boxable classes, in file order: no list of trainable ones is published
+    [ -e "$2" ] && return
+    awk -F, '{ sub(/\r$/, "") } NR == 1 { sub(/^\357\273\277/, "") } NR == 1 && $1 == "LabelName" { next } NF { print $1 }' \
+        "$1" >"$2.part" && [ -s "$2.part" ] && mv "$2.part" "$2" && return
+    rm -f "$2.part"
+    fail "$2: cannot be made from $1"
+}
+
+report() { # report NAME FILE HEADER_LINES: a line for people, and a pair for the last line
+    [ -e "$2" ] || return
+    rows=$(($(wc -l <"$2") - $3))
+    printf '%-45s %15s bytes %12s rows\n' "$2" "$(size_of "$2")" "$rows"
+    counts="$counts $1=$rows"
+}
+
+mkdir -p "$directory" 2>/dev/null || fail "$directory: cannot make this folder"
+take_lock
+if [ -e "$directory/RELEASE" ]; then
+    there=$(cat "$directory/RELEASE")
+    [ "$there" = "$release" ] || fail "$directory: holds release $there, $release was asked for; give each its own --directory"
+else
+    if ! { echo "$release" >"$directory/RELEASE.part" && mv "$directory/RELEASE.part" "$directory/RELEASE"; }; then
+        fail "$directory/RELEASE: cannot be written (disk full?)"
+    fi
+fi
+case $release in
+v2) folder=2017_07 && get_tarballs ;;
+v3) folder=2017_11 && get_tarballs ;;
+*) get_files ;;
+esac
+
+counts=
+descriptions_header=0
+head -n 1 "$directory/classes/class-descriptions.csv" | grep -q '^LabelName,' && descriptions_header=1
+report descriptions "$directory/classes/class-descriptions.csv" "$descriptions_header"
+report trainable "$directory/classes/classes-trainable.txt" 0
+report boxes "$directory/$split/boxes.csv" 1
+report image_labels "$directory/$split/image-labels.csv" 1
+report images "$directory/$split/images.csv" 1
+echo "${counts# }"
