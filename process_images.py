@@ -7,14 +7,15 @@ r"""Verify and shrink the photos, and keep the datapoints of those that survive.
         --datapoints_input_path dataset/train/points.json \
         --datapoints_output_path dataset/train/points-resized.json
 
-Decodes each photo to its end, makes it RGB, shrinks it so that its longer side is at most --max_side (none is
-enlarged), and writes <id>.jpg: about 20 kB a photo at 256 pixels. One that already is what is asked for keeps
-its bytes. EXIF orientation is neither applied nor handed on: the boxes are in the frame of the stored pixels.
+Decodes each photo to its end, makes it RGB in sRGB, shrinks it so that its longer side is at most --max_side
+(none is enlarged), and writes <id>.jpg: about 20 kB a photo at 256 pixels. One that already is what is asked
+for keeps its bytes. EXIF orientation is neither applied nor handed on: the boxes are in the frame of the
+stored pixels, and only --rotate_upright turns the two together.
 
-Without --image_saving_directory the photos are replaced in place, each at once and whole; broken ones stay.
-Photos that are missing, truncated, damaged, unreadable, too_large or too_small are listed in
+Photos that are missing, truncated, damaged in the picture, unreadable, too_large or too_small are listed in
 process_failures.csv beside the resized photos and left out of the output datapoints, which gain `width` and
-`height` in pixels. Run again, it goes on where it stopped; process_settings.json in the folder says what its
+`height` in pixels. Without --image_saving_directory the photos are replaced in place, each at once and whole;
+broken ones stay. Run again, it goes on where it stopped; process_settings.json in the folder says what its
 photos were made with, and other settings need --overwrite. What was shrunk in place cannot grow again.
 
 Exit codes: 0 done, the counts say what was lost; 1 bad input, no photo at all, or more than --max_failures;
@@ -22,76 +23,94 @@ Exit codes: 0 done, the counts say what was lost; 1 bad input, no photo at all, 
 """
 
 import argparse
+import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common.bad_image import BadImageError
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
 from common.failures import Failure, FailureList, parse_failure_limit
 from common.files import locked_folder, sweep_parts
 from common.finished import FinishedImages, make_stamp
-from common.images import MAX_JPEG_SIDE, BadImageError, ImageSettings, image_size, process_image
+from common.fit import FITS, Fit, move_box, parse_turn, plan_fit
+from common.images import MAX_JPEG_SIDE, ImageSettings, image_size, process_image
 from common.json_files import json_writer
 from common.openimages import image_file_name, read_datapoints
 from common.parallel import batches, map_batches, usable_cores
 
 BATCH = 64  # photos a task: a tenth of a second of work, a thousand times what handing it over takes
 REASONS = ("missing", "truncated", "damaged", "unreadable", "too_large", "too_small")
-COUNTS = ("images", "resized", "unchanged", "already_there", "failed", *REASONS)
+COUNTS = ("images", "resized", "unchanged", "damaged_kept", "already_there", "failed", *REASONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One image: how its photo is turned, and whether it is finished by all accounts."""
+
+    id: str
+    turn: int  # degrees counterclockwise
+    known: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One photo that is there as asked for: how it came to be so, its size, and what it was made from."""
+    """One photo that is there as asked for: how it came to be so, where it went, what it was made from."""
 
+    id: str
     how: str  # a key of the counts
-    width: int
-    height: int
+    fit: Fit
     stamp: str
 
 
 def process_batch(
-    images: list[tuple[str, bool]], source: Path, target: Path, settings: ImageSettings
+    tasks: list[Task], source: Path, target: Path, settings: ImageSettings
 ) -> list[Done | Failure]:
-    """Process images, given as id and whether the photo is finished by all accounts; run in a worker."""
-    return [process_one(image_id, known, source, target, settings) for image_id, known in images]
+    """Process a batch of images; run in a worker."""
+    return [process_one(task, source, target, settings) for task in tasks]
 
 
-def process_one(
-    image_id: str, known: bool, source: Path, target: Path, settings: ImageSettings
-) -> Done | Failure:
-    original = source / image_file_name(image_id)
-    photo = target / image_file_name(image_id)
+def process_one(task: Task, source: Path, target: Path, settings: ImageSettings) -> Done | Failure:
+    original = source / image_file_name(task.id)
+    photo = target / image_file_name(task.id, settings.format)
+    if task.known and (size := image_size(photo)):
+        # Only padding hides what the photo's own size was.
+        before = image_size(original) if settings.fit == "pad" else size
+        if before:
+            turn = task.turn if settings.fit == "pad" else 0
+            return Done(task.id, "already_there", plan_fit(before, turn, settings.fit, settings.max_side), "")
     try:
-        if known and (size := image_size(photo)):
-            return Done("already_there", *size, stamp="")
         # The stamp is taken before the bytes are read: a photo replaced meanwhile is done again.
-        before = make_stamp(image_id, original)
-        width, height, changed = process_image(original, photo, settings)
-        stamp = before if photo != original else make_stamp(image_id, photo)
-        return Done("resized" if changed else "unchanged", width, height, stamp)
+        stamp = make_stamp(task.id, original, task.turn)
+        result = process_image(original, photo, settings, task.turn)
+        if photo == original:
+            stamp = make_stamp(task.id, photo, task.turn)
+        return Done(task.id, result.how, result.fit, stamp)
     except BadImageError as bad:
-        return Failure(image_id, bad.reason, bad.detail)
+        return Failure(task.id, bad.reason, bad.detail)
+
+
+def finished_point(point: dict[str, Any], turn: int, fit: Fit, settings: ImageSettings) -> dict[str, Any]:
+    """Return a datapoint in the frame of its finished photo."""
+    width, height = fit.canvas
+    boxes = [move_box(box, turn, fit) for box in point["annotations"]]
+    turned = {"rotation": 0} if settings.rotate_upright else {}
+    return point | {"annotations": boxes, "width": width, "height": height} | turned
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     source = Path(args.image_directory)
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder, one with photos was expected")
     target = Path(args.image_saving_directory or source)
-    if target.exists() and target.samefile(source):
-        target = source
-    settings = ImageSettings(args.max_side, args.quality, args.min_side)
-    work = partial(process_batch, source=source, target=target, settings=settings)
+    settings = ImageSettings(**{field.name: getattr(args, field.name) for field in fields(ImageSettings)})
     failures_path = args.failures_path or target / "process_failures.csv"
-
     counts = Counter(dict.fromkeys(COUNTS, 0))
-    waiting: deque[dict[str, Any]] = deque()  # datapoints whose photos are under way
+    waiting: deque[tuple[dict[str, Any], int]] = deque()  # datapoints whose photos are under way
     failed: list[str] = []
+
     with (
         locked_folder(target),
         FinishedImages(target, asdict(settings), overwrite=args.overwrite) as finished,
@@ -99,17 +118,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         json_writer(args.datapoints_output_path) as write,
         progress(None, "photo", "photos") as bar,
     ):
-        sweep_parts(target, image_file_name(""))
+        sweep_parts(target, image_file_name("", settings.format))
 
-        def tasks() -> Iterator[tuple[str, bool]]:
-            for point in unique_datapoints(args.datapoints_input_path):
-                waiting.append(point)
-                stamp = make_stamp(point["id"], source / image_file_name(point["id"]))
-                yield point["id"], finished.has(stamp)
+        def tasks() -> Iterator[Task]:
+            for point, turn in datapoints_and_turns(args.datapoints_input_path, settings):
+                waiting.append((point, turn))
+                stamp = make_stamp(point["id"], source / image_file_name(point["id"]), turn)
+                yield Task(point["id"], turn, finished.has(stamp))
 
+        work = partial(process_batch, source=source, target=target, settings=settings)
         for results in map_batches(work, batches(tasks(), BATCH), args.workers):
             for result in results:
-                point = waiting.popleft()
+                point, turn = waiting.popleft()
                 counts["images"] += 1
                 if isinstance(result, Failure):
                     counts.update(("failed", result.reason))
@@ -117,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     failed.append(result.id)
                 else:
                     counts[result.how] += 1
-                    write(point | {"width": result.width, "height": result.height})
+                    write(finished_point(point, turn, result.fit, settings))
             finished.add([result.stamp for result in results if isinstance(result, Done) and result.stamp])
             bar.update(len(results))
         failures.finish(failed)
@@ -128,14 +148,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.max_failures.check(counts["failed"], counts["images"])
 
 
-def unique_datapoints(path: str) -> Iterator[dict[str, Any]]:
-    """Yield each datapoint; an id that comes twice is an error: two workers would write its photo at once."""
+def datapoints_and_turns(path: str, settings: ImageSettings) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield each datapoint and the degrees its photo is turned by.
+
+    An id that comes twice is an error: two workers would write its photo at once.
+    """
     seen: set[str] = set()
     for point in read_datapoints(path):
         if point["id"] in seen:
             raise InputError(f"{path}: image {point['id']} is there twice")
         seen.add(point["id"])
-        yield point
+        rotation = point.get("rotation")
+        turn = parse_turn(rotation) if settings.rotate_upright else 0
+        if turn is None:
+            what = f"rotation of {point['id']} is {rotation!r:.80}"
+            raise InputError(f"{path}: {what}, 0, 90, 180 or 270 was expected")
+        yield point, turn
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -161,16 +189,30 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     add(
         "--max_side", type=whole_number(1, most=MAX_JPEG_SIDE), default=256, metavar="PIXELS",
-        help="longer side at most (default: %(default)s)",
+        help="longer side at most, or what --fit says (default: %(default)s)",
     )  # fmt: skip
     add(
         "--min_side", type=whole_number(1), default=1, metavar="PIXELS",
         help="photos with a shorter side below this are left out as too_small (default: %(default)s)",
     )  # fmt: skip
     add(
-        "--quality", type=whole_number(1, most=100), default=90, metavar="1-100",
-        help="of the JPEGs (default: %(default)s)",
+        "--fit", choices=FITS, default="longer",
+        help="longer, shorter: this side is at most --max_side, nothing is enlarged; pad, stretch: a square "
+        "of --max_side with the photo on black, or pulled to fill it (default: %(default)s)",
     )  # fmt: skip
+    add(
+        "--format",
+        choices=("jpeg", "png"),
+        default="jpeg",
+        help="<id>.jpg or <id>.png (default: %(default)s)",
+    )
+    add(
+        "--quality", type=whole_number(1, most=100), default=85, metavar="1-100",
+        help="of the JPEGs, whose colours are at full resolution (default: %(default)s)",
+    )  # fmt: skip
+    add("--precise", action="store_true", help="shrink as exactly as the slow way does, at half the speed")
+    add("--rotate_upright", action="store_true", help="turn photos and boxes by the datapoints' rotation")
+    add("--keep_damaged", action="store_true", help="keep photos with damage in the picture")
     add(
         "--workers", type=whole_number(1), default=usable_cores(), metavar="N",
         help="processes (default: one a core, %(default)s here)",
@@ -184,7 +226,26 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--failures_path", metavar="FAILURES_PATH",
         help="list of the photos left out (default: process_failures.csv beside the resized photos)",
     )  # fmt: skip
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    check_folders(args, parser)
+    return args
+
+
+def check_folders(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuse what cannot be: no photos to read, or in place what would be done again to the result."""
+    source = args.image_directory
+    if not os.path.isdir(source):
+        raise InputError(f"{source}: no such folder, one with photos was expected")
+    target = args.image_saving_directory
+    if target and os.path.exists(target) and os.path.samefile(source, target):
+        target = args.image_saving_directory = None
+    if not target:
+        for flag, given in (
+            ("--rotate_upright", args.rotate_upright), ("--fit pad", args.fit == "pad"),
+            ("--format png", args.format == "png"),
+        ):  # fmt: skip
+            if given:
+                parser.error(f"{flag} needs an --image_saving_directory other than the --image_directory")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Which photos of a folder are finished: whole, made from the same original with the same settings.
 
 Photos carry no settings, so their folder does, in `process_settings.json`. Beside it `.process_finished` has
-a line for each finished photo: what its original was, by size and time. In place that is the photo itself.
+a line for each finished photo: its original's size and time, and how it was turned. In place the original is
+the photo itself.
 """
 
 import json
@@ -15,16 +16,16 @@ from common.cli import InputError
 from common.files import drop_cut_line, open_output, read_lines
 
 SETTINGS_NAME = "process_settings.json"
-_STAMP = re.compile(r"([A-Za-z0-9._-]+) ([0-9]{1,19}) (-?[0-9]{1,20})")
+_STAMP = re.compile(r"([A-Za-z0-9._-]+) ([0-9]{1,19}) (-?[0-9]{1,20}) ([0-9]{1,3})")
 
 
-def make_stamp(image_id: str, path: Path) -> str:
-    """Return what tells this original from another of the same id: size and time; "" where there is none."""
+def make_stamp(image_id: str, path: Path, turn: int) -> str:
+    """Return what a photo is made from: its original's size and time, and its turn; "" without one."""
     try:
         status = os.stat(path)
     except OSError:
         return ""
-    return f"{image_id} {status.st_size} {status.st_mtime_ns}"
+    return f"{image_id} {status.st_size} {status.st_mtime_ns} {turn}"
 
 
 class FinishedImages:
@@ -32,7 +33,7 @@ class FinishedImages:
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
         self.journal = folder / ".process_finished"
-        self.known: dict[str, int] = {}  # id -> size and time of the original in one number, to save room
+        self.known: dict[str, int] = {}  # id -> the rest of its stamp in one number, to save room
         path = folder / SETTINGS_NAME
         before = _read_settings(path)
         if before is not None and before != settings and not overwrite:
@@ -49,7 +50,9 @@ class FinishedImages:
             for line, text in read_lines(self.journal):
                 match = _STAMP.fullmatch(text.rstrip("\n"))
                 if not match:
-                    raise InputError(f"{self.journal}:{line}: {text[:80]!r}, id, size and time were expected")
+                    raise InputError(
+                        f"{self.journal}:{line}: {text[:80]!r}, id, size, time and turn were expected"
+                    )
                 self.known[match[1]] = _number(match)
 
     def __enter__(self) -> Self:
@@ -73,7 +76,7 @@ class FinishedImages:
 
 
 def _number(match: re.Match[str]) -> int:
-    return int(match[3]) << 64 | int(match[2])
+    return (int(match[3]) << 64 | int(match[2])) << 9 | int(match[4])
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:

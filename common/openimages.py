@@ -148,9 +148,9 @@ def is_image_id(text: Any) -> bool:
     return isinstance(text, str) and _IMAGE_ID.fullmatch(text) is not None
 
 
-def image_file_name(image_id: str) -> str:
-    """Return the name of an image's file, here and on the mirror."""
-    return f"{image_id}.jpg"
+def image_file_name(image_id: str, image_format: str = "jpeg") -> str:
+    """Return the name of an image's file, here and on the mirror; `image_format` is jpeg or png."""
+    return image_id + {"jpeg": ".jpg", "png": ".png"}[image_format]
 
 
 def parse_number(text: Any) -> float | None:

@@ -5,12 +5,15 @@ import struct
 import zlib
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
-from common.images import BadImageError, ImageSettings, process_image, shrunk_size
+from common.bad_image import BadImageError
+from common.fit import plan_fit
+from common.images import ImageSettings, process_image
 
 RED, GREEN, BLUE, WHITE, BLACK = (220, 30, 40), (20, 160, 60), (30, 50, 210), (255, 255, 255), (0, 0, 0)
 
@@ -84,6 +87,84 @@ HALF_GREEN = tuple((value + 255) // 2 for value in GREEN)
 GREY = corners(quarters("L").convert("RGB"))
 ANIMATION = [Image.new("RGB", (64, 48), colour) for colour in (RED, GREEN)]
 
+
+def straight_cmyk() -> bytes:
+    """Return a CMYK JPEG without Adobe's marker, whose values are therefore not inverted."""
+    data = saved(ImageChops.invert(quarters("CMYK")), "JPEG", quality=95, subsampling="4:4:4")
+    place = data.index(b"\xff\xee")
+    return data[:place] + data[place + 2 + int.from_bytes(data[place + 2 : place + 4]) :]
+
+
+def ycck() -> bytes:
+    """Return a CMYK JPEG as Photoshop writes it: 255 - CMY taken for inverted RGB and coded as YCbCr."""
+    cyan, magenta, yellow, black = quarters("CMYK").split()
+    coded = Image.merge("RGB", (cyan, magenta, yellow)).convert("YCbCr").split()
+    # Pillow inverts what it writes.
+    data = saved(Image.merge("CMYK", (*map(ImageChops.invert, coded), black)), "JPEG", quality=95)
+    place = data.index(b"Adobe")
+    return data[: place + 11] + b"\2" + data[place + 12 :]
+
+
+# CIE XYZ of each primary, D50, as in the profiles' own documents, and the exponent.
+PRIMARIES = {
+    "Adobe RGB": (((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)), 563 / 256),
+    "sRGB": (((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)), 2.2),
+}  # fmt: skip
+
+
+def profile(name: str, space: str = "RGB ") -> bytes:
+    """Return an ICC profile, version 2, of these primaries (or grey of this exponent)."""
+    primaries, exponent = PRIMARIES[name]
+
+    def xyz(values) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(round(value * 65536).to_bytes(4) for value in values)
+
+    curve = b"curv\0\0\0\0" + (1).to_bytes(4) + round(exponent * 256).to_bytes(2) + b"\0\0"
+    text = name.encode() + b"\0"
+    tags = {
+        b"desc": b"desc\0\0\0\0" + len(text).to_bytes(4) + text + bytes(78),
+        b"wtpt": xyz((0.9642, 1, 0.8249)),
+    }
+    if space == "GRAY":
+        tags[b"kTRC"] = curve
+    else:
+        for colour, primary in zip((b"r", b"g", b"b"), primaries, strict=True):
+            tags |= {colour + b"XYZ": xyz(primary), colour + b"TRC": curve}
+    table, body = len(tags).to_bytes(4), b""
+    for tag, data in tags.items():
+        table += tag + (128 + 4 + 12 * len(tags) + len(body)).to_bytes(4) + len(data).to_bytes(4)
+        body += data + bytes(-len(data) % 4)
+    header = bytes(8) + b"\2\x10\0\0mntr" + space.encode() + b"XYZ " + bytes(12) + b"acsp" + bytes(28)
+    header += xyz((0.9642, 1, 0.8249))[8:] + bytes(48)
+    return (128 + len(table) + len(body)).to_bytes(4) + header[4:] + table + body
+
+
+def as_srgb(name: str, colours) -> list[tuple[int, ...]]:
+    """Return what colours in these primaries are in sRGB: IEC 61966-2-1, worked out here."""
+    primaries, exponent = PRIMARIES[name]
+    linear = (np.array(colours) / 255) ** exponent @ np.array(primaries)
+    linear = np.clip(linear @ np.linalg.inv(np.array(PRIMARIES["sRGB"][0])), 0, 1)
+    encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return [tuple(colour) for colour in (encoded * 255).round().astype(int).tolist()]
+
+
+SOFT = [(150, 100, 90), (90, 140, 100), (100, 110, 160), (240, 240, 240)]  # inside sRGB once converted
+
+
+def soft_quarters() -> Image.Image:
+    image = Image.new("RGB", (2, 2))
+    image.putdata(SOFT)
+    return image.resize((64, 48), Image.Resampling.NEAREST)
+
+
+def linear_grey() -> tuple[bytes, list[Any]]:
+    image = soft_quarters().convert("L")
+    data = saved(image, "JPEG", quality=95, icc_profile=profile("Adobe RGB", "GRAY"))
+    return data, as_srgb("Adobe RGB", corners(image.convert("RGB")))
+
+
+ADOBE_RGB = as_srgb("Adobe RGB", SOFT)
+assert max(abs(a - b) for a, b in zip(ADOBE_RGB[1], SOFT[1], strict=True)) > 20
 # What comes in, and the colours of the four quarters that come out.
 MODES = {
     "RGB JPEG": (saved(quarters(), "JPEG", quality=95), COLOURS),
@@ -106,6 +187,13 @@ MODES = {
     "animated WebP": (saved(ANIMATION[0], "WEBP", save_all=True, append_images=ANIMATION[1:], lossless=True), [RED] * 4),
     "BMP": (saved(quarters(), "BMP"), COLOURS),
     "TIFF": (saved(quarters(), "TIFF"), COLOURS),
+    "CMYK without Adobe's marker": (straight_cmyk(), COLOURS),
+    "YCCK": (ycck(), COLOURS),
+    "Adobe RGB JPEG": (saved(soft_quarters(), "JPEG", quality=95, icc_profile=profile("Adobe RGB")), ADOBE_RGB),
+    "Adobe RGB PNG": (saved(soft_quarters(), "PNG", icc_profile=profile("Adobe RGB")), ADOBE_RGB),
+    "grey with a profile": linear_grey(),
+    "a profile that is none": (saved(quarters(), "JPEG", quality=95, icc_profile=b"not a profile" * 20), COLOURS),
+    "a profile of other colours": (saved(quarters("L"), "JPEG", quality=95, icc_profile=profile("Adobe RGB")), GREY),
     "CMYK TIFF": (saved(quarters("CMYK"), "TIFF"), COLOURS),
 }  # fmt: skip
 
@@ -141,6 +229,7 @@ KEPT = {
     "progressive": saved(quarters(), "JPEG", progressive=True),
     "upright by its tag": upright(),
     "with a comment": saved(quarters(), "JPEG", comment=b"kept"),
+    "with sRGB's profile": saved(quarters(), "JPEG", icc_profile=profile("sRGB")),
 }
 
 
@@ -149,8 +238,7 @@ KEPT = {
 def test_what_already_is_as_asked_keeps_its_bytes(tmp_path, data, name):
     (tmp_path / "same.jpg").write_bytes(data)
     before = (tmp_path / "same.jpg").stat()
-    *_, changed = process_image(tmp_path / "same.jpg", tmp_path / name, ImageSettings())
-    assert not changed
+    assert process_image(tmp_path / "same.jpg", tmp_path / name, ImageSettings()).how == "unchanged"
     assert (tmp_path / name).read_bytes() == data
     after = (tmp_path / "same.jpg").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -171,13 +259,13 @@ SIZES: dict[tuple[int, int], tuple[int, int]] = {
 
 @pytest.mark.parametrize(("size", "expected"), SIZES.items())
 def test_the_longer_side_shrinks_to_what_is_asked(size, expected):
-    assert shrunk_size(size[0], size[1], 256) == expected
+    assert plan_fit(size, 0, "longer", 256).canvas == expected
 
 
 @pytest.mark.parametrize(("form", "size"), [("PNG", (60_000, 3)), ("JPEG", (60_000, 3)), ("JPEG", (1, 3000))])
 def test_extreme_shapes_are_photos_too(tmp_path, form, size):
     image = processed(tmp_path, saved(Image.new("RGB", size, GREEN), form))
-    assert image.size == shrunk_size(size[0], size[1], 256)
+    assert image.size == plan_fit(size, 0, "longer", 256).canvas
     assert close([image.getpixel((0, 0))], [GREEN], tolerance=8)
 
 

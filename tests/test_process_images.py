@@ -9,16 +9,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from common.files import locked_folder
 from sample.scenes import draw
 from tests.conftest import ROOT
 
-COUNTS = {"images": 0, "resized": 0, "unchanged": 0, "already_there": 0, "failed": 0} | dict.fromkeys(
-    ("missing", "truncated", "damaged", "unreadable", "too_large", "too_small"), 0
-)
+COUNTS = {
+    "images": 0,
+    "resized": 0,
+    "unchanged": 0,
+    "damaged_kept": 0,
+    "already_there": 0,
+    "failed": 0,
+} | dict.fromkeys(("missing", "truncated", "damaged", "unreadable", "too_large", "too_small"), 0)
 
 
 def photo(number: int, form: str = "JPEG", **options) -> bytes:
@@ -217,7 +224,7 @@ def test_other_settings_are_refused_and_made_anew_with_overwrite(process, folder
     assert (outcome.code, outcome.err) == (
         1,
         f"process_images.py: {name}: the photos in this folder were made with max_side 200, not 100, "
-        "quality 90, not 80; --overwrite makes them anew\n",
+        "quality 85, not 80; --overwrite makes them anew\n",
     )
     assert contents(folder) == before
     assert process("--max_side", 100, "--overwrite", into=into).counts["resized"] == 4
@@ -421,6 +428,54 @@ def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(many):
     with start(undisturbed, "small", "--workers", 1) as whole:
         whole.communicate()
     assert contents(many) == contents(undisturbed)
+
+
+@pytest.mark.parametrize("into", ["small", None])
+def test_a_photo_that_cannot_be_written_ends_the_run_and_loses_nothing(folder, into):
+    """A limit on the size of files stands in for a full disk: the write fails half way."""
+    before = contents(folder)
+    command = [sys.executable, str(ROOT / "process_images.py"), *arguments(folder, "--workers", 2, into=into)]
+    limited = ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *command]  # 8 blocks of 512 or 1024 bytes
+    run = subprocess.run(limited, capture_output=True, text=True, check=False)
+    photo_path = folder / (into or "photos") / "f1.jpg"
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == f"process_images.py: {photo_path}: File too large\n"
+    after = contents(folder)
+    assert {name: after[name] for name in before} == before
+    assert not list(folder.rglob("*.part"))
+    assert not (folder / "out.json").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout.split()[0]) == (0, "images=8")
+
+
+def test_damaged_photos_are_left_out_unless_they_are_to_be_kept(process, folder):
+    whole = GOOD["c3"]
+    middle = len(whole) // 2
+    damaged = whole[:middle] + bytes(300) + whole[middle + 300 :]
+    (folder / "photos" / "c3.jpg").write_bytes(damaged)
+    outcome = process()
+    assert (outcome.code, outcome.counts["damaged"], outcome.counts["damaged_kept"]) == (0, 1, 0)
+    assert "c3,damaged,Corrupt JPEG data" in (folder / "small" / "process_failures.csv").read_text()
+    assert not (folder / "small" / "c3.jpg").exists()
+    outcome = process("--keep_damaged", "--overwrite")
+    assert (outcome.code, outcome.counts["damaged"], outcome.counts["damaged_kept"]) == (0, 0, 1)
+    kept = (folder / "small" / "c3.jpg").read_bytes()
+    assert kept != damaged  # written anew, so that no reader trips over it
+    simplejpeg.decode_jpeg(kept, strict=True)
+    assert outcome.counts["truncated"] == 2
+
+
+def test_precise_is_closer_to_the_slow_way(process, folder):
+    """The slow way: decoded at full size, and shrunk by Lanczos."""
+    with Image.open(io.BytesIO(GOOD["f1"])) as image:
+        size = (round(image.width * 250 / max(image.size)), round(image.height * 250 / max(image.size)))
+        slow = np.asarray(image.resize(size, Image.Resampling.LANCZOS), np.int64)
+    errors = []
+    for number, flags in enumerate(((), ("--precise",))):
+        assert process("--max_side", 250, "--format", "png", *flags, into=f"small{number}").code == 0
+        with Image.open(folder / f"small{number}" / "f1.png") as image:
+            errors.append(np.square(np.asarray(image, np.int64) - slow).mean())
+    assert 0 < errors[1] < errors[0] < 100
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

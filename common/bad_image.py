@@ -1,0 +1,19 @@
+"""A photo that cannot be used is an outcome, and what decoders raise on one."""
+
+import struct
+import zlib
+
+# Pillow's decoders raise these, and nothing else was seen, on files that are not what they say they are.
+DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+    IndexError, KeyError, TypeError, OverflowError, AttributeError, ZeroDivisionError,
+)  # fmt: skip
+
+
+class BadImageError(Exception):
+    """This photo cannot be used: `reason` is one of step 5's, `detail` a short line for people."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,233 @@
+"""Damage inside a JPEG's picture is found; the oddities of real cameras' files are not taken for it."""
+
+import io
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.bad_image import BadImageError
+from common.jpeg import decode_jpeg, read_jpeg_header
+from sample.scenes import draw
+from tests.conftest import ROOT
+
+SCENE = draw("jpeg")[0].crop((0, 0, 320, 240))
+
+
+def like_a_photo() -> Image.Image:
+    """Return noise that is the weaker the finer it is, as detail is in photographs."""
+    rng = random.Random(4)
+    image = Image.new("RGB", (1024, 768))
+    for cell in (256, 64, 16, 4, 2):
+        size = (1024 // cell, 768 // cell)
+        noise = Image.frombytes("RGB", size, rng.randbytes(size[0] * size[1] * 3))
+        image = Image.blend(
+            image, noise.resize(image.size, Image.Resampling.BICUBIC), 0.5 if cell > 4 else 0.1
+        )
+    return image
+
+
+LARGE = like_a_photo()
+
+
+def jpeg(image: Image.Image = SCENE, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", **{"quality": 90, **options})
+    return stream.getvalue()
+
+
+def decoded(data: bytes, **options) -> tuple[Image.Image, str]:
+    return decode_jpeg(data, read_jpeg_header(data), 8, **options)
+
+
+def reason(data: bytes) -> str:
+    """Return why these bytes are refused, "" where they are not."""
+    try:
+        decoded(data)
+    except BadImageError as bad:
+        return bad.reason
+    return ""
+
+
+PLAIN = jpeg()
+PROGRESSIVE = jpeg(progressive=True)
+
+
+def insert(data: bytes, place: int, more: bytes) -> bytes:
+    return data[:place] + more + data[place:]
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2) + body
+
+
+def multi_picture() -> bytes:
+    stream = io.BytesIO()
+    SCENE.save(stream, "MPO", save_all=True, append_images=[SCENE.resize((240, 160))])
+    return stream.getvalue()
+
+
+TABLE = PLAIN.index(b"\xff\xdb")  # the first segment that is not JFIF's
+ODD = {
+    "nothing": PLAIN,
+    "progressive": PROGRESSIVE,
+    "restart markers": jpeg(restart_marker_blocks=3),
+    "restart markers, progressive": jpeg(restart_marker_rows=1, progressive=True),
+    "junk after the end": PLAIN + b"\0" * 500 + b"junk",
+    "another file after the end": PLAIN + PLAIN[:900],
+    "several pictures": multi_picture(),
+    "fill bytes": insert(PLAIN, TABLE, b"\xff" * 7),
+    "fill bytes before the end": insert(PLAIN, len(PLAIN) - 2, b"\xff" * 7),
+    "stray bytes in the header": insert(PLAIN, TABLE, b"stray"),
+    "stray zeros in the header": insert(PLAIN, TABLE, bytes(12)),
+    "stray bytes in the header, progressive": insert(PROGRESSIVE, PROGRESSIVE.index(b"\xff\xdb"), b"stray"),
+    "bytes before the end": insert(PLAIN, len(PLAIN) - 2, b"\x12\x34\x56"),
+    "a blank after the end": PLAIN + bytes(3000),
+    "large flat areas": jpeg(Image.new("RGB", (1000, 800), "navy"), progressive=True),
+    "large flat areas, tables made for them": jpeg(Image.new("RGB", (1000, 800), "navy"), optimize=True),
+    "zeros before the end": insert(PLAIN, len(PLAIN) - 2, bytes(16)),
+    "JFIF 3.7": PLAIN[:11] + b"\3\7" + PLAIN[13:],
+    "EXIF of 60,000 bytes": insert(PLAIN, 2, segment(0xE1, b"Exif\0\0" + bytes(60_000))),
+    "EXIF that is none": insert(PLAIN, 2, segment(0xE1, b"Exif\0\0" + b"\xff" * 99)),
+    "a comment": insert(PLAIN, TABLE, segment(0xFE, b"taken in May")),
+    "an empty segment": insert(PLAIN, TABLE, segment(0xEC, b"")),
+    "no JFIF": PLAIN[:2] + PLAIN[TABLE:],
+    "grey": jpeg(SCENE.convert("L")),
+    "CMYK": jpeg(SCENE.convert("CMYK")),
+    "RGB inside": jpeg(keep_rgb=True),
+    "4:4:4": jpeg(subsampling="4:4:4"),
+    "4:2:2": jpeg(subsampling="4:2:2"),
+    "odd size": jpeg(SCENE.resize((479, 317))),
+    "one pixel": jpeg(SCENE.resize((1, 1))),
+    "one column": jpeg(SCENE.resize((1, 99))),
+    "flat": jpeg(Image.new("RGB", (300, 200), "navy")),
+}
+
+
+@pytest.mark.parametrize("data", ODD.values(), ids=ODD)
+def test_harmless_oddities_pass(data):
+    image, _ = decoded(data)
+    with Image.open(io.BytesIO(data)) as expected:
+        assert image.size == expected.size
+        if expected.mode == "CMYK":  # Pillow and we agree on the inverted values of Adobe
+            assert image.tobytes() == expected.tobytes()
+        else:
+            assert difference(image, expected.convert(image.mode)) < 1
+
+
+def difference(one: Image.Image, two: Image.Image) -> float:
+    """Return the mean difference of two images' samples."""
+    return float(np.abs(np.asarray(one, int) - np.asarray(two, int)).mean())
+
+
+# What Pillow cannot write: a red, green, blue and white quarter by `cjpeg -quality 90 -sample 4x2` and so on.
+RARE = sorted((ROOT / "tests" / "data" / "jpeg").glob("*.jpg"))
+
+
+@pytest.mark.parametrize("path", RARE, ids=[path.stem for path in RARE])
+def test_what_few_programs_write_passes(path):
+    image, _ = decoded(path.read_bytes())
+    seen = [image.getpixel(place) for place in ((24, 16), (72, 16), (24, 48), (72, 48))]
+    colours = [(220, 30, 40), (20, 160, 60), (30, 50, 210), (255, 255, 255)]
+    assert np.abs(np.array(seen) - np.array(colours)).max() <= 8
+    assert reason(path.read_bytes()[:-100]) == "truncated"
+
+
+def in_scan(data: bytes, size: int, rng: random.Random) -> int:
+    """Return a place inside the first scan with `size` bytes of it behind."""
+    return rng.randrange(read_jpeg_header(data).scan + 20, len(data) - size - 50)
+
+
+def random_bytes(data: bytes, rng: random.Random) -> bytes:
+    place = in_scan(data, 500, rng)
+    return data[:place] + rng.randbytes(500) + data[place + 500 :]
+
+
+def zeros(data: bytes, rng: random.Random) -> bytes:
+    place = in_scan(data, 2000, rng)
+    return data[:place] + bytes(2000) + data[place + 2000 :]
+
+
+def flipped_bits(data: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(16):
+        changed[in_scan(data, 0, rng)] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
+def deleted(data: bytes, rng: random.Random) -> bytes:
+    place = in_scan(data, 100, rng)
+    return data[:place] + data[place + 100 :]
+
+
+def cut_off(data: bytes, rng: random.Random) -> bytes:
+    return data[: rng.randrange(2, len(data) - 1)]
+
+
+# The share that is found at least, baseline and progressive, in noise; benchmarks/images.py has photographs.
+# (A refinement scan of a progressive file is bits that mean something whatever they are.)
+DAMAGES = {
+    "random bytes": (random_bytes, 0.99, 0.95),
+    "zeros": (zeros, 1, 1),
+    "flipped bits": (flipped_bits, 0.94, 0.94),
+    "deleted bytes": (deleted, 0.65, 0.65),
+    "cut off": (cut_off, 1, 1),
+}
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize(("damage", "baseline", "otherwise"), DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_found(progressive, damage, baseline, otherwise):
+    rng = random.Random(5)
+    whole = jpeg(LARGE, progressive=progressive)
+    found = [reason(damage(whole, rng)) for _ in range(100)]
+    assert sum(bool(one) for one in found) >= (otherwise if progressive else baseline) * 100
+    assert set(found) <= ({"truncated"} if damage is cut_off else {"", "damaged"})
+
+
+HEADERS = ["stray bytes in the header", "JFIF 3.7", "EXIF of 60,000 bytes", "fill bytes", "restart markers"]
+
+
+@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize("damage", [random_bytes, zeros])
+def test_an_oddity_does_not_hide_damage(name, damage):
+    rng = random.Random(6)
+    found = [reason(damage(ODD[name], rng)) for _ in range(20)]
+    assert found.count("damaged") >= 19
+
+
+@pytest.mark.parametrize("end", [b"\x12\x34\x56", bytes(16)])
+def test_bytes_before_the_end_do_not_hide_damage(end):
+    rng = random.Random(7)
+    damaged = [insert(one, len(one) - 2, end) for one in (zeros(PLAIN, rng) for _ in range(20))]
+    assert [reason(data) for data in damaged].count("damaged") >= 19
+
+
+REFUSED = {
+    "stray bytes before a restart marker": (
+        insert(ODD["restart markers"], ODD["restart markers"].index(b"\xff\xd3"), b"abc" * 9), "damaged",
+    ),
+    "more bytes before the end": (insert(PLAIN, len(PLAIN) - 2, bytes(40)), "damaged"),
+    "no end marker": (PLAIN[:-2], "truncated"),
+    "start and end alone": (b"\xff\xd8\xff\xd9" + bytes(9), "damaged"),
+    "start alone": (b"\xff\xd8", "truncated"),
+    "ends inside its header": (PLAIN[:100], "truncated"),
+    "a segment of length 1": (insert(PLAIN, TABLE, b"\xff\xec\0\1"), "damaged"),
+    "12 bits a sample": (PLAIN.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), "unreadable"),
+    "two frames": (insert(PLAIN, PLAIN.index(b"\xff\xc0"), PLAIN[PLAIN.index(b"\xff\xc0") :][:19]), "damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "expected"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(data, expected):
+    assert reason(data) == expected
+
+
+def test_a_damaged_picture_can_be_kept():
+    data = random_bytes(PLAIN, random.Random(8))
+    image, oddity = decoded(data, keep_damaged=True)
+    assert oddity.startswith("damaged: ")
+    assert image.size == SCENE.size
+    with pytest.raises(BadImageError):
+        decoded(data[:-5000], keep_damaged=True)
