@@ -171,7 +171,7 @@ def start(
     whole = [
         shutil.which(command(shell)[0]),
         *command(shell)[1:],
-        ROOT / "get_dataset.sh",
+        str(ROOT / "get_dataset.sh"),
         *map(str, arguments),
     ]
     return subprocess.Popen(

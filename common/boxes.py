@@ -1,0 +1,151 @@
+"""The box annotations of every release, read by column name, checked, and grouped by image."""
+
+import json
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from common.cli import InputError
+from common.files import read_csv
+from common.openimages import is_image_id, parse_number
+
+COORDINATES = {"XMin": "x0", "XMax": "x1", "YMin": "y0", "YMax": "y1"}
+ATTRIBUTES = {
+    "IsOccluded": "occluded", "IsTruncated": "truncated", "IsGroupOf": "group_of",
+    "IsDepiction": "depiction", "IsInside": "inside",
+}  # fmt: skip
+REQUIRED = ("ImageID", "LabelName", *COORDINATES)
+ROUNDING = 1e-6  # the files have six decimals; a coordinate this little outside [0, 1] is moved to its edge
+
+Group = tuple[str, list[dict[str, Any]]]
+Keep = Callable[[str, str], bool]
+
+
+class ImageReturnedError(Exception):
+    """The rows of an image do not follow each other."""
+
+
+def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> dict[str, int]:
+    """Return the place of each column by name; a missing or repeated one is an error."""
+    places = {name.strip().removeprefix("\ufeff"): place for place, name in enumerate(header)}
+    missing = [name for name in required if name not in places]
+    if missing:
+        raise InputError(
+            f"{path}:1: no column {', '.join(missing)}; the header has {', '.join(header)[:200]}"
+        )
+    if len(places) != len(header):
+        raise InputError(f"{path}:1: a column name stands twice in the header {', '.join(header)[:200]}")
+    return places
+
+
+def _rows(
+    path: str | Path, keep: Keep, counts: Counter[str]
+) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
+    """Yield image id, raw fields and box of each kept row."""
+    rows = read_csv(path)
+    places = columns(path, next(rows, (1, []))[1], REQUIRED)
+    image, label = places["ImageID"], places["LabelName"]
+    coordinates = [(places[name], name, key) for name, key in COORDINATES.items()]
+    attributes = [(places[name], name, key) for name, key in ATTRIBUTES.items() if name in places]
+    confidence, source = places.get("Confidence"), places.get("Source")
+    for line, row in rows:
+        counts["rows"] += 1
+        if not is_image_id(row[image]):
+            raise InputError(f"{path}:{line}: ImageID {row[image]!r:.80}, an image id was expected")
+        box: dict[str, Any] = {"id": row[image], "label": row[label]}
+        if confidence is not None:
+            box["confidence"] = _number(path, line, "Confidence", row[confidence])
+        for place, name, key in coordinates:
+            box[key] = _number(path, line, name, row[place])
+        for place, name, key in attributes:
+            if row[place] not in ("0", "1", "-1"):
+                raise InputError(f"{path}:{line}: {name} is {row[place]!r:.80}, 1, 0 or -1 was expected")
+            box[key] = int(row[place])
+        if source is not None:
+            box["source"] = row[source]
+        if keep(row[image], row[label]) and _has_area(box, counts):
+            yield row[image], tuple(row), box
+
+
+def _number(path: str | Path, line: int, name: str, text: str) -> float | int:
+    value = parse_number(text)
+    if value is None:
+        raise InputError(f"{path}:{line}: {name} is {text!r:.80}, a number was expected")
+    return int(value) if name == "Confidence" and value.is_integer() else value
+
+
+def _has_area(box: dict[str, Any], counts: Counter[str]) -> bool:
+    """Move coordinates to the edge they are a rounding beyond; count and refuse what is no box."""
+    for key in COORDINATES.values():
+        if not -ROUNDING <= box[key] <= 1 + ROUNDING:
+            counts["outside_image"] += 1
+            return False
+        box[key] = min(max(box[key], 0.0), 1.0)
+    if box["x0"] >= box["x1"] or box["y0"] >= box["y1"]:
+        counts["without_area"] += 1
+        return False
+    return True
+
+
+def grouped_boxes(path: str | Path, keep: Keep, counts: Counter[str]) -> Iterator[Group]:
+    """Yield the image id and kept boxes of each image, as a stream over a file that has them together.
+
+    `keep(image id, class)` decides on a row; what is dropped is added to `counts` by reason, and rows
+    equal in every column count once. Raises ImageReturnedError at an image whose rows are apart.
+    """
+    ended: set[str] = set()
+    current = ""
+    boxes: list[dict[str, Any]] = []
+    seen: set[tuple[str, ...]] = set()
+    for image_id, fields, box in _rows(path, keep, counts):
+        if image_id != current:
+            if boxes:
+                yield current, boxes
+                ended.add(current)
+            if image_id in ended:
+                raise ImageReturnedError(image_id)
+            current, boxes, seen = image_id, [], set()
+        if fields in seen:
+            counts["repeated_rows"] += 1
+            continue
+        seen.add(fields)
+        boxes.append(box)
+    if boxes:
+        yield current, boxes
+
+
+def scattered_boxes(path: str | Path, keep: Keep, counts: Counter[str]) -> Iterator[Group]:
+    """Yield the same for a file in any order, images in the order of their first kept row.
+
+    The kept rows go through a temporary database on disk, so memory stays bounded.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(sqlite3.connect(Path(folder, "boxes.sqlite"), isolation_level=None)) as database,
+    ):
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute("CREATE TABLE images (number INTEGER PRIMARY KEY, id TEXT UNIQUE)")
+        database.execute("CREATE TABLE boxes (image INTEGER, fields TEXT, box TEXT)")
+        database.execute("BEGIN")
+        for image_id, fields, box in _rows(path, keep, counts):
+            database.execute("INSERT OR IGNORE INTO images (id) VALUES (?)", (image_id,))
+            database.execute(
+                "INSERT INTO boxes SELECT number, ?, ? FROM images WHERE id = ?",
+                (json.dumps(fields), json.dumps(box), image_id),
+            )
+        rows = database.execute(
+            "SELECT id, fields, box FROM boxes JOIN images ON number = image ORDER BY image, boxes.rowid"
+        )
+        for image_id, same_image in groupby(rows, key=itemgetter(0)):
+            boxes: dict[str, str] = {}
+            for _, fields, box in same_image:
+                counts["repeated_rows"] += fields in boxes
+                boxes.setdefault(fields, box)
+            yield image_id, [json.loads(box) for box in boxes.values()]

@@ -1,0 +1,320 @@
+"""Step 3: every column set, what is dropped and counted, what is refused, and files in any order."""
+
+import csv
+import io
+import json
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+TRAIN_V3 = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax"
+V4 = TRAIN_V3 + ",IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
+TRAIN_V6 = V4 + ",XClick1X,XClick2X,XClick3X,XClick4X,XClick1Y,XClick2Y,XClick3Y,XClick4Y"
+INDEX_V3 = (
+    "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,"
+    "OriginalSize,OriginalMD5,Thumbnail300KURL"
+)
+INDEX_V4 = INDEX_V3 + ",Rotation"
+A, B, C = "000000000000000a", "000000000000000b", "000000000000000c"
+CAT, DOG, TREE = "/m/01yrx", "/m/0bt9lr", "/m/07j7r"
+
+
+def box(image: str = A, label: str = CAT, corners: str = "0.1,0.2,0.3,0.4", more: str = "") -> str:
+    return f"{image},xclick,{label},1,{corners}{more}"
+
+
+def entry(image: str = A, rotation: str | None = None) -> str:
+    row = (
+        f'{image},train,http://host/{image}.jpg,http://page,http://cc,http://me,"Ann, ""A""",Tïtle,123,bWQ1,'
+    )
+    return row + (f",{rotation}" if rotation is not None else "")
+
+
+def table(header: str, *rows: str) -> str:
+    return "".join(f"{line}\n" for line in (header, *rows))
+
+
+@pytest.fixture
+def step(script, tmp_path):
+    """Return `step(boxes, index, *flags)`, a run on files of that content with Cat and Dog trainable."""
+
+    def call(boxes: str | bytes, index: str | bytes, *flags: object):
+        classes = f"{DOG}\n{CAT}\n"
+        for name, text in (("boxes.csv", boxes), ("images.csv", index), ("classes.txt", classes)):
+            (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return script(
+            "process_metadata",
+            "--annotations_input_path", tmp_path / "boxes.csv",
+            "--image_index_input_path", tmp_path / "images.csv",
+            "--trainable_classes_path", tmp_path / "classes.txt",
+            "--point_output_path", tmp_path / "out/points.json",
+            "--image_index_output_path", tmp_path / "out/images.json", *flags,
+        )  # fmt: skip
+
+    return call
+
+
+def results(tmp_path):
+    return tuple(json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("points", "images"))
+
+
+ATTRIBUTES = {"occluded": 1, "truncated": 0, "group_of": -1, "depiction": 0, "inside": 0}
+COLUMN_SETS = {
+    "V3 train": (TRAIN_V3, "", {}),
+    "V4": (V4, ",1,0,-1,0,0", ATTRIBUTES),
+    "V6 train": (TRAIN_V6, ",1,0,-1,0,0" + ",0.1" * 8, ATTRIBUTES),
+}
+
+
+@pytest.mark.parametrize(("header", "more", "attributes"), COLUMN_SETS.values(), ids=COLUMN_SETS)
+def test_every_column_set_becomes_a_datapoint(step, tmp_path, header, more, attributes):
+    outcome = step(table(header, box(more=more)), table(INDEX_V4, entry(rotation="90.0")))
+    assert outcome.code == 0, outcome.err
+    points, images = results(tmp_path)
+    corners = {"x0": 0.1, "x1": 0.2, "y0": 0.3, "y1": 0.4}
+    annotation = {"id": A, "label": CAT, "confidence": 1, **corners, **attributes, "source": "xclick"}
+    assert points == [{"id": A, "subset": "train", "rotation": 90.0, "annotations": [annotation]}]
+    assert images == [
+        {
+            "id": A, "url": f"http://host/{A}.jpg", "subset": "train", "size": 123, "md5": "bWQ1", "rotation": 90.0,
+            "landing_url": "http://page", "license": "http://cc", "author_profile_url": "http://me",
+            "author": 'Ann, "A"', "title": "Tïtle",
+        }
+    ]  # fmt: skip
+
+
+def test_columns_are_found_by_name_in_any_order(step, tmp_path):
+    header, row = "YMax,YMin,XMax,XMin,LabelName,ImageID", f"0.4,0.3,0.2,0.1,{CAT},{A}"
+    assert step(table(header, row), table("OriginalURL,ImageID", f"http://x,{A}")).code == 0
+    points, images = results(tmp_path)
+    annotation = {"id": A, "label": CAT, "x0": 0.1, "x1": 0.2, "y0": 0.3, "y1": 0.4}
+    assert points == [{"id": A, "annotations": [annotation]}]
+    assert images == [{"id": A, "url": "http://x"}]
+
+
+def test_the_outputs_agree_and_every_loss_is_counted(step, tmp_path):
+    boxes = table(
+        TRAIN_V3, box(B), box(B), box(B, DOG), box(A, TREE), box(A, corners="0.2,0.2,0.3,0.4"),
+        box(A, corners="0.1,0.2,0.4,0.3"), box(A, corners="0.1,1.1,0.3,0.4"), box(A, corners="-0.0000005,1.0000005,0,1"),
+        box("d" * 16), box(C, TREE),
+    )  # fmt: skip
+    outcome = step(boxes, table(INDEX_V3, entry(A), entry(C), entry(A), entry(B)))
+    assert outcome.code == 0
+    points, images = results(tmp_path)
+    assert [(point["id"], len(point["annotations"])) for point in points] == [(B, 2), (A, 1)]
+    assert points[1]["annotations"][0]["x0"] == 0.0
+    assert points[1]["annotations"][0]["x1"] == 1.0
+    assert [image["id"] for image in images] == [A, B]
+    assert outcome.counts == {
+        "images": 2, "classes": 2, "rows": 10, "boxes": 3, "other_classes": 2, "outside_image": 1, "without_area": 2,
+        "repeated_rows": 1, "images_not_in_index": 1, "images_not_chosen": 0, "index_rows": 4, "repeated_ids": 1,
+    }  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(0, 3)), min_size=1, max_size=12))
+def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows):
+    """Rows of an image that are apart give what the same rows give side by side, images by first row."""
+    from process_metadata import main
+
+    folder = tmp_path_factory.mktemp("order")
+    (folder / "images.csv").write_text(table(INDEX_V3, *(entry(image) for image in (C, B, A))))
+    (folder / "classes.txt").write_text(f"{CAT}\n")
+    first = list(dict.fromkeys(image for image, _ in rows))
+    outputs = []
+    for name, order in (("apart", rows), ("sorted", sorted(rows, key=lambda row: first.index(row[0])))):
+        lines = (box(image, corners=f"0.{number},0.9,0.1,0.2") for image, number in order)
+        (folder / "boxes.csv").write_text(table(TRAIN_V3, *lines))
+        main([
+            "--annotations_input_path", str(folder / "boxes.csv"),
+            "--image_index_input_path", str(folder / "images.csv"),
+            "--trainable_classes_path", str(folder / "classes.txt"),
+            "--point_output_path", str(folder / name),
+            "--image_index_output_path", str(folder / f"{name}-index"),
+        ])  # fmt: skip
+        outputs.append((folder / name).read_bytes() + (folder / f"{name}-index").read_bytes())
+    assert outputs[0] == outputs[1]
+
+
+GOOD, INDEX = table(TRAIN_V3, box()), table(INDEX_V3, entry())
+EVIL = {
+    "short row": (GOOD + f"{A},xclick,{CAT},1,0.1,0.2,0.3\n", INDEX, "boxes.csv:3: 7 fields, 8 were expected"),
+    "extra field": (GOOD + box(more=",0") + "\n", INDEX, "boxes.csv:3: 9 fields, 8 were expected"),
+    "empty number": (GOOD + box(corners=",0.2,0.3,0.4") + "\n", INDEX, "boxes.csv:3: XMin is '', a number was"),
+    "word for a number": (GOOD + box(corners="0.1,x,0,1") + "\n", INDEX, "boxes.csv:3: XMax is 'x', a number was"),
+    "nan": (GOOD + box(corners="nan,1,0,1") + "\n", INDEX, "boxes.csv:3: XMin is 'nan', a number was expected"),
+    "too large a number": (GOOD + box(corners="1e400,1,0,1") + "\n", INDEX, "boxes.csv:3: XMin is '1e400'"),
+    "underscore in a number": (GOOD + box(corners="0_1,1,0,1") + "\n", INDEX, "boxes.csv:3: XMin is '0_1'"),
+    "digits of another script": (GOOD + box(corners="٠,1,0,1") + "\n", INDEX, "boxes.csv:3: XMin is '٠'"),
+    "attribute out of range": (
+        table(V4, box(more=",2,0,0,0,0")), INDEX, "boxes.csv:2: IsOccluded is '2', 1, 0 or -1 was expected",
+    ),
+    "missing column": (GOOD.replace("XMax", "Xmax"), INDEX, "boxes.csv:1: no column XMax; the header has ImageID,"),
+    "repeated column": (
+        GOOD.replace("Source", "XMin"), INDEX, "boxes.csv:1: a column name stands twice in the header",
+    ),
+    "open quote": (GOOD + f'"{A},xclick\n', INDEX, "boxes.csv:3: unexpected end of data"),
+    "NUL byte": (GOOD + box(label="/m/\0") + "\n", INDEX, "boxes.csv:3: a NUL byte, text was expected"),
+    "cut last line": (GOOD[:-1], INDEX, "boxes.csv:2: no line end after the last row; is the file cut short?"),
+    "lone carriage returns": (GOOD.replace("\n", "\r"), INDEX, "boxes.csv:1: a carriage return inside a line"),
+    "UTF-16": (GOOD.encode("utf-16"), INDEX, "boxes.csv:1: not UTF-8 text"),
+    "Latin-1": (GOOD.encode() + b"\xe4\n", INDEX, "boxes.csv:3: not UTF-8 text"),
+    "empty file": ("", INDEX, "boxes.csv:1: no column ImageID, LabelName"),
+    "header only": (TRAIN_V3 + "\n", INDEX, "boxes.csv: no box to keep: asked for 2 classes (/m/0bt9lr, /m/01yrx)"),
+    "other classes only": (
+        table(TRAIN_V3, box(label=TREE)), INDEX,
+        "no box to keep: asked for 2 classes (/m/0bt9lr, /m/01yrx), the file has 1 classes (/m/07j7r)",
+    ),
+    "path for an id": (table(TRAIN_V3, box("../a")), INDEX, "boxes.csv:2: ImageID '../a', an image id was expected"),
+    "empty index": (GOOD, "", "images.csv:1: no column ImageID, OriginalURL"),
+    "index with header only": (GOOD, INDEX_V3 + "\n", "images.csv: no images in it"),
+    "path for an id in the index": (GOOD, table(INDEX_V3, entry("/etc")), "images.csv:2: ImageID '/etc', an image"),
+    "size that is no number": (GOOD, INDEX.replace(",123,", ",12x,"), "images.csv:2: size is '12x', a number was"),
+    "rotation that is no number": (GOOD, table(INDEX_V4, entry(rotation="up")), "images.csv:2: rotation is 'up'"),
+    "no image in the index": (GOOD, table(INDEX_V3, entry(B)), "no box to keep"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("boxes", "index", "message"), EVIL.values(), ids=EVIL)
+def test_bad_files_are_one_line_and_leave_nothing(step, tmp_path, boxes, index, message):
+    outcome = step(boxes, index)
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_two_outputs_on_one_path_are_refused(step, tmp_path):
+    outcome = step(GOOD, INDEX, "--image_index_output_path", tmp_path / "out/../out/points.json")
+    assert outcome.code == 2
+    assert "the outputs need a path each" in outcome.err
+
+
+def test_compressed_files_are_read_and_written(step, tmp_path):
+    import gzip
+
+    assert step(GOOD, INDEX).code == 0
+    plain = results(tmp_path)
+    for name in ("boxes.csv", "images.csv"):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    outcome = step(
+        GOOD, INDEX, "--annotations_input_path", tmp_path / "boxes.csv.gz",
+        "--image_index_input_path", tmp_path / "images.csv.gz", "--point_output_path", tmp_path / "p.json.gz",
+    )  # fmt: skip
+    assert outcome.code == 0
+    assert json.loads(gzip.decompress((tmp_path / "p.json.gz").read_bytes())) == plain[0]
+
+
+# --- choosing -----------------------------------------------------------------------------------------
+
+DESCRIPTIONS = (
+    f"{CAT},Cat\n{DOG},Dog\n{TREE},Tree\n/m/04rmv,Mouse\n/m/020lf,Mouse\n/m/0cvnqh,Bench\n/m/076lb9,Bench\n"
+)
+
+
+@pytest.fixture
+def choose(step, tmp_path):
+    """Return `choose(classes)`, a run that asks for these; Mouse is trainable twice, Bench once."""
+
+    def call(asked: str, *flags: object):
+        (tmp_path / "names.csv").write_text(DESCRIPTIONS)
+        (tmp_path / "more.txt").write_text(f"/m/04rmv\n{DOG}\n{CAT}\n/m/020lf\n/m/0cvnqh\n")
+        return step(
+            table(TRAIN_V3, box(A, CAT), box(B, DOG), box(C, "/m/0cvnqh")), table(INDEX_V3, entry(A), entry(B), entry(C)),
+            "--trainable_classes_path", tmp_path / "more.txt", "--classes", asked,
+            "--class_description_path", tmp_path / "names.csv",
+            "--trainable_classes_output_path", tmp_path / "chosen.txt", *flags,
+        )  # fmt: skip
+
+    return call
+
+
+CHOICES = {
+    "one name": ("Cat", [CAT]),
+    "any case and blanks": (" dOG , CAT ", [DOG, CAT]),
+    "order of the trainable list": ("Cat,Dog", [DOG, CAT]),
+    "MID": (f"{CAT}", [CAT]),
+    "same class twice": (f"Cat,{CAT}", [CAT]),
+    "a shared name of which one is trainable": ("Bench", ["/m/0cvnqh"]),
+    "quoted": ('"Dog"', [DOG]),
+}
+
+
+@pytest.mark.parametrize(("asked", "chosen"), CHOICES.values(), ids=CHOICES)
+def test_classes_are_chosen_by_name(choose, tmp_path, asked, chosen):
+    outcome = choose(asked)
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "chosen.txt").read_text().split() == chosen
+    labels = {annotation["label"] for point in results(tmp_path)[0] for annotation in point["annotations"]}
+    assert labels == set(chosen)
+
+
+WRONG_CHOICES = {
+    "unknown": ("Dgo", "class 'Dgo' is not known; near it are Dog"),
+    "not trainable": ("Tree", f"class 'Tree' is not trainable ({TREE})"),
+    "shared": ("Mouse", "class 'Mouse' is 2 classes, name one by its MID: /m/04rmv, /m/020lf"),
+    "MID that is not trainable": (TREE, f"class {TREE} (Tree) is not among the 5 trainable classes"),
+    "nothing": (" , ", "--classes: no class in it, names or MIDs were expected"),
+    "open quote": ('"Dog', "--classes: unexpected end of data, names separated by commas were expected"),
+}
+
+
+@pytest.mark.parametrize(("asked", "message"), WRONG_CHOICES.values(), ids=WRONG_CHOICES)
+def test_wrong_choices_name_the_candidates(choose, tmp_path, asked, message):
+    outcome = choose(asked)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert message in outcome.err
+    assert not (tmp_path / "chosen.txt").exists()
+
+
+def test_a_choice_needs_a_place_for_the_chosen_list(step):
+    outcome = step(GOOD, INDEX, "--classes", CAT)
+    assert outcome.code == 2
+    assert "--trainable_classes_output_path need each other" in outcome.err
+
+
+def test_a_larger_number_of_images_contains_the_smaller_whatever_the_order(step, tmp_path):
+    ids = [f"{number:016x}" for number in range(40)]
+    kept = {}
+    for number in (3, 10):
+        random.Random(number).shuffle(ids)
+        outcome = step(
+            table(TRAIN_V3, *map(box, ids)), table(INDEX_V3, *map(entry, ids)), "--max_images", number
+        )
+        assert outcome.counts["images_not_chosen"] == 40 - number
+        points, images = results(tmp_path)
+        kept[number] = {point["id"] for point in points}
+        assert kept[number] == {image["id"] for image in images}
+        assert len(kept[number]) == number
+    assert kept[3] < kept[10]
+    step(table(TRAIN_V3, *map(box, ids)), table(INDEX_V3, *map(entry, ids)), "--max_images", 10, "--seed", 1)
+    assert {point["id"] for point in results(tmp_path)[0]} != kept[10]
+
+
+def test_the_real_files_go_through(script, tmp_path, real_files, capsys):
+    """All rows of the real V3 heads, where they are at hand; nothing is dropped but other classes."""
+    if real_files is None:
+        pytest.skip("OPEN_IMAGES_FILES is not set")
+    import tarfile
+
+    for name in ("images", "annotations_human_bbox", "classes"):
+        with tarfile.open(real_files / "2017_11" / f"{name}_2017_11.tar.gz") as tarball:
+            tarball.extractall(tmp_path, filter="data")
+    folder = tmp_path / "2017_11"
+    for split in ("train", "validation", "test"):
+        outcome = script(
+            "process_metadata",
+            "--annotations_input_path", folder / split / "annotations-human-bbox.csv",
+            "--image_index_input_path", folder / split / "images.csv",
+            "--trainable_classes_path", folder / "classes-bbox-trainable.txt",
+            "--point_output_path", tmp_path / "out/points.json",
+            "--image_index_output_path", tmp_path / "out/images.json",
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+        rows = list(csv.DictReader(io.StringIO((folder / split / "annotations-human-bbox.csv").read_text())))
+        assert outcome.counts["rows"] == len(rows) == 1000
+        assert outcome.counts["boxes"] + outcome.counts["other_classes"] == 1000
+        points, images = results(tmp_path)
+        assert {point["id"] for point in points} == {image["id"] for image in images}
