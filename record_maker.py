@@ -51,7 +51,7 @@ class Shard:
     path: Path
     work_list: Path
     images: Path
-    offsets: array[int]  # bytes into the work list, one for each record
+    offsets: Sequence[int]  # bytes into the work list, one for each record
 
 
 # --- what goes into the records ------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
 def usable_points(
     path: str, folder: Path, ids: dict[str, int], counts: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield what each record is made of: datapoint, kept boxes, and the photo's name, size and state."""
+    """Yield what each record is made of: datapoint, kept boxes, and the photo's file, size and bytes."""
     seen: set[str] = set()
     for point in read_datapoints(path):
         counts["images"] += 1
@@ -100,15 +100,16 @@ def usable_points(
         if size is None:
             counts["not_rgb"] += 1
             continue
-        status = file.stat()
         yield {
             "point": point, "boxes": boxes, "file": file.name, "size": size,
-            "state": [status.st_size, status.st_mtime_ns],
+            "bytes": file.stat().st_size,
         }  # fmt: skip
         counts["boxes"] += len(boxes)
 
 
-def write_work_list(stream: BinaryIO, points: Iterator[dict[str, Any]], total: str) -> tuple[array[int], str]:
+def write_work_list(
+    stream: BinaryIO, points: Iterator[dict[str, Any]], total: str
+) -> tuple[Sequence[int], str]:
     """Write a line for each record; return where each begins, and the hash of them all."""
     offsets, digest = array("Q"), hashlib.sha256()
     position = 0
@@ -172,7 +173,7 @@ def make_record(tf: Any, work: dict[str, Any], folder: Path, ids: dict[str, int]
         image = path.read_bytes()
     except FileNotFoundError:
         image = b""
-    if len(image) != work["state"][0]:
+    if len(image) != work["bytes"]:
         raise InputError(f"{path}: changed while the records were made; run the same command again")
     features = {}
     for name, values in example_features(
@@ -198,7 +199,7 @@ def make_feature(tf: Any, name: str, values: Any) -> Any:
 
 
 def write_shards(
-    args: Any, work_list: Path, offsets: array[int], inputs: str, ids: dict[str, int]
+    args: Any, work_list: Path, offsets: Sequence[int], inputs: str, ids: dict[str, int]
 ) -> list[dict[str, Any]]:
     """Write the files that are not there yet and return the entries of all."""
     path = Path(args.record_save_path)
