@@ -36,7 +36,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise InputError(f"{path}: not a regular file, a file to write was expected")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
+    part = part_path(target)
     lock = _open_locked(part, busy=f"{path}: another run is writing this file")
     try:
         yield part
@@ -80,13 +80,18 @@ def locked_folder(directory: str | Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
+def part_path(path: Path) -> Path:
+    """Return where the file `path` is written before it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
 def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Write the small file `path` whole, in a folder that is locked already; `sync` where nobody has a copy.
 
     A third of the system calls of `atomic_path`, for photos by the thousand.
     """
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
-    part = target.with_name(f".{target.name}.part")
+    part = part_path(target)
     try:
         with open(part, "wb") as stream:
             stream.write(data)
@@ -121,20 +126,6 @@ def drop_cut_line(journal: Path) -> None:
                 break
             end = start
         stream.truncate(end)
-
-
-@contextmanager
-def scratch_file(path: str | Path, busy: str) -> Iterator[BinaryIO]:
-    """Yield a file that is ours alone, and gone afterwards; InputError(busy) for a second run."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _open_locked(path, busy)
-    try:
-        with open(path, "r+b") as stream:
-            yield stream
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
 
 
 @contextmanager

@@ -1,0 +1,73 @@
+"""Which source refused which photo for good, in earlier runs: not asked again, while other sources are.
+
+A journal in the photos' folder, `.download_refused`: `key,reason,detail` a line, the key from id and address.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from common.cli import InputError
+from common.failures import Failure
+from common.fetch import FOR_GOOD
+from common.files import drop_cut_line, read_csv
+
+NAME = ".download_refused"
+FIELDS = 3
+
+
+class Refusals:
+    """The refusals known so far; `forget` starts with none, so that all are asked again."""
+
+    def __init__(self, folder: Path, *, forget: bool) -> None:
+        self.path = folder / NAME
+        self.known: dict[bytes, tuple[str, str]] = {}
+        if forget:
+            self.path.unlink(missing_ok=True)
+        elif self.path.exists():
+            drop_cut_line(self.path)
+            self._read()
+
+    def _read(self) -> None:
+        shared: dict[tuple[str, str], tuple[str, str]] = {}  # one copy of each text, however many photos
+        for line, row in read_csv(self.path):
+            try:
+                key = bytes.fromhex(row[0])
+                why = (row[1], row[2])
+            except (ValueError, IndexError):
+                why = ("", "")
+            if why[0] not in FOR_GOOD or len(row) != FIELDS:
+                raise InputError(f"{self.path}:{line}: key, reason and detail of a refusal were expected")
+            self.known[key] = shared.setdefault(why, why)
+
+    def __enter__(self) -> Self:
+        self.stream = open(self.path, "ab", buffering=0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stream.close()
+
+    def find(self, image_id: str, url: str) -> Failure | None:
+        """Return why this source refused this photo, None where it did not."""
+        why = self.known.get(_key(image_id, url))
+        return Failure(image_id, *why, url) if why else None
+
+    def add(self, failures: Iterable[Failure]) -> None:
+        """Note refusals, in one write."""
+        lines = io.StringIO()
+        rows = csv.writer(lines, lineterminator="\n")
+        for failure in failures:
+            detail = " ".join(failure.detail.replace("\0", " ").split())
+            rows.writerow([_key(failure.id, failure.url).hex(), failure.reason, detail])
+        if text := lines.getvalue():
+            self.stream.write(text.encode(errors="backslashreplace"))
+
+
+def _key(image_id: str, url: str) -> bytes:
+    return hashlib.blake2b(f"{image_id} {url}".encode(errors="backslashreplace"), digest_size=8).digest()

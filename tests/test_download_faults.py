@@ -1,0 +1,211 @@
+"""Step 4 against everything a server can do: the documented reason, within the deadline, the others unharmed."""
+
+import json
+import ssl
+import time
+from contextlib import ExitStack
+
+import pytest
+import trustme
+
+from common.failures import read_failures
+from tests.fault_server import fault_server, photo, unused_port
+
+DEADLINE = 2.0  # seconds
+SETTINGS = ("--image_source", "original", "--backoff", 0.05, "--retries", 2, "--max_megabytes", 1, "--processes", 1,
+            "--threads", 64, "--max_per_host", 64)  # fmt: skip
+
+GOOD = ("good", "moved", "chunked", "until_close", "gzip", "long_body", "other_bot", "busy_then_good", "busy_by_date",
+        "error_then_good", "unavailable_then_good", "reset_then_good")  # fmt: skip
+FAULTS = {  # route: reason, a part of the detail
+    "404": ("gone", "404 Not Found"),
+    "410": ("gone", "410 Gone"),
+    "placeholder": ("gone", "redirected to the placeholder"),
+    "401": ("forbidden", "401 Unauthorized"),
+    "403": ("forbidden", "403 Forbidden"),
+    "noai": ("forbidden", "X-Robots-Tag: noindex, noimageai"),
+    "html": ("not_an_image", "18 bytes of text/html, a JPEG was expected"),
+    "empty": ("not_an_image", "an empty body"),
+    "204": ("not_an_image", "204 No Content"),
+    "broken_gzip": ("not_an_image", "damaged gzip"),
+    "huge": ("too_large", "99000000 bytes, at most 1000000 are taken"),
+    "bomb": ("too_large", "more than 1000000 bytes"),
+    "endless": ("too_large", "more than 1000000 bytes"),
+    "chunked_endless": ("too_large", "more than 1000000 bytes"),
+    "400": ("bad_url", "400 Bad Request"),
+    "loop": ("bad_url", "more than 5 redirects"),
+    "to_file": ("bad_url", "file: only http and https"),
+    "to_ftp": ("bad_url", "ftp: only http and https"),
+    "to_nowhere": ("bad_url", "no host"),
+    "429": ("rate_limited", "429 Too Many Requests"),
+    "500": ("server_error", "500 Internal Server Error"),
+    "503": ("server_error", "503 Service Unavailable"),
+    "425": ("server_error", "425 Too Early"),
+    "408": ("timeout", "408 Request Timeout"),
+    "reset": ("connection", ""),
+    "reset_in_body": ("connection", ""),
+    "hang_up": ("connection", "without response"),
+    "nonsense": ("connection", ""),
+    "short_body": ("connection", ""),
+    "chunked_cut": ("connection", ""),
+    "stall": ("timeout", "deadline"),
+    "drip_status": ("timeout", "deadline"),
+    "drip_headers": ("timeout", "deadline"),
+    "drip_continue": ("timeout", "deadline"),
+    "drip_chunk_size": ("timeout", "deadline"),
+    "drip_body": ("timeout", "deadline"),
+    "drip_until_close": ("timeout", "deadline"),
+    "drip_redirects": ("timeout", "deadline"),
+}
+
+
+@pytest.fixture(scope="session")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusted(authority, tmp_path, monkeypatch):
+    """Have the authority trusted, as a user would who has one of their own."""
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+
+
+def server_context(authority: trustme.CA, host: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host).configure_cert(context)
+    return context
+
+
+def write_index(path, urls: dict[str, str]) -> None:
+    path.write_text(json.dumps([{"id": image_id, "url": url} for image_id, url in urls.items()]))
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_every_fault_has_its_reason_and_harms_no_other_photo(scheme, script, tmp_path, authority, trusted):
+    with ExitStack() as stack:
+        tls = server_context(authority, "127.0.0.1") if scheme == "https" else None
+        server = stack.enter_context(fault_server(tls))
+        names = {route.replace("_", "-"): route for route in (*GOOD, *FAULTS)}
+        urls = {name: f"{server.base}/{route}/{name}" for name, route in names.items()}
+        # Pauses belong to a host: those who ask for them have one of their own.
+        for route in ("429", "503", "busy_then_good", "busy_by_date", "unavailable_then_good"):
+            own = stack.enter_context(fault_server(tls))
+            urls[route.replace("_", "-")] = f"{own.base}/{route}/{route.replace('_', '-')}"
+        urls |= {f"fine{number}": f"{server.base}/good/fine{number}" for number in range(60)}
+        write_index(tmp_path / "index.json", urls)
+        begun = time.monotonic()
+        outcome = script(
+            "download_images", "--images_path", tmp_path / "index.json",
+            "--images_output_directory", tmp_path / "photos", "--deadline", DEADLINE, *SETTINGS,
+        )  # fmt: skip
+        seconds = time.monotonic() - begun
+    assert (outcome.code, outcome.err) == (0, "")
+    failures = {
+        failure.id: failure for failure in read_failures(tmp_path / "photos" / "download_failures.csv")
+    }
+    got = {names[image_id]: (failure.reason, failure.detail) for image_id, failure in failures.items()}
+    wrong = {
+        route: got.get(route)
+        for route, (reason, detail) in FAULTS.items()
+        if route not in got or got[route][0] != reason or detail not in got[route][1]
+    }
+    assert not wrong
+    assert got.keys() == FAULTS.keys()
+    photos = {path.stem: path.read_bytes() for path in (tmp_path / "photos").glob("*.jpg")}
+    assert photos == {image_id: photo(image_id) for image_id in urls if image_id not in failures}
+    assert outcome.counts["downloaded"] == len(GOOD) + 60
+    assert (
+        seconds < DEADLINE + 6
+    )  # all dripping ones at once: the deadline, what pauses ask for, and the start
+    assert not list((tmp_path / "photos").glob(".*.part"))
+
+
+def test_certificates_are_verified(script, tmp_path, authority, trusted):
+    with (
+        fault_server(server_context(trustme.CA(), "127.0.0.1")) as strange,
+        fault_server(server_context(authority, "photos.example")) as misnamed,
+        fault_server() as plain,
+    ):
+        urls = {
+            "strange": f"{strange.base}/good/strange",
+            "misnamed": f"{misnamed.base}/good/misnamed",
+            "notls": f"{plain.base.replace('http', 'https')}/good/notls",
+            "good": f"{plain.base}/good/good",
+        }
+        write_index(tmp_path / "index.json", urls)
+        outcome = script(
+            "download_images", "--images_path", tmp_path / "index.json",
+            "--images_output_directory", tmp_path / "photos", *SETTINGS,
+        )  # fmt: skip
+        assert not strange.asked
+        assert not misnamed.asked
+    assert (outcome.code, outcome.counts["tls"], outcome.counts["downloaded"]) == (0, 3, 1)
+    details = {f.id: f.detail for f in read_failures(tmp_path / "photos" / "download_failures.csv")}
+    assert "self-signed" in details["strange"] or "unable to get local issuer" in details["strange"]
+    assert "IP address mismatch" in details["misnamed"]
+
+
+def test_hosts_that_are_not_there(script, tmp_path):
+    with fault_server() as server:
+        urls = {
+            "refused": f"http://127.0.0.1:{unused_port()}/refused.jpg",
+            "nameless": "http://no-such-host.invalid/nameless.jpg",
+            "good": f"{server.base}/good/good",
+        }
+        write_index(tmp_path / "index.json", urls)
+        outcome = script(
+            "download_images", "--images_path", tmp_path / "index.json",
+            "--images_output_directory", tmp_path / "photos", *SETTINGS,
+        )  # fmt: skip
+    assert (outcome.code, outcome.counts["connection"], outcome.counts["downloaded"]) == (0, 2, 1)
+    details = {f.id: f.detail for f in read_failures(tmp_path / "photos" / "download_failures.csv")}
+    assert details["refused"] == "original: Connection refused"
+    assert "name" in details["nameless"].lower()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_is_used(scheme, script, tmp_path, authority, trusted, monkeypatch):
+    with (
+        fault_server(server_context(authority, "127.0.0.1") if scheme == "https" else None) as server,
+        fault_server() as proxy,
+    ):
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", proxy.base)
+        write_index(tmp_path / "index.json", {f"p{n}": f"{server.base}/good/p{n}" for n in range(20)})
+        outcome = script(
+            "download_images", "--images_path", tmp_path / "index.json",
+            "--images_output_directory", tmp_path / "photos", *SETTINGS,
+        )  # fmt: skip
+        assert (outcome.code, outcome.counts["downloaded"]) == (0, 20)
+        assert (tmp_path / "photos" / "p7.jpg").read_bytes() == photo("p7")
+        if scheme == "https":
+            assert set(proxy.asked) == {server.base.removeprefix("https://")}
+            assert server.asked.total() == 20
+        else:
+            assert set(proxy.asked) == {f"{server.base}/good/p{n}" for n in range(20)}
+
+
+def test_a_public_photo_is_not_followed_to_a_private_address(script, tmp_path, monkeypatch):
+    """The proxy plays the public host; through a proxy a name counts as public."""
+    with fault_server() as proxy, fault_server() as private:
+        proxy.routes["to_private"] = lambda e: e.answer(
+            b"", "302 Found", f"Location: {private.base}/good/secret"
+        )
+        proxy.routes["to_localhost"] = lambda e: e.answer(b"", "302 Found", "Location: http://localhost/x")
+        monkeypatch.setenv("HTTP_PROXY", proxy.base)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        urls = {
+            "direct": "http://photos.example/to_private/1",
+            "proxied": "http://photos.example/to_localhost/1",
+            "good": "http://photos.example/good/good",
+        }
+        write_index(tmp_path / "index.json", urls)
+        outcome = script(
+            "download_images", "--images_path", tmp_path / "index.json",
+            "--images_output_directory", tmp_path / "photos", *SETTINGS,
+        )  # fmt: skip
+        assert not private.asked
+    assert (outcome.code, outcome.counts["bad_url"], outcome.counts["downloaded"]) == (0, 2, 1)
+    failures = read_failures(tmp_path / "photos" / "download_failures.csv")
+    assert {f.detail for f in failures} == {"original: redirected to a private address"}

@@ -1,0 +1,635 @@
+"""Step 4: an index in; whole photos, a list of the others and exact counts out."""
+
+import json
+import os
+import re
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64encode
+from hashlib import md5
+from itertools import pairwise
+
+import pytest
+
+from common.failures import read_failures
+from common.fetch import host_of, retry_after, robots_refuse, url_problem
+from common.files import locked_folder
+from common.hosts import Schedule
+from tests.conftest import ROOT
+from tests.fault_server import fault_server, photo, unused_port
+
+REASONS = ("gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source", "rate_limited",
+           "server_error", "timeout", "connection", "tls")  # fmt: skip
+
+
+@pytest.fixture
+def server():
+    with fault_server() as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "photos"
+
+
+def arguments(folder, *more):
+    return (
+        "--images_path", folder.parent / "index.json", "--images_output_directory", folder,
+        "--backoff", 0.05, "--retries", 2, "--processes", 1, *more,
+    )  # fmt: skip
+
+
+def write_index(folder, entries) -> None:
+    (folder.parent / "index.json").write_text(json.dumps(entries))
+
+
+def good(server, number: int) -> list[dict[str, str]]:
+    return [{"id": f"p{n}", "url": f"{server.base}/good/p{n}"} for n in range(number)]
+
+
+def photos(folder) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in folder.glob("*.jpg")}
+
+
+def failures(folder) -> dict[str, tuple[str, str]]:
+    return {f.id: (f.reason, f.detail) for f in read_failures(folder / "download_failures.csv")}
+
+
+def counts(**given: int) -> dict[str, int]:
+    return {
+        "images": 0,
+        "downloaded": 0,
+        "already_there": 0,
+        "failed": 0,
+        **dict.fromkeys(REASONS, 0),
+        "bytes": 0,
+    } | given
+
+
+# --- what comes ----------------------------------------------------------------------------------
+
+
+def test_photos_come_whole_and_are_not_fetched_again(script, server, folder):
+    write_index(folder, [*good(server, 30), {"id": "x", "url": f"{server.base}/404/x"}])
+    first = script("download_images", *arguments(folder))
+    size = sum(len(photo(f"p{n}")) for n in range(30))
+    assert (first.code, first.err) == (0, "")
+    assert first.counts == counts(images=31, downloaded=30, failed=1, gone=1, bytes=size)
+    assert photos(folder) == {f"p{n}": photo(f"p{n}") for n in range(30)}
+    assert (folder / "p0.jpg").stat().st_mode & 0o777 == 0o666 & ~umask()
+    second = script("download_images", *arguments(folder))
+    assert second.counts == counts(images=31, already_there=30, failed=1, gone=1)
+    assert server.asked.total() == 31  # neither photos nor what is gone
+    third = script("download_images", *arguments(folder, "--retry_failed"))
+    assert third.counts == second.counts
+    assert server.asked.total() == 32
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_the_user_agent_is_ours_and_connections_are_kept(script, server, folder):
+    write_index(folder, good(server, 40))
+    script("download_images", *arguments(folder, "--threads", 4))
+    assert {headers["user-agent"] for _, headers in server.requests} == {"open-images-to-tfrecords/1.0"}
+    assert server.counts.connections <= 4
+    script("download_images", *arguments(folder.with_name("b"), "--user_agent", "mine/2"))
+    assert {headers["user-agent"] for _, headers in server.requests[40:]} == {"mine/2"}
+
+
+def test_at_most_so_many_connections_to_a_host(script, server, folder):
+    write_index(folder, good(server, 60))
+    outcome = script(
+        "download_images", *arguments(folder, "--threads", 16, "--max_per_host", 3, "--processes", 2)
+    )
+    assert outcome.counts["downloaded"] == 60
+    assert server.counts.most_open <= 3
+
+
+# --- sources -------------------------------------------------------------------------------------
+
+FULL = {"id": "a", "subset": "train"}
+SOURCES = {  # the index entry's routes, flags, what comes: a route or a reason, what was asked for
+    "the mirror first": ({"mirror": "good", "url": "good"}, (), "downloaded", ["mirror"]),
+    "the original when the mirror has none": ({"mirror": "404", "url": "good"}, (), "downloaded", ["mirror", "url"]),
+    "the original when the mirror gives a page": ({"mirror": "html", "url": "good"}, (), "downloaded", ["mirror", "url"]),
+    "never for a fault in passing": ({"mirror": "500", "url": "good"}, ("--retries", 0), "server_error", ["mirror"]),
+    "the last source's reason": ({"mirror": "404", "url": "403"}, (), "forbidden", ["mirror", "url"]),
+    "the first fault in passing": ({"mirror": "404", "url": "reset"}, ("--retries", 0), "connection", ["mirror", "url"]),
+    "in another order": ({"mirror": "good", "url": "good"}, ("--image_source", "original,mirror"), "downloaded", ["url"]),
+    "no mirror without a subset": ({"url": "good", "subset": None}, (), "downloaded", ["url"]),
+    "no source at all": ({"subset": None}, (), "no_source", []),
+    "the thumbnail": ({"mirror": "404", "url": "404", "thumbnail_url": "good"},
+                      ("--image_source", "mirror,original,thumbnail"), "downloaded", ["mirror", "url", "thumbnail_url"]),
+    "the thumbnail alone": ({"mirror": "good", "thumbnail_url": "good"}, ("--image_source", "thumbnail"),
+                            "downloaded", ["thumbnail_url"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("routes", "flags", "reason", "asked"), SOURCES.values(), ids=SOURCES)
+def test_sources_are_asked_in_order(script, server, folder, routes, flags, reason, asked):
+    server.routes["mirror"] = server.routes[routes.get("mirror", "404")]
+    entry = FULL | {
+        key: f"{server.base}/{route}/{key}"
+        for key, route in routes.items()
+        if key in ("url", "thumbnail_url")
+    }
+    if "subset" in routes:
+        del entry["subset"]
+    write_index(
+        folder, [entry, {"id": "b", "url": f"{server.base}/good/b", "thumbnail_url": f"{server.base}/good/b"}]
+    )
+    outcome = script("download_images", *arguments(folder, "--mirror_url", f"{server.base}/mirror/", *flags))
+    assert outcome.code == 0
+    assert outcome.counts[reason] == (2 if reason == "downloaded" else 1)
+    names = {"/mirror/train/a.jpg": "mirror", **{f"/{r}/{key}": key for key, r in routes.items()}}
+    assert [names[path] for path, _ in server.requests if not path.endswith("/b")] == asked
+    if reason != "downloaded":
+        assert failures(folder)["a"][0] == reason
+
+
+def test_a_source_not_tried_before_is_tried(script, server, folder):
+    entries = [FULL | {"url": f"{server.base}/good/a"}, {"id": "b", "url": f"{server.base}/good/b"}]
+    write_index(folder, entries)
+    mirror = ("--mirror_url", server.base)  # which has no photos: 404
+    first = script("download_images", *arguments(folder, *mirror, "--image_source", "mirror"))
+    assert first.code == 1
+    assert failures(folder) == {
+        "a": ("gone", "mirror: 404 Not Found"),
+        "b": ("no_source", "no address in the index for any --image_source"),
+    }
+    second = script("download_images", *arguments(folder, *mirror))
+    assert (second.code, second.counts["downloaded"]) == (0, 2)
+    assert server.asked == {"/train/a.jpg": 1, "/good/a": 1, "/good/b": 1}
+    assert failures(folder) == {}
+
+
+def test_what_failed_in_passing_is_tried_again_and_the_list_shrinks(script, server, folder):
+    entries = [{"id": "a", "url": f"{server.base}/error_then_good/a"}, {"id": "b", "url": f"{server.base}/404/b"},
+               {"id": "c", "url": f"{server.base}/good/c"}]  # fmt: skip
+    write_index(folder, entries)
+    first = script("download_images", *arguments(folder, "--retries", 0))
+    assert failures(folder) == {
+        "a": ("server_error", "original: 500 Internal Server Error"),
+        "b": ("gone", "original: 404 Not Found"),
+    }
+    assert (first.counts["server_error"], first.counts["gone"]) == (1, 1)
+    script("download_images", *arguments(folder, "--retries", 0))
+    assert list(failures(folder)) == ["b"]
+    assert server.asked["/404/b"] == 1
+
+
+def test_size_and_md5_hold_for_the_original_alone(script, server, folder):
+    data = photo("x")
+    digest = b64encode(md5(data).digest()).decode()
+    other = b64encode(md5(b"").digest()).decode()
+    url = f"{server.base}/good/x"
+    entries = [
+        {"id": "same", "url": url, "size": len(data), "md5": digest},
+        {"id": "text", "url": url, "size": str(len(data)), "md5": digest},
+        {"id": "size", "url": url, "size": len(data) + 1, "md5": digest},
+        {"id": "md5", "url": url, "size": len(data), "md5": other},
+        {"id": "thumbnail", "url": f"{server.base}/404/x", "thumbnail_url": url, "size": 1, "md5": other},
+    ]
+    write_index(folder, entries)
+    outcome = script("download_images", *arguments(folder, "--image_source", "original,thumbnail"))
+    assert outcome.counts["downloaded"] == 3
+    assert failures(folder) == {
+        "size": ("changed", f"original: {len(data)} bytes, the index says {len(data) + 1}"),
+        "md5": ("changed", "original: the MD5 differs from the index"),
+    }
+
+
+# --- pauses and patience -------------------------------------------------------------------------
+
+
+def test_a_pause_holds_for_the_whole_host_and_holds_up_no_other(script, server, folder):
+    """One photo's 429 pauses its host for 2 s; the other host's photos are done meanwhile."""
+    with fault_server() as other:
+        times: dict[str, float] = {}
+        asked: list[float] = []
+
+        def timed(e) -> None:
+            times[e.path] = time.monotonic()
+            e.answer(e.photo)
+
+        def busy(e) -> None:
+            asked.append(time.monotonic())
+            server.busy("429 Too Many Requests", e, "Retry-After: 2")
+
+        server.routes |= {"good": timed, "busy": busy}
+        other.routes["good"] = timed
+        # One connection, so that the busy one is asked first and everything else after it.
+        write_index(folder, [
+            {"id": "busy", "url": f"{server.base}/busy/busy"},
+            *({"id": f"p{n}", "url": f"{server.base}/good/p{n}"} for n in range(20)),
+            *({"id": f"q{n}", "url": f"{other.base}/good/q{n}"} for n in range(20)),
+        ])  # fmt: skip
+        outcome = script(
+            "download_images", *arguments(folder, "--max_per_host", 1, "--threads", 4, "--deadline", 1)
+        )
+    assert (outcome.code, outcome.counts["downloaded"]) == (0, 41)  # the pause is longer than the deadline
+    start = asked[0]
+    assert min(times[f"/good/p{n}"] for n in range(20)) >= start + 2
+    assert max(times[f"/good/q{n}"] for n in range(20)) < start + 2
+
+
+def test_a_pause_beyond_what_we_wait_leaves_the_host_for_the_next_run(script, server, folder):
+    with fault_server() as other:
+        entries = [{"id": f"l{n}", "url": f"{server.base}/429_long/l{n}"} for n in range(50)]
+        write_index(folder, [*entries, *good(other, 5)])
+        outcome = script("download_images", *arguments(folder, "--max_per_host", 2))
+    assert outcome.counts == counts(
+        images=55, downloaded=5, failed=50, rate_limited=50, bytes=sum(len(photo(f"p{n}")) for n in range(5))
+    )
+    assert server.asked.total() <= 2
+    assert "--max_pause" in failures(folder)["l49"][1]
+
+
+def test_the_rate_comes_back_gradually_after_a_pause():
+    schedule: Schedule[int] = Schedule(8)
+    for task in range(100):
+        schedule.put("http://host", task)
+    taken = [schedule.take() for _ in range(8)]
+    schedule.pause("http://host", 0.0)  # one that is over already
+    rounds = []
+    for _ in range(9):
+        for host, _ in taken:
+            schedule.done(host, well=True)
+        host = taken[0][0]
+        taken = []
+        while host.may_start(1e9):
+            taken.append(schedule.take())
+        rounds.append(len(taken))
+    assert rounds[0] == 1  # what was under way before the pause says nothing
+    assert all(after - before <= 1 for before, after in pairwise(rounds))
+    assert rounds[-1] >= 6
+
+
+RETRY_AFTER = {
+    "seconds": ({"Retry-After": "7"}, 7),
+    "a date by the server's clock": (
+        {"Date": "Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After": "Wed, 21 Oct 2015 07:29:30 GMT"}, 90),
+    "a date that is over": ({"Date": "Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After": "Wed, 21 Oct 2015 07:00:00 GMT"}, 0),
+    "none": ({}, None),
+    "nonsense": ({"Retry-After": "soon"}, None),
+    "negative": ({"Retry-After": "-5"}, None),
+    "no ASCII digit": ({"Retry-After": "\u0665"}, None),
+    "without end": ({"Retry-After": "9" * 400}, 10**7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("headers", "seconds"), RETRY_AFTER.values(), ids=RETRY_AFTER)
+def test_retry_after(headers, seconds):
+    assert retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    ("tags", "refuses"),
+    [
+        (["noai"], True),
+        (["NoImageAI, noindex"], True),
+        (["noindex", "noimageai"], True),
+        (["mine: noai"], True),
+        (["otherbot: noai"], False),
+        (["noindex, nofollow"], False),
+        (["unavailable_after: 25 Jun 2010 15:00:00 PST"], False),
+    ],
+)
+def test_robots_tags(tags, refuses):
+    assert robots_refuse(tags, "mine/1.0") is refuses
+
+
+def test_the_robots_tag_can_be_ignored_and_holds_for_originals_only(script, server, folder):
+    write_index(folder, [{"id": "a", "url": f"{server.base}/noai/a"}, *good(server, 1)])
+    assert script("download_images", *arguments(folder)).counts["forbidden"] == 1
+    ignoring = script("download_images", *arguments(folder, "--ignore_robots_tag", "--retry_failed"))
+    assert ignoring.counts["failed"] == 0
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+BAD_URLS = {
+    "ftp://host/a.jpg": "ftp: only http",
+    "file:///etc/passwd": "file: only http",
+    "host/a.jpg": "no scheme: only http",
+    "http://": "no host",
+    "http:///a.jpg": "no host",
+    "http://user:secret@host/a.jpg": "user name or password",
+    "http://host:99999/a.jpg": "ort",
+    "http://host/a\nb.jpg": "control characters",
+    "http://host/a\0.jpg": "control characters",
+    "http://[::1/a.jpg": "Invalid IPv6",
+    "http://host/" + "a" * 10_000: "10012 characters",
+}
+
+
+@pytest.mark.parametrize(("url", "problem"), BAD_URLS.items(), ids=[url[:30] for url in BAD_URLS])
+def test_addresses_that_are_never_asked(url, problem):
+    assert problem in url_problem(url)
+
+
+def test_bad_addresses_are_outcomes(script, server, folder):
+    write_index(folder, [*({"id": f"u{n}", "url": url} for n, url in enumerate(BAD_URLS)), *good(server, 1),
+                         {"id": "dots", "url": "http://a..b/x"}, {"id": "idn", "url": "http://" + "ü" * 80 + ".example/"}])  # fmt: skip
+    outcome = script("download_images", *arguments(folder, "--retries", 0))
+    assert (outcome.code, outcome.counts["downloaded"]) == (0, 1)
+    assert outcome.counts["bad_url"] >= len(BAD_URLS)
+    assert outcome.counts["failed"] == len(BAD_URLS) + 2
+
+
+EVIL_IDS = {
+    "../outside": "an image id of A-Z a-z 0-9 . _ - was expected",
+    "/tmp/absolute": "an image id",
+    "a/b": "an image id",
+    "..": "an image id",
+    ".hidden": "an image id",
+    "a\0b": "an image id",
+    "a\nb": "an image id",
+    "a" * 10_000: "an image id",
+    "ünï": "an image id",
+    "": "an image id",
+}
+
+
+@pytest.mark.parametrize(
+    ("image_id", "message"), EVIL_IDS.items(), ids=[ascii(text)[:20] for text in EVIL_IDS]
+)
+def test_evil_ids_never_touch_the_disk(script, server, folder, image_id, message):
+    write_index(folder, [*good(server, 1), {"id": image_id, "url": f"{server.base}/good/x"}])
+    outcome = script("download_images", *arguments(folder))
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"download_images.py: {folder.parent}/index.json:1: id ")
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert not server.asked
+    assert {path.name for path in folder.parent.iterdir()} == {"index.json", "photos"}
+    assert list(folder.iterdir()) == []
+
+
+BAD_INDEXES = {
+    "[]": "no images in it",
+    "[1]": ":1: an object with id and url was expected",
+    '[{"id": "a", "url": 5}]': ":1: url of a is 5, text was expected",
+    '[{"id": "a", "url": "http://h/a"},\n{"id": "a", "url": "http://h/a"}]': ":2: image a is there twice",
+    '[{"id": "a", "url": "http://h/a"}': "is the file cut short?",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_INDEXES.items())
+def test_a_bad_index_is_an_error(script, folder, text, message):
+    (folder.parent / "index.json").write_text(text)
+    outcome = script("download_images", *arguments(folder))
+    assert (outcome.code, outcome.out) == (1, "")
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+FLAGS = {
+    "--image_source": ("flickr", "", "mirror,mirror", "mirror, original"),
+    "--mirror_url": ("ftp://x", "host", "http://u:p@h"),
+    "--threads": ("0", "-1", "x"),
+    "--deadline": ("0", "nan", "-3"),
+    "--user_agent": ("", "a\nb", "ü"),
+    "--max_failures": ("5 %", "-1"),
+}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [(flag, value) for flag, values in FLAGS.items() for value in values]
+)
+def test_wrong_flags(script, folder, flag, value):
+    outcome = script("download_images", *arguments(folder, flag, value))
+    assert outcome.code == 2
+    assert f"argument {flag}" in outcome.err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "HTTP_PROXY",
+            "socks5://127.0.0.1:1",
+            "HTTP_PROXY is 'socks5://127.0.0.1:1', an http:// or https:// address was",
+        ),
+        (
+            "REQUESTS_CA_BUNDLE",
+            "/nowhere.pem",
+            "/nowhere.pem: no such file, REQUESTS_CA_BUNDLE names certificates",
+        ),
+    ],
+)
+def test_an_environment_we_cannot_work_in(script, server, folder, monkeypatch, name, value, message):
+    monkeypatch.setenv(name, value)
+    write_index(folder, good(server, 1))
+    outcome = script("download_images", *arguments(folder))
+    assert outcome.code == 1
+    assert message in outcome.err
+
+
+def test_a_second_run_on_the_same_folder_is_refused(script, server, folder):
+    write_index(folder, good(server, 1))
+    with locked_folder(folder):
+        outcome = script("download_images", *arguments(folder))
+    assert (outcome.code, outcome.err) == (
+        1,
+        f"download_images.py: {folder}: another run is working in this folder\n",
+    )
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def test_nothing_at_all_is_an_error_that_names_the_cause(script, folder):
+    url = f"http://127.0.0.1:{unused_port()}/a.jpg"
+    write_index(folder, [{"id": f"p{n}", "url": url} for n in range(3)])
+    outcome = script("download_images", *arguments(folder))
+    assert outcome.code == 1
+    assert outcome.err == (
+        f"download_images.py: none of the 3 photos is there, 3 of them with connection: original: Connection refused "
+        f"({url}); see {folder}/download_failures.csv\n"
+    )
+    assert len(failures(folder)) == 3
+
+
+def test_the_run_stops_when_the_first_200_all_fail_in_passing(script, folder):
+    url = f"http://127.0.0.1:{unused_port()}/a.jpg"
+    write_index(folder, [{"id": f"p{n}", "url": url} for n in range(5000)])
+    outcome = script("download_images", *arguments(folder, "--retries", 1))
+    assert outcome.code == 1
+    assert outcome.err == (
+        "download_images.py: the first 200 photos all failed, 200 of them with connection: original: "
+        f"Connection refused ({url})\n"
+    )
+
+
+def test_the_run_goes_on_when_one_of_the_first_200_is_there(script, server, folder):
+    url = f"http://127.0.0.1:{unused_port()}/a.jpg"
+    write_index(folder, [*good(server, 1), *({"id": f"x{n}", "url": url} for n in range(400))])
+    outcome = script("download_images", *arguments(folder, "--retries", 1))
+    assert (outcome.code, outcome.counts["connection"]) == (0, 400)
+
+
+@pytest.mark.parametrize(("limit", "code"), [("1", 1), ("2", 0), ("19%", 1), ("20%", 0)])
+def test_max_failures(script, server, folder, limit, code):
+    write_index(
+        folder, [*good(server, 8), *({"id": f"x{n}", "url": f"{server.base}/404/{n}"} for n in range(2))]
+    )
+    outcome = script("download_images", *arguments(folder, "--max_failures", limit))
+    assert outcome.code == code
+    assert outcome.counts["failed"] == 2
+    if code:
+        assert outcome.err == f"download_images.py: 2 of 10 images failed, --max_failures is {limit}\n"
+
+
+# --- real processes ------------------------------------------------------------------------------
+
+
+def start(folder, *more, **options) -> subprocess.Popen[str]:
+    command = [sys.executable, "download_images.py", *map(str, arguments(folder, *more))]
+    environment = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as stream:
+        return [int(child) for child in stream.read().split()]
+
+
+def wait_gone(pid: int, seconds: float) -> bool:
+    """Tell whether a process that is no child of ours has ended within that time."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
+
+
+class Gate:
+    """A route that serves so many photos and then holds the others until it is opened."""
+
+    def __init__(self, server, number: int) -> None:
+        self.left = number
+        self.lock = threading.Lock()
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        server.routes["good"] = self
+
+    def __call__(self, e) -> None:
+        with self.lock:
+            self.left -= 1
+            held = self.left < 0
+        if held:
+            # Half a photo: what a kill finds under way.
+            e.head("200 OK", f"Content-Length: {len(e.photo)}")
+            e.send(e.photo[:100])
+            self.reached.set()
+            self.opened.wait(30)
+            e.send(e.photo[100:])
+        else:
+            e.answer(e.photo)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_at_once_and_keeps_what_is_finished(server, folder, number):
+    gate = Gate(server, 40)
+    write_index(folder, good(server, 100))
+    process = start(folder, "--processes", 2, "--threads", 8, start_new_session=True)
+    assert gate.reached.wait(30)
+    workers = children(process.pid)
+    os.killpg(process.pid, number)  # a terminal's Ctrl-C goes to all of them
+    _, error = process.communicate(timeout=2)
+    gate.opened.set()
+    assert process.returncode == 130
+    assert error == "download_images.py: interrupted; run the same command again to go on\n"
+    assert all(wait_gone(pid, 2) for pid in workers)
+    got = photos(folder)
+    assert 30 <= len(got) <= 48
+    assert got == {image_id: photo(image_id) for image_id in got}
+    assert not list(folder.glob(".*.part"))
+
+
+def test_a_killed_run_is_gone_on_with(script, server, folder):
+    entries = [*good(server, 300), *({"id": f"x{n}", "url": f"{server.base}/404/x{n}"} for n in range(30))]
+    entries.sort(key=lambda entry: md5(entry["id"].encode()).digest())
+    write_index(folder, entries)
+    undisturbed = script("download_images", *arguments(folder.with_name("undisturbed")))
+    server.asked.clear()
+    gate = Gate(server, 150)
+    process = start(folder, "--processes", 2, "--threads", 8)
+    assert gate.reached.wait(30)
+    workers = children(process.pid)
+    process.kill()
+    process.communicate()
+    assert all(wait_gone(pid, 10) for pid in workers)
+    killed = photos(folder)
+    assert 30 <= len(killed) <= 270
+    gate.opened.set()
+    (folder / ".p1.jpg.part").write_bytes(b"half")
+    outcome = script("download_images", *arguments(folder))
+    assert outcome.code == 0
+    assert outcome.counts["already_there"] == len(killed)
+    assert outcome.counts["failed"] == undisturbed.counts["failed"] == 30
+    assert photos(folder) == photos(folder.with_name("undisturbed"))
+    listed = [
+        (path / "download_failures.csv").read_bytes() for path in (folder, folder.with_name("undisturbed"))
+    ]
+    assert listed[0] == listed[1]
+    assert {path.name for path in folder.glob(".*")} == {".download_refused"}
+    twice = [
+        path for path, number in server.asked.items() if number > 1 and path.rpartition("/")[2] in killed
+    ]
+    assert not twice
+
+
+def test_a_full_disk_stops_the_run_with_one_line(server, folder):
+    """A file may not grow beyond 1 kB here: photos cannot be written, as on a full disk."""
+    write_index(folder, good(server, 1000))
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+    process = start(folder, preexec_fn=limit)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert re.fullmatch(rf"download_images\.py: {re.escape(str(folder))}/p\d+\.jpg: File too large\n", error)
+    assert not list(folder.glob("*.jpg"))
+    assert not list(folder.glob(".*.part"))
+    assert server.asked.total() < 300
+
+
+def test_help_is_quick_to_import():
+    code = (
+        "import sys, download_images; print(sorted({'requests', 'urllib3', 'PIL', 'ssl'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"
+
+
+def test_hosts_are_told_apart_by_scheme_and_port():
+    assert host_of("HTTP://Host:80/a?b") == "http://host:80"
+    assert host_of("https://host?x=http://other/") == "https://host"
