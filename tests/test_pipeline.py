@@ -1,0 +1,201 @@
+"""All seven steps on the sample release, as make_dataset.sh chains them."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sample.make import main as make_sample
+from sample.serve import serving
+from tests.conftest import ROOT
+
+
+def run_all(addresses, data: Path, out: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ, **addresses.environment(), "PYTHON": sys.executable, "DATA": str(data), "OUT": str(out), **settings,
+    }  # fmt: skip
+    return subprocess.run(
+        ["sh", str(ROOT / "make_dataset.sh")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not path.name.startswith(".")  # what a step notes for itself, in the order it came
+    }
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sample")
+    make_sample(["--directory", str(folder), "--images", "60"])
+    with serving(folder) as addresses:
+        yield folder, addresses
+
+
+@pytest.fixture(scope="module")
+def truth(sample):
+    return {image["id"]: image for image in json.loads((sample[0] / "truth.json").read_text())["images"]}
+
+
+@pytest.fixture(scope="module")
+def made(sample, tmp_path_factory):
+    """One run of everything on V7's train split, with one worker everywhere."""
+    folder = tmp_path_factory.mktemp("made")
+    result = run_all(
+        sample[1], folder / "data", folder / "out", NUM_SHARDS="3", DOWNLOAD_FLAGS="--threads 1",
+        PROCESS_FLAGS="--workers 1", RECORD_FLAGS="--workers 1",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_many_workers_and_a_second_run_give_the_same_bytes(sample, made, tmp_path):
+    settings = {
+        "NUM_SHARDS": "3", "DOWNLOAD_FLAGS": "--threads 16", "PROCESS_FLAGS": "--workers 3", "RECORD_FLAGS": "--workers 2",
+    }  # fmt: skip
+    for _ in range(2):
+        result = run_all(sample[1], tmp_path / "data", tmp_path / "out", **settings)
+        assert result.returncode == 0, result.stderr
+        assert digests(tmp_path / "out") == digests(made / "out")
+
+
+def test_what_is_there_at_the_end_is_what_the_sample_says(made, truth):
+    train = [
+        image
+        for image in truth.values()
+        if image["subset"] == "train" and image["indexed"] and image["boxes"]
+    ]
+    out = made / "out/train"
+    photos = {path.stem for path in (out / "photos").glob("*.jpg")}
+    assert photos == {image["id"] for image in train if image["download"] == "ok"}
+    resized = {path.stem for path in (out / "resized").glob("*.jpg")}
+    assert resized == {image["id"] for image in train if image["process"] == "ok"}
+    points = json.loads((out / "points-resized.json").read_text())
+    assert {point["id"] for point in points} == resized
+    for name, step in (
+        ("photos/download_failures.csv", "download"),
+        ("resized/process_failures.csv", "process"),
+    ):
+        rows = [line.split(",")[:2] for line in (out / name).read_text().splitlines()[1:]]
+        assert dict(rows) == {image["id"]: image[step] for image in train if image[step] != "ok"}
+
+
+def test_the_records_hold_the_drawn_boxes_in_their_colours(made, truth):
+    """Each box of each record, cut out of the record's own photo, is of the colour that was drawn there."""
+    import tensorflow as tf
+
+    mids = (made / "out/classes-trainable.txt").read_text().split()
+    shards = sorted(str(path) for path in (made / "out/train/records").glob("train.tfrecord-*"))
+    sizes = []
+    seen = set()
+    checked = 0
+    for shard in shards:
+        size = 0
+        for raw in tf.data.TFRecordDataset(shard):
+            size += 1
+            features = tf.train.Example.FromString(raw.numpy()).features.feature
+            image_id = features["image/source_id"].bytes_list.value[0].decode()
+            seen.add(image_id)
+            pixels = tf.io.decode_jpeg(features["image/encoded"].bytes_list.value[0], channels=3).numpy()
+            assert pixels.shape[0] == features["image/height"].int64_list.value[0]
+            assert pixels.shape[1] == features["image/width"].int64_list.value[0]
+            assert max(pixels.shape) <= 256
+            boxes = {
+                (box["label"], box["x0"], box["y0"], box["x1"], box["y1"]): box
+                for box in truth[image_id]["boxes"]
+            }
+            corners = [
+                features[f"image/object/bbox/{side}"].float_list.value
+                for side in ("xmin", "ymin", "xmax", "ymax")
+            ]
+            drawn = [
+                share_of_colour(pixels, box, boxes[text, *map(round6, box)]["colour"])
+                for text, *box in zip(texts_of(features), *corners, strict=True)
+                if truth[image_id]["fault"] != "grey"
+                and not overlapped([round6(side) for side in box], boxes)
+            ]
+            assert all(share > 0.4 for share in drawn), (image_id, drawn)
+            checked += len(drawn)
+            labels = features["image/object/class/label"].int64_list.value
+            texts = texts_of(features)
+            assert [mids[label - 1] for label in labels] == texts
+            assert sorted(
+                (text, *map(round6, box)) for text, *box in zip(texts, *corners, strict=True)
+            ) == sorted(boxes)
+        sizes.append(size)
+    assert max(sizes) - min(sizes) <= 1
+    assert len(seen) == sum(sizes)
+    assert checked >= 10
+
+
+def texts_of(features) -> list[str]:
+    return [text.decode() for text in features["image/object/class/text"].bytes_list.value]
+
+
+def overlapped(box: list[float], boxes) -> bool:
+    """Tell whether another box of the image lies over this one, x0, y0, x1, y1."""
+    return any(
+        box != list(other)
+        and box[0] < other[2]
+        and other[0] < box[2]
+        and box[1] < other[3]
+        and other[1] < box[3]
+        for _, *other in boxes
+    )
+
+
+def share_of_colour(pixels, box: list[float], colour: list[int]) -> float:
+    """Return the share of the pixels inside a box, x0, y0, x1, y1 from 0 to 1, that are nearly of the colour."""
+    height, width, _ = pixels.shape
+    inside = pixels[
+        round(box[1] * height) : max(round(box[3] * height), 1),
+        round(box[0] * width) : max(round(box[2] * width), 1),
+    ]
+    return float((abs(inside.astype(int) - colour).sum(axis=2) < 120).mean())
+
+
+def round6(value: float) -> float:
+    """Return a record's 32-bit coordinate with the six decimals of the annotations."""
+    return round(value, 6)
+
+
+def test_chosen_classes_and_images(sample, tmp_path):
+    result = run_all(
+        sample[1], tmp_path / "data", tmp_path / "out", CLASSES="Cat,Dog", MAX_IMAGES="6", NUM_SHARDS="1"
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out/classes-trainable.txt").read_text().split() == ["/m/01yrx", "/m/0bt9lr"]
+    assert (tmp_path / "out/label_map.pbtxt").read_text().count("item {") == 2
+    assert json.loads((tmp_path / "out/classes-translated.json").read_text()) == ["Cat", "Dog"]
+    assert len(json.loads((tmp_path / "out/train/points.json").read_text())) == 6
+
+
+@pytest.mark.parametrize("release", ["v3", "v5"])
+def test_other_releases_and_splits_go_through(sample, tmp_path, release):
+    result = run_all(
+        sample[1], tmp_path / "data", tmp_path / "out", RELEASE=release, SPLIT="validation", NUM_SHARDS="1"
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out/validation/records/validation.tfrecord-00000-of-00001").stat().st_size > 10_000
+
+
+def test_a_step_that_fails_is_named_and_ends_the_run(sample, tmp_path):
+    result = run_all(sample[1], tmp_path / "data", tmp_path / "out", CLASSES="Unicorn")
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-2:]
+    assert last[0].startswith("process_metadata.py: class 'Unicorn' is not known")
+    assert last[1] == "make_dataset.sh: step 3 of 7 failed with exit code 1"
+    assert not (tmp_path / "out/train/points.json").exists()
