@@ -1,13 +1,13 @@
 # make demo      all seven steps on our own sample release, served on the loopback
 # make test      the tests that need nothing but Python and a shell
 # make lint      ruff and mypy
-# make system    the tests that need Debian packages or root: $(SYSTEM_PACKAGES)
+# make system    the tests that need root or Debian packages (make system-packages installs them)
 # make interop   the tests with heavy readers, in an environment of their own (several GB)
 # make clean     remove what the above made
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := busybox chromium dash nginx-light wget
+SYSTEM_PACKAGES := busybox curl dash shellcheck wget
 
 .PHONY: help demo test lint system interop system-packages clean
 

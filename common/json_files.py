@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from common.cli import InputError
 from common.files import MAX_ITEM, open_output, text_chunks
 
+_NUMBER_GOES_ON = ("", *".eE+-")
 _NOT_BLANK = re.compile(r"[^ \t\r\n]")
 
 
@@ -125,8 +126,8 @@ class _JsonText:
                     offset -= start - self.position  # where it is now, should the window have moved
                     self.fail(f"not JSON ({getattr(error, 'msg', error)})", offset)
                 continue
-            if end == len(self.buffer) and self.grow():
-                continue  # a number may go on in the next chunk
+            if self.buffer[end : end + 1] in _NUMBER_GOES_ON and self.grow():
+                continue  # a number may have been cut by the end of the chunk
             end -= start - self.position
             break
         self.line, self.counted = self.line_at(self.position), self.position

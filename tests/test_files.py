@@ -1,0 +1,207 @@
+"""Files that exist are whole: outputs, locks, leftovers, and text as it comes in."""
+
+import gzip
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import files
+from common.cli import InputError
+from common.files import atomic_path, locked_folder, open_output, read_csv, read_lines, scratch_file
+from tests.conftest import ROOT
+
+
+def write(path, data: bytes) -> None:
+    with open_output(path) as stream:
+        stream.write(data)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- outputs ------------------------------------------------------------------------------------------
+
+
+def test_an_output_appears_whole_in_a_folder_that_is_made(tmp_path):
+    with open_output(tmp_path / "new/a.json") as stream:
+        stream.write(b"half")
+        assert not (tmp_path / "new/a.json").exists()
+    assert (tmp_path / "new/a.json").read_bytes() == b"half"
+    assert names(tmp_path / "new") == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("x"), KeyboardInterrupt(), OSError(28, "No space left on device")]
+)
+def test_a_run_that_fails_leaves_what_was_there(tmp_path, error):
+    write(tmp_path / "a", b"old")
+
+    def fail() -> None:
+        with open_output(tmp_path / "a") as stream:
+            stream.write(b"new")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_the_mode_is_what_the_umask_gives(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "a", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+
+
+def test_a_symlink_is_written_through(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a").symlink_to("disk/a")
+    write(tmp_path / "a", b"new")
+    assert (tmp_path / "a").is_symlink()
+    assert (tmp_path / "disk/a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo], ids=["folder", "fifo"])
+def test_what_is_no_file_is_not_replaced(tmp_path, make):
+    make(tmp_path / "a")
+    with pytest.raises(InputError, match="a: not a regular file, a file to write was expected"):
+        write(tmp_path / "a", b"")
+
+
+def test_a_second_run_on_one_output_is_refused(tmp_path):
+    with atomic_path(tmp_path / "a") as part:
+        part.write_bytes(b"first")
+        with pytest.raises(InputError, match="a: another run is writing this file"):
+            write(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_a_killed_run_leaves_no_lock_and_the_next_sweeps_up(tmp_path):
+    code = (
+        f"import os, signal; from common.files import open_output\n"
+        f"with open_output({str(tmp_path / 'a')!r}) as stream:\n"
+        f"    stream.write(b'x' * 100000); stream.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert names(tmp_path) == [".a.part"]
+    write(tmp_path / "a", b"new")
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_a_compressed_output_is_the_same_bytes_each_time(tmp_path):
+    write(tmp_path / "a.gz", b"data")
+    write(tmp_path / "b.gz", b"data")
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+    assert gzip.decompress((tmp_path / "a.gz").read_bytes()) == b"data"
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    with locked_folder(tmp_path / "new") as folder:
+        assert folder.is_dir()
+        with pytest.raises(InputError, match="another run is working in this folder"), locked_folder(folder):
+            pass
+    with locked_folder(tmp_path / "new"):
+        pass
+    assert names(tmp_path / "new") == []
+    write(tmp_path / "file", b"")
+    with pytest.raises(InputError, match="not a folder"), locked_folder(tmp_path / "file"):
+        pass
+
+
+def test_a_scratch_file_is_ours_alone_and_gone_afterwards(tmp_path):
+    with scratch_file(tmp_path / "s", busy="taken") as stream:
+        stream.write(b"x")
+        with pytest.raises(InputError, match="taken"), scratch_file(tmp_path / "s", busy="taken"):
+            pass
+    assert names(tmp_path) == []
+
+
+# --- text and CSV ---------------------------------------------------------------------------------------
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@given(lines=st.lists(TEXT, max_size=8), chunk=st.integers(1, 9))
+def test_lines_come_as_they_are_whatever_the_reads(tmp_path_factory, lines, chunk):
+    text = "\n".join(lines)
+    path = tmp_path_factory.mktemp("lines") / "a.txt"
+    path.write_bytes(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "CHUNK", chunk)
+        found = list(read_lines(path))
+    assert "".join(line for _, line in found) == text.removeprefix("\ufeff")
+    assert [number for number, _ in found] == list(range(1, len(found) + 1))
+    assert all(line.endswith("\n") for _, line in found[:-1])
+
+
+FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0\ufeff"), max_size=12)
+
+
+@given(rows=st.lists(st.tuples(FIELD, FIELD, FIELD), min_size=1), chunk=st.integers(1, 9))
+def test_any_rows_come_back(tmp_path_factory, rows, chunk):
+    folder = tmp_path_factory.mktemp("rows")
+    header = ["x", "y", "z"]
+    assert files.write_csv(folder / "a.csv", header, iter(rows)) == len(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "CHUNK", chunk)
+        assert [row for _, row in read_csv(folder / "a.csv")] == [header, *map(list, rows)]
+
+
+EVIL = {
+    "short row": (b"a,b\n1,2\n3\n", "a.csv:3: 1 fields, 2 were expected"),
+    "long row": (b"a,b\n1,2,3\n", "a.csv:2: 3 fields, 2 were expected"),
+    "after a quoted line end": (b'a,b\n"1\n\n",2\n3\n', "a.csv:5: 1 fields, 2 were expected"),
+    "cut last line": (b"a,b\n1,2", "a.csv:2: no line end after the last row; is the file cut short?"),
+    "open quote": (b'a,b\n1,2\n3,"4\n5,6\n', "a.csv:3: unexpected end of data, a CSV row was expected"),
+    "text after a quote": (b'a,b\n"1"x,2\n', "a.csv:2: ',' expected after '\"', a CSV row was expected"),
+    "NUL": (b"a,b\n1,\x00\n", "a.csv:2: a NUL byte, text was expected"),
+    "lone carriage return": (
+        b"a,b\n1\r,2\n",
+        "a.csv:2: a carriage return inside a line, LF or CRLF was expected",
+    ),
+    "not UTF-8": (b"a,b\n1,2\n1,\xff\n", "a.csv:3: not UTF-8 text"),
+    "cut in the middle of a letter": ("a,b\n1,é".encode()[:-1], "a.csv:2: not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), EVIL.values(), ids=EVIL)
+@pytest.mark.parametrize("chunk", [1, 3, 1 << 20])
+def test_a_bad_csv_file_is_an_error_at_its_line(tmp_path, monkeypatch, data, message, chunk):
+    monkeypatch.setattr(files, "CHUNK", chunk)
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(InputError) as error:
+        list(read_csv(tmp_path / "a.csv"))
+    assert str(error.value) == f"{tmp_path}/{message}"
+
+
+GZIP = {
+    "cut": gzip.compress(b"a,b\n" * 9999)[:-20],
+    "changed": gzip.compress(b"a,b\n")[:-8] + b"\0" * 8,
+    "none": b"a,b\n",
+}
+
+
+@pytest.mark.parametrize("data", GZIP.values(), ids=GZIP)
+def test_a_damaged_gzip_file_is_one_line(tmp_path, data):
+    (tmp_path / "a.csv.gz").write_bytes(data)
+    with pytest.raises(InputError, match=r"a.csv.gz: damaged gzip file"):
+        list(read_csv(tmp_path / "a.csv.gz"))
+
+
+def test_no_file_and_a_folder_are_one_line(tmp_path):
+    with pytest.raises(InputError, match="none: no such file"):
+        list(read_lines(tmp_path / "none"))
+    with pytest.raises(InputError, match="a folder, a file was expected"):
+        list(read_lines(tmp_path))

@@ -1,0 +1,121 @@
+"""JSON as streams: written one element a line, read in any layout, wrong files at their line."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import files, json_files
+from common.cli import InputError
+from common.json_files import json_writer, read_json
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
+VALUES = st.recursive(
+    SCALARS | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+LAYOUTS = {
+    "ours": None,
+    "one line": json.dumps,
+    "indented": lambda items: json.dumps(items, indent=3),
+    "blanks everywhere": lambda items: (
+        "\n [ " + " \r\n,\t".join(json.dumps(item) for item in items) + " ] \n"
+    ),
+    "lines": lambda items: "".join(json.dumps(item) + "\n" for item in items),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@given(items=st.lists(VALUES, max_size=5), chunk=st.integers(1, 40))
+def test_any_values_come_back_in_any_layout(tmp_path_factory, layout, items, chunk):
+    if layout is LAYOUTS["lines"] and items and isinstance(items[0], list):
+        items = [{"": item} for item in items]  # a first line that is an array would be the whole
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    if layout is None:
+        with json_writer(path) as write:
+            for item in items:
+                write(item)
+        assert json.loads(path.read_bytes()) == items
+        assert path.read_bytes().count(b"\n") == len(items) + 2
+    else:
+        path.write_text(layout(items), encoding="utf-8", newline="")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "CHUNK", chunk)
+        assert [item for _, item in read_json(path)] == items
+
+
+def test_each_element_has_its_line(tmp_path):
+    (tmp_path / "a.json").write_text('\n[\n{"a":\n1}, {}\n,\n"x"]')
+    assert list(read_json(tmp_path / "a.json")) == [(3, {"a": 1}), (4, {}), (6, "x")]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_json_has_no_number_for_is_not_written(tmp_path, value):
+    with pytest.raises(ValueError, match="not JSON compliant"), json_writer(tmp_path / "a") as write:
+        write({"x": value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_a_surrogate_pair_survives(tmp_path):
+    (tmp_path / "a").write_text('["\\ud800"]')
+    ((_, text),) = read_json(tmp_path / "a")
+    with json_writer(tmp_path / "b") as write:
+        write(text)
+    assert list(read_json(tmp_path / "b")) == [(2, "\ud800")]
+
+
+EVIL = {
+    "cut in an object": ('[\n{"a": 1},\n{"b"', "a.json:3: not JSON (Expecting ':' delimiter)"),
+    "cut in a string": ('[\n{"a": 1},\n{"b', "a.json:3: not JSON (Unterminated string starting at)"),
+    "cut after an element": (
+        '[\n{"a": 1}\n',
+        "a.json:3: ',' or ']' was expected after an element; is the file cut short?",
+    ),
+    "cut after a comma": ('[\n{"a": 1},\n', "a.json:3: the array has no end; is the file cut short?"),
+    "cut after the bracket": ("[", "a.json:1: the array has no end; is the file cut short?"),
+    "no comma": ("[\n{}\n{}]", "a.json:3: ',' or ']' was expected after an element; is the file cut short?"),
+    "two commas": ("[\n{},\n,{}]", "a.json:3: not JSON (Expecting value)"),
+    "last comma": ("[\n{},\n]", "a.json:3: not JSON (Expecting value)"),
+    "text after the array": ("[{}]\nx", "a.json:2: text after the end of the array"),
+    "text after an empty array": ("[]\n[]", "a.json:2: text after the end of the array"),
+    "NaN": ('[\n{"a": NaN}]', "a.json:2: not JSON (NaN is not a JSON number)"),
+    "single quotes": (
+        "[\n{'a': 1}]",
+        "a.json:2: not JSON (Expecting property name enclosed in double quotes)",
+    ),
+    "CSV": ("id,url\na,b\n", "a.json:1: not JSON (Expecting value)"),
+    "line end in a string": ('[\n"a\nb"]', "a.json:2: not JSON (Invalid control character at)"),
+    "number of 5,000 digits": (
+        "[\n" + "1" * 5000 + "]",
+        "a.json:2: not JSON (Exceeds the limit (4300 digits)",
+    ),
+    "nested too deeply": ("[" * 200_000, "a.json:1: nested too deeply"),
+    "binary": ("[\n\0\0", "a.json:2: not JSON (Expecting value)"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), EVIL.values(), ids=EVIL)
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_a_bad_file_is_an_error_at_its_line(tmp_path, monkeypatch, text, message, chunk):
+    if len(text) > 10_000 and chunk == 1:
+        chunk = 1000
+    monkeypatch.setattr(files, "CHUNK", chunk)
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InputError) as error:
+        list(read_json(tmp_path / "a.json"))
+    assert str(error.value).startswith(f"{tmp_path}/{message}")
+
+
+def test_a_value_without_end_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_files, "MAX_ITEM", 10_000)
+    monkeypatch.setattr(files, "CHUNK", 1000)
+    (tmp_path / "a.json").write_text('["' + "x" * 100_000)
+    with pytest.raises(InputError, match=r"a.json:1: not JSON \(Unterminated string"):
+        list(read_json(tmp_path / "a.json"))
