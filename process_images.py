@@ -24,20 +24,20 @@ Exit codes: 0 done, the counts say what was lost; 1 bad input, no photo at all, 
 
 import argparse
 import os
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.bad_image import BadImageError
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
 from common.failures import Failure, FailureList, parse_failure_limit
 from common.files import locked_folder, sweep_parts
 from common.finished import FinishedImages, make_stamp
-from common.fit import FITS, Fit, move_box, parse_turn, plan_fit
-from common.images import MAX_JPEG_SIDE, ImageSettings, image_size, process_image
+from common.fit import FITS, parse_turn
+from common.image_tasks import Done, Task, finished_point, process_batch
+from common.images import MAX_JPEG_SIDE, ImageSettings
 from common.json_files import json_writer
 from common.openimages import image_file_name, read_datapoints
 from common.parallel import batches, map_batches, usable_cores
@@ -47,123 +47,102 @@ REASONS = ("missing", "truncated", "damaged", "unreadable", "too_large", "too_sm
 COUNTS = ("images", "resized", "unchanged", "damaged_kept", "already_there", "failed", *REASONS)
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One image: how its photo is turned, and whether it is finished by all accounts."""
-
-    id: str
-    turn: int  # degrees counterclockwise
-    known: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """One photo that is there as asked for: how it came to be so, where it went, what it was made from."""
-
-    id: str
-    how: str  # a key of the counts
-    fit: Fit
-    stamp: str
-
-
-def process_batch(
-    tasks: list[Task], source: Path, target: Path, settings: ImageSettings
-) -> list[Done | Failure]:
-    """Process a batch of images; run in a worker."""
-    return [process_one(task, source, target, settings) for task in tasks]
-
-
-def process_one(task: Task, source: Path, target: Path, settings: ImageSettings) -> Done | Failure:
-    original = source / image_file_name(task.id)
-    photo = target / image_file_name(task.id, settings.format)
-    if task.known and (size := image_size(photo)):
-        # Only padding hides what the photo's own size was.
-        before = image_size(original) if settings.fit == "pad" else size
-        if before:
-            turn = task.turn if settings.fit == "pad" else 0
-            return Done(task.id, "already_there", plan_fit(before, turn, settings.fit, settings.max_side), "")
-    try:
-        # The stamp is taken before the bytes are read: a photo replaced meanwhile is done again.
-        stamp = make_stamp(task.id, original, task.turn)
-        result = process_image(original, photo, settings, task.turn)
-        if photo == original:
-            stamp = make_stamp(task.id, photo, task.turn)
-        return Done(task.id, result.how, result.fit, stamp)
-    except BadImageError as bad:
-        return Failure(task.id, bad.reason, bad.detail)
-
-
-def finished_point(point: dict[str, Any], turn: int, fit: Fit, settings: ImageSettings) -> dict[str, Any]:
-    """Return a datapoint in the frame of its finished photo."""
-    width, height = fit.canvas
-    boxes = [move_box(box, turn, fit) for box in point["annotations"]]
-    turned = {"rotation": 0} if settings.rotate_upright else {}
-    return point | {"annotations": boxes, "width": width, "height": height} | turned
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     source = Path(args.image_directory)
     target = Path(args.image_saving_directory or source)
     settings = ImageSettings(**{field.name: getattr(args, field.name) for field in fields(ImageSettings)})
-    failures_path = args.failures_path or target / "process_failures.csv"
-    counts = Counter(dict.fromkeys(COUNTS, 0))
-    waiting: deque[tuple[dict[str, Any], int]] = deque()  # datapoints whose photos are under way
-    failed: list[str] = []
+    points_in, points_out = Path(args.datapoints_input_path), Path(args.datapoints_output_path)
+    failures_path = Path(args.failures_path or target / "process_failures.csv")
 
-    with (
-        locked_folder(target),
-        FinishedImages(target, asdict(settings), overwrite=args.overwrite) as finished,
-        FailureList(failures_path) as failures,
-        json_writer(args.datapoints_output_path) as write,
-        progress(None, "photo", "photos") as bar,
-    ):
-        sweep_parts(target, image_file_name("", settings.format))
-
-        def tasks() -> Iterator[Task]:
-            for point, turn in datapoints_and_turns(args.datapoints_input_path, settings):
-                waiting.append((point, turn))
-                stamp = make_stamp(point["id"], source / image_file_name(point["id"]), turn)
-                yield Task(point["id"], turn, finished.has(stamp))
-
-        work = partial(process_batch, source=source, target=target, settings=settings)
-        for results in map_batches(work, batches(tasks(), BATCH), args.workers):
-            for result in results:
-                point, turn = waiting.popleft()
-                counts["images"] += 1
-                if isinstance(result, Failure):
-                    counts.update(("failed", result.reason))
-                    failures.add(result)
-                    failed.append(result.id)
-                else:
-                    counts[result.how] += 1
-                    write(finished_point(point, turn, result.fit, settings))
-            finished.add([result.stamp for result in results if isinstance(result, Done) and result.stamp])
-            bar.update(len(results))
-        failures.finish(failed)
+    def report(counts: dict[str, int]) -> None:
         print_counts(counts)
         if counts["failed"] == counts["images"]:
             raise InputError(f"none of the {counts['images']} photos can be used, see {failures_path}")
         if args.max_failures:
             args.max_failures.check(counts["failed"], counts["images"])
 
+    with (
+        locked_folder(target),
+        FinishedImages(target, asdict(settings), overwrite=args.overwrite) as finished,
+    ):
+        sweep_parts(target, image_file_name("", settings.format))
+        files = (points_in, points_out, failures_path)
+        counts = finished.counts_if_unchanged(
+            files,
+            original=lambda image_id: f"{source}/{image_file_name(image_id)}",
+            photo=lambda image_id: f"{target}/{image_file_name(image_id, settings.format)}",
+        )
+        if counts:
+            report(counts)
+            return
+        with FailureList(failures_path) as failures, json_writer(points_out) as write:
+            tasks = read_tasks(points_in, source, settings, finished)
+            work = partial(process_batch, source=source, target=target, settings=settings)
+            counts, failed = process_all(tasks, work, settings, args.workers, write, failures, finished)
+            report(counts)
+        again = {"resized": 0, "unchanged": 0, "damaged_kept": 0}
+        there = counts["images"] - counts["failed"]
+        finished.note_complete(files, counts | again | {"already_there": there}, failed)
 
-def datapoints_and_turns(path: str, settings: ImageSettings) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield each datapoint and the degrees its photo is turned by.
+
+def read_tasks(
+    path: Path, source: Path, settings: ImageSettings, finished: FinishedImages
+) -> Iterator[tuple[dict[str, Any], Task]]:
+    """Yield each datapoint and what is to be done for it.
 
     An id that comes twice is an error: two workers would write its photo at once.
     """
     seen: set[str] = set()
     for point in read_datapoints(path):
-        if point["id"] in seen:
-            raise InputError(f"{path}: image {point['id']} is there twice")
-        seen.add(point["id"])
-        rotation = point.get("rotation")
+        image_id, rotation = point["id"], point.get("rotation")
+        if image_id in seen:
+            raise InputError(f"{path}: image {image_id} is there twice")
+        seen.add(image_id)
         turn = parse_turn(rotation) if settings.rotate_upright else 0
         if turn is None:
-            what = f"rotation of {point['id']} is {rotation!r:.80}"
+            what = f"rotation of {image_id} is {rotation!r:.80}"
             raise InputError(f"{path}: {what}, 0, 90, 180 or 270 was expected")
-        yield point, turn
+        stamp = make_stamp(image_id, source / image_file_name(image_id), turn)
+        yield point, Task(image_id, turn, stamp, finished.has(stamp))
+
+
+def process_all(
+    tasks: Iterator[tuple[dict[str, Any], Task]],
+    work: Callable[[list[Task]], list[Done | Failure]],
+    settings: ImageSettings,
+    workers: int,
+    write: Callable[[dict[str, Any]], None],
+    failures: FailureList,
+    finished: FinishedImages,
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Process all images, write the datapoints and failures; return the counts, and stamps of what failed."""
+    counts = dict.fromkeys(COUNTS, 0)
+    failed: dict[str, str] = {}
+    waiting: deque[tuple[dict[str, Any], Task]] = deque()  # those under way
+
+    def under_way() -> Iterator[Task]:
+        for point, task in tasks:
+            waiting.append((point, task))
+            yield task
+
+    with progress(None, "photo", "photos") as bar:
+        for results in map_batches(work, batches(under_way(), BATCH), workers):
+            for result in results:
+                point, task = waiting.popleft()
+                counts["images"] += 1
+                if isinstance(result, Failure):
+                    counts["failed"] += 1
+                    counts[result.reason] += 1
+                    failures.add(result)
+                    failed[task.id] = task.stamp
+                else:
+                    counts[result.how] += 1
+                    write(finished_point(point, task.turn, result.fit, settings))
+            finished.add([result.stamp for result in results if isinstance(result, Done) and result.stamp])
+            bar.update(len(results))
+    failures.finish(failed)
+    return counts, failed
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -2,24 +2,28 @@
 
 Photos carry no settings, so their folder does, in `process_settings.json`. Beside it `.process_finished` has
 a line for each finished photo: its original's size and time, and how it was turned. In place the original is
-the photo itself.
+the photo itself. When all of a run is done, `.process_complete` says with which files: while they and the
+photos are the same by size and time, the next run has nothing to do, and no need to read them to know it.
 """
 
 import json
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from common.cli import InputError
 from common.files import drop_cut_line, open_output, read_lines
+from common.json_files import to_json
 
 SETTINGS_NAME = "process_settings.json"
+COMPLETE_NAME = ".process_complete"
 _STAMP = re.compile(r"([A-Za-z0-9._-]+) ([0-9]{1,19}) (-?[0-9]{1,20}) ([0-9]{1,3})")
 
 
-def make_stamp(image_id: str, path: Path, turn: int) -> str:
+def make_stamp(image_id: str, path: str | Path, turn: int) -> str:
     """Return what a photo is made from: its original's size and time, and its turn; "" without one."""
     try:
         status = os.stat(path)
@@ -32,7 +36,9 @@ class FinishedImages:
     """The stamps of a locked folder's finished photos; other settings than the folder's are refused."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
+        self.folder = folder
         self.journal = folder / ".process_finished"
+        self.complete = folder / COMPLETE_NAME
         self.known: dict[str, int] = {}  # id -> the rest of its stamp in one number, to save room
         path = folder / SETTINGS_NAME
         before = _read_settings(path)
@@ -42,6 +48,7 @@ class FinishedImages:
                 "--overwrite makes them anew"
             )
         if before != settings:
+            self.complete.unlink(missing_ok=True)
             self.journal.unlink(missing_ok=True)
             with open_output(path) as stream:
                 stream.write(json.dumps(settings, indent=2).encode() + b"\n")
@@ -73,6 +80,57 @@ class FinishedImages:
     def add(self, stamps: list[str]) -> None:
         """Note finished photos, in one write."""
         self.stream.write("".join(f"{stamp}\n" for stamp in stamps).encode())
+
+    def counts_if_unchanged(
+        self, files: Sequence[Path], original: Callable[[str], str], photo: Callable[[str], str]
+    ) -> dict[str, int] | None:
+        """Return the counts of the run that made these files, None where anything is not as it left it.
+
+        `original` and `photo` give an image's paths. A million photos take seconds: two looks at each.
+        """
+        try:
+            record = json.loads(self.complete.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return None  # what a careless hand left; the whole check follows
+        if not isinstance(record, dict) or record.get("files") != _fingerprints(files):
+            return None
+        failed: dict[str, str] = record["failed"]
+        if any(make_stamp(name, original(name), _turn(stamp)) != stamp for name, stamp in failed.items()):
+            return None
+        for name, number in self.known.items():
+            try:
+                status = os.stat(original(name))
+                whole = number >> 9 == status.st_mtime_ns << 64 | status.st_size
+                if not whole or os.stat(photo(name)).st_size == 0:
+                    return None
+            except OSError:
+                return None
+        return dict(record["counts"])
+
+    def note_complete(self, files: Sequence[Path], counts: dict[str, int], failed: dict[str, str]) -> None:
+        """Remember that all is done: with which files, counts, and stamps of the photos that failed."""
+        record = {"files": _fingerprints(files), "counts": counts, "failed": failed}
+        with open_output(self.complete) as stream:
+            stream.write(to_json(record) + b"\n")
+
+
+def _fingerprints(files: Sequence[Path]) -> dict[str, list[int]] | None:
+    """Return size and time of each file by its full path, None where one is not there."""
+    found = {}
+    for path in files:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        found[str(path.resolve())] = [status.st_size, status.st_mtime_ns]
+    return found
+
+
+def _turn(stamp: str) -> int:
+    match = _STAMP.fullmatch(stamp)
+    return int(match[4]) if match else 0
 
 
 def _number(match: re.Match[str]) -> int:

@@ -78,8 +78,8 @@ def image_size(path: Path) -> tuple[int, int] | None:
     from PIL import Image
 
     try:
-        with open(path, "rb") as stream:
-            head = stream.read(1 << 16)
+        with open(path, "rb", buffering=0) as stream:
+            head = stream.read(1 << 12)
         if head.startswith(b"\xff\xd8"):
             header = read_jpeg_header(head)
             return header.width, header.height

@@ -142,7 +142,8 @@ def decode_strictly(
     if place := blank_stretch(data, header):
         raise BadImageError("damaged", f"{len(BLANK)} zero bytes inside the picture, from byte {place}")
     oddity = ""
-    for attempt in (data, bytes(header.mended) + data[header.scan :]):
+    for mend in (False, True):
+        attempt = bytes(header.mended) + data[header.scan :] if mend else data
         try:
             return call_simplejpeg(attempt, header, mode, eighths, strict=True), oddity
         except (ValueError, KeyError) as error:

@@ -196,7 +196,10 @@ def _check_box(box: Any, where: str) -> None:
     if not isinstance(box, dict) or not isinstance(box.get("label"), str):
         raise InputError(f"{where}: an object with a label was expected")
     for key in ("x0", "x1", "y0", "y1"):
-        value = parse_number(box.get(key))
+        value = box.get(key)
+        if type(value) is float and 0 <= value <= 1:
+            continue  # nearly all of some 60 million
+        value = parse_number(value)
         if value is None or not 0 <= value <= 1:
             raise InputError(f"{where}: {key} is {box.get(key)!r:.80}, a number from 0 to 1 was expected")
         box[key] = value

@@ -18,6 +18,7 @@ from common.files import locked_folder
 from sample.scenes import draw
 from tests.conftest import ROOT
 
+JOURNALS = (".process_finished", ".process_complete")
 COUNTS = {
     "images": 0,
     "resized": 0,
@@ -92,8 +93,8 @@ def look(path: Path) -> tuple[str | None, int]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return what is in a folder, but for the journal of what is finished, which has times in it."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".process_finished")
+    """Return what is in a folder, but for the journals of what is finished, which have times in them."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in JOURNALS)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -118,7 +119,7 @@ def test_good_photos_come_out_and_bad_ones_are_counted_and_listed(process, folde
         ["e5", "truncated"], ["d6", "unreadable"], ["g7", "truncated"], ["h8", "missing"],
     ]  # fmt: skip
     assert sorted(path.name for path in (folder / "small").iterdir()) == [
-        ".process_finished", "a2.jpg", "b4.jpg", "c3.jpg", "f1.jpg", "process_failures.csv", "process_settings.json",
+        ".process_complete", ".process_finished", "a2.jpg", "b4.jpg", "c3.jpg", "f1.jpg", "process_failures.csv", "process_settings.json",
     ]  # fmt: skip
 
 
@@ -189,6 +190,50 @@ def test_a_second_run_does_nothing_again_and_ends_the_same(process, folder, into
     assert outcome.counts["unchanged"] == 0
     assert contents(folder) == before
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")} == times
+
+
+@pytest.mark.parametrize("into", ["small", None])
+def test_when_nothing_has_changed_the_datapoints_are_not_even_read(process, folder, into):
+    assert process(into=into).code == 0
+    text = (folder / "points.json").read_text()
+    status = (folder / "points.json").stat()
+    (folder / "points.json").write_text(text.replace('"f1"', '"zz"'))  # of the same length
+    os.utime(folder / "points.json", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert process(into=into).counts["already_there"] == 4
+    assert process("--max_failures", 3, into=into).code == 1
+    os.utime(folder / "points.json")
+    outcome = process(into=into)
+    assert (outcome.counts["already_there"], outcome.counts["missing"]) == (3, 2)
+
+
+CHANGES = {
+    "a missing photo came": ("photos/h8.jpg", GOOD["f1"], {"resized": 1, "missing": 0}),
+    "a broken one was replaced": ("photos/e5.jpg", GOOD["a2"], {"resized": 1, "truncated": 1}),
+    "an original went": ("photos/f1.jpg", None, {"already_there": 3, "missing": 2}),
+    "a resized photo went": ("small/f1.jpg", None, {"resized": 1}),
+    "a resized photo is empty": ("small/f1.jpg", b"", {"resized": 1}),
+    "the output went": ("out.json", None, {"already_there": 4}),
+    "the output is another": ("out.json", b"[]", {"already_there": 4}),
+    "the failures went": ("small/process_failures.csv", None, {"already_there": 4}),
+    "the note is damaged": ("small/.process_complete", b"{", {"already_there": 4}),
+    "the note is none": ("small/.process_complete", b"[]", {"already_there": 4}),
+}
+
+
+@pytest.mark.parametrize(("name", "data", "counts"), CHANGES.values(), ids=CHANGES)
+def test_whatever_changed_is_seen(process, folder, name, data, counts):
+    assert process().code == 0
+    (folder / name).unlink(missing_ok=True)
+    if data is not None:
+        (folder / name).write_bytes(data)
+    outcome = process()
+    assert outcome.code == 0
+    assert {key: outcome.counts[key] for key in counts} == counts
+    listed = [point["id"] for point in json.loads((folder / "out.json").read_text())]
+    again = {path: contents(folder)[path] for path in ("out.json", *(f"small/{one}.jpg" for one in listed))}
+    subprocess.run(["rm", "-rf", folder / "small", folder / "out.json"], check=True)
+    assert process().code == 0
+    assert {path: contents(folder)[path] for path in again} == again
 
 
 def test_a_photo_that_was_replaced_is_done_again(process, folder):
