@@ -9,6 +9,7 @@ from PIL import Image
 
 from common.bad_image import BadImageError
 from common.jpeg import decode_jpeg, read_jpeg_header
+from sample.damage import DAMAGES, random_bytes, zeros
 from sample.scenes import draw
 from tests.conftest import ROOT
 
@@ -134,56 +135,25 @@ def test_what_few_programs_write_passes(path):
     assert reason(path.read_bytes()[:-100]) == "truncated"
 
 
-def in_scan(data: bytes, size: int, rng: random.Random) -> int:
-    """Return a place inside the first scan with `size` bytes of it behind."""
-    return rng.randrange(read_jpeg_header(data).scan + 20, len(data) - size - 50)
-
-
-def random_bytes(data: bytes, rng: random.Random) -> bytes:
-    place = in_scan(data, 500, rng)
-    return data[:place] + rng.randbytes(500) + data[place + 500 :]
-
-
-def zeros(data: bytes, rng: random.Random) -> bytes:
-    place = in_scan(data, 2000, rng)
-    return data[:place] + bytes(2000) + data[place + 2000 :]
-
-
-def flipped_bits(data: bytes, rng: random.Random) -> bytes:
-    changed = bytearray(data)
-    for _ in range(16):
-        changed[in_scan(data, 0, rng)] ^= 1 << rng.randrange(8)
-    return bytes(changed)
-
-
-def deleted(data: bytes, rng: random.Random) -> bytes:
-    place = in_scan(data, 100, rng)
-    return data[:place] + data[place + 100 :]
-
-
-def cut_off(data: bytes, rng: random.Random) -> bytes:
-    return data[: rng.randrange(2, len(data) - 1)]
-
-
 # The share that is found at least, baseline and progressive, in noise; benchmarks/images.py has photographs.
 # (A refinement scan of a progressive file is bits that mean something whatever they are.)
-DAMAGES = {
-    "random bytes": (random_bytes, 0.99, 0.95),
-    "zeros": (zeros, 1, 1),
-    "flipped bits": (flipped_bits, 0.94, 0.94),
-    "deleted bytes": (deleted, 0.65, 0.65),
-    "cut off": (cut_off, 1, 1),
+SHARES = {
+    "500 random bytes": (0.99, 0.95),
+    "2,000 zero bytes": (1, 1),
+    "16 flipped bits": (0.94, 0.94),
+    "100 bytes deleted": (0.65, 0.65),
+    "cut off": (1, 1),
 }
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-@pytest.mark.parametrize(("damage", "baseline", "otherwise"), DAMAGES.values(), ids=DAMAGES)
-def test_damage_is_found(progressive, damage, baseline, otherwise):
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_found(progressive, name):
     rng = random.Random(5)
     whole = jpeg(LARGE, progressive=progressive)
-    found = [reason(damage(whole, rng)) for _ in range(100)]
-    assert sum(bool(one) for one in found) >= (otherwise if progressive else baseline) * 100
-    assert set(found) <= ({"truncated"} if damage is cut_off else {"", "damaged"})
+    found = [reason(DAMAGES[name](whole, rng)) for _ in range(100)]
+    assert sum(bool(one) for one in found) >= SHARES[name][progressive] * 100
+    assert set(found) <= ({"truncated"} if name == "cut off" else {"", "damaged"})
 
 
 HEADERS = ["stray bytes in the header", "JFIF 3.7", "EXIF of 60,000 bytes", "fill bytes", "restart markers"]
