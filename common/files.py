@@ -129,6 +129,20 @@ def drop_cut_line(journal: Path) -> None:
 
 
 @contextmanager
+def scratch_file(path: str | Path, busy: str) -> Iterator[BinaryIO]:
+    """Yield a file that is ours alone, and gone afterwards; InputError(busy) for a second run."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _open_locked(path, busy)
+    try:
+        with open(path, "r+b") as stream:
+            yield stream
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+@contextmanager
 def open_output(path: str | Path) -> Iterator[BinaryIO]:
     """Yield a binary stream that becomes the whole file `path`; compressed when it ends in `.gz`."""
     with atomic_path(path) as part, open(part, "wb") as raw:

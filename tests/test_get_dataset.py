@@ -169,7 +169,7 @@ def start(
 ) -> "subprocess.Popen[str]":
     environment = {**os.environ, "OPEN_IMAGES_URL": server.url + "/", "PATH": path or os.environ["PATH"]}
     whole = [
-        shutil.which(command(shell)[0]),
+        shutil.which(command(shell)[0]) or shell,
         *command(shell)[1:],
         str(ROOT / "get_dataset.sh"),
         *map(str, arguments),

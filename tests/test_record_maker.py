@@ -1,0 +1,329 @@
+"""Step 7: every feature of every record, read back by tf.data, and runs that are cut short."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from common.examples import example_features
+from tests.conftest import ROOT
+
+CAT, DOG, TREE = "/m/01yrx", "/m/0bt9lr", "/m/07j7r"
+FLOATS = {"image/object/bbox/xmin", "image/object/bbox/xmax", "image/object/bbox/ymin", "image/object/bbox/ymax",
+          "image/object/area", "image/object/weight", "image/class/confidence"}  # fmt: skip
+BYTES = {"image/encoded", "image/format", "image/filename", "image/source_id", "image/key/sha256",
+         "image/object/class/text", "image/class/text"}  # fmt: skip
+
+
+def photo(mode: str = "RGB", size: tuple[int, int] = (40, 30), image_format: str = "JPEG") -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, size, "navy" if mode == "RGB" else 0).save(stream, image_format)
+    return stream.getvalue()
+
+
+def annotation(label: str = CAT, **more: object) -> dict[str, object]:
+    return {
+        "id": "x",
+        "label": label,
+        "confidence": 1,
+        "x0": 0.25,
+        "x1": 0.5,
+        "y0": 0.125,
+        "y1": 0.75,
+        **more,
+    }
+
+
+@pytest.fixture
+def step(script, tmp_path):
+    """Return `step(points, images, *flags)`, a run on these datapoints and photos with Dog and Cat trainable."""
+
+    def call(points: object, images: dict[str, bytes], *flags: object, save: str = "out/data.tfrecord"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        for name, data in images.items():
+            (tmp_path / "images" / name).write_bytes(data)
+        (tmp_path / "points.json").write_text(points if isinstance(points, str) else json.dumps(points))
+        (tmp_path / "classes.txt").write_text(f"{DOG}\n{CAT}\n")
+        return script(
+            "record_maker", "--points_path", tmp_path / "points.json", "--saved_images_directory", tmp_path / "images",
+            "--trainable_classes_path", tmp_path / "classes.txt", "--record_save_path", tmp_path / save,
+            "--workers", 1, *flags,
+        )  # fmt: skip
+
+    return call
+
+
+def read_back(*paths: Path) -> list[dict[str, list[Any]]]:
+    """Return the features of each record as tf.data and tf.io read them."""
+    import tensorflow as tf
+
+    records = []
+    for raw in tf.data.TFRecordDataset([str(path) for path in paths]):
+        example = tf.train.Example.FromString(raw.numpy())
+        features = {}
+        for name, feature in example.features.feature.items():
+            kind = "bytes_list" if name in BYTES else "float_list" if name in FLOATS else "int64_list"
+            assert feature.WhichOneof("kind") == kind, name
+            features[name] = list(getattr(feature, kind).value)
+        kinds = {
+            name: tf.string if name in BYTES else tf.float32 if name in FLOATS else tf.int64
+            for name in features
+        }
+        parsed = tf.io.parse_single_example(
+            raw, {name: tf.io.VarLenFeature(kind) for name, kind in kinds.items()}
+        )
+        assert {name: parsed[name].values.numpy().tolist() for name in features} == features
+        records.append(features)
+    return records
+
+
+def test_a_record_has_every_feature_that_the_readers_know(step, tmp_path):
+    from google.protobuf import text_format
+
+    image = photo()
+    boxes = [
+        annotation(CAT, occluded=1, truncated=0, group_of=1, depiction=0, inside=-1, source="xclick"),
+        annotation(DOG, group_of=-1, x0="0.5", x1=1),
+    ]
+    labels = [
+        {"label": DOG, "confidence": 1},
+        {"label": CAT, "confidence": 0},
+        {"label": TREE, "confidence": 1},
+    ]
+    outcome = step([{"id": "a1", "annotations": boxes, "image_labels": labels}], {"a1.jpg": image})
+    assert (outcome.code, outcome.err) == (0, "")
+    import tensorflow as tf
+
+    (raw,) = tf.data.TFRecordDataset(str(tmp_path / "out/data.tfrecord")).as_numpy_iterator()
+    example = tf.train.Example.FromString(raw)
+    assert example.features.feature.pop("image/encoded").bytes_list.value == [image]
+    assert example == text_format.Parse(golden(hashlib.sha256(image).hexdigest()), tf.train.Example())
+
+
+def golden(sha256: str) -> str:
+    """Return the record above in protobuf's text format, its photo left out."""
+    features = {
+        "image/format": 'bytes_list { value: "jpeg" }',
+        "image/filename": 'bytes_list { value: "a1.jpg" }',
+        "image/source_id": 'bytes_list { value: "a1" }',
+        "image/key/sha256": f'bytes_list {{ value: "{sha256}" }}',
+        "image/height": "int64_list { value: 30 }",
+        "image/width": "int64_list { value: 40 }",
+        "image/object/bbox/xmin": "float_list { value: 0.25 value: 0.5 }",
+        "image/object/bbox/xmax": "float_list { value: 0.5 value: 1 }",
+        "image/object/bbox/ymin": "float_list { value: 0.125 value: 0.125 }",
+        "image/object/bbox/ymax": "float_list { value: 0.75 value: 0.75 }",
+        "image/object/class/label": "int64_list { value: 2 value: 1 }",
+        "image/object/class/text": f'bytes_list {{ value: "{CAT}" value: "{DOG}" }}',
+        "image/object/group_of": "int64_list { value: 1 value: 0 }",
+        "image/object/is_crowd": "int64_list { value: 1 value: 0 }",
+        "image/object/area": "float_list { value: 187.5 value: 375 }",
+        "image/object/difficult": "int64_list { value: 0 value: 0 }",
+        "image/object/weight": "float_list { value: 1 value: 1 }",
+        "image/object/occluded": "int64_list { value: 1 value: -1 }",
+        "image/object/truncated": "int64_list { value: 0 value: -1 }",
+        "image/object/depiction": "int64_list { value: 0 value: -1 }",
+        "image/object/inside": "int64_list { value: -1 value: -1 }",
+        "image/class/label": "int64_list { value: 1 value: 2 }",
+        "image/class/text": f'bytes_list {{ value: "{DOG}" value: "{CAT}" }}',
+        "image/class/confidence": "float_list { value: 1 value: 0 }",
+    }
+    entries = (f'feature {{ key: "{name}" value {{ {value} }} }}' for name, value in features.items())
+    return f"features {{ {' '.join(entries)} }}"
+
+
+def many(number: int) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    points = [
+        {"id": f"p{index}", "annotations": [annotation(CAT if index % 2 else DOG)] * (index % 3 + 1)}
+        for index in range(number)
+    ]
+    return points, {f"p{index}.jpg": photo(size=(20 + index, 30)) for index in range(number)}
+
+
+def test_every_record_comes_back_as_its_datapoint(step, tmp_path):
+    points, images = many(23)
+    assert step(points, images, "--num_shards", 5).code == 0
+    shards = sorted((tmp_path / "out").glob("data.tfrecord-*"))
+    assert [shard.name for shard in shards] == [f"data.tfrecord-{index:05d}-of-00005" for index in range(5)]
+    records = [read_back(shard) for shard in shards]
+    assert sorted(map(len, records)) == [4, 4, 5, 5, 5]
+    by_id = {record["image/source_id"][0].decode(): record for shard in records for record in shard}
+    assert set(by_id) == {point["id"] for point in points}
+    for index, point in enumerate(points):
+        record = by_id[point["id"]]
+        assert record["image/encoded"] == [images[f"{point['id']}.jpg"]]
+        assert (record["image/width"], record["image/height"]) == ([20 + index], [30])
+        assert record["image/object/class/label"] == [2 if index % 2 else 1] * (index % 3 + 1)
+        assert len({len(values) for name, values in record.items() if name.startswith("image/object/")}) == 1
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.sampled_from([-1, 0, 1, "1", None])), max_size=5)
+)
+def test_lists_of_boxes_have_one_length_whatever_is_annotated(rows):
+    boxes = [annotation(x0=x, y1=y, **({} if flag is None else {"inside": flag})) for x, y, flag in rows]
+    features = example_features({"id": "a"}, boxes, b"", (4, 4), {CAT: 1})
+    assert {len(values) for name, values in features.items() if "/object/" in name} == {len(rows)}
+    assert features["image/object/inside"] == [-1 if flag is None else int(flag) for _, _, flag in rows]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_workers_do_not_change_a_byte(step, tmp_path):
+    points, images = many(9)
+    assert step(points, images, "--num_shards", 3).code == 0
+    assert step(points, images, "--num_shards", 3, "--workers", 2, save="two/data.tfrecord").code == 0
+    assert files(tmp_path / "out") == files(tmp_path / "two")
+
+
+def test_a_second_run_makes_only_what_is_missing(step, tmp_path):
+    points, images = many(6)
+    assert step(points, images, "--num_shards", 3).code == 0
+    before = files(tmp_path / "out")
+    kept, gone, short = sorted((tmp_path / "out").glob("data.tfrecord-*"))
+    kept_status = kept.stat()
+    gone.unlink()
+    short.write_bytes(b"half")
+    assert step(points, {}, "--num_shards", 3).code == 0
+    assert files(tmp_path / "out") == before
+    assert kept.stat().st_mtime_ns == kept_status.st_mtime_ns
+    assert kept.stat().st_ino == kept_status.st_ino
+
+
+CHANGES = {
+    "other number of shards": {"flags": ("--num_shards", 2)},
+    "one file": {"flags": ()},
+    "other datapoints": {"points": many(5)[0]},
+    "other photo": {"images": {"p0.jpg": photo(size=(99, 99))}},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_other_inputs_start_over_and_leave_no_older_shard(step, tmp_path, change):
+    points, images = many(6)
+    assert step(points, images, "--num_shards", 3).code == 0
+    changed = change.get("points", points), change.get("images", {})
+    flags = change.get("flags", ("--num_shards", 3))
+    assert step(*changed, *flags).code == 0
+    assert step(*changed, *flags, save="fresh/data.tfrecord").code == 0
+    assert files(tmp_path / "out") == files(tmp_path / "fresh")
+
+
+def test_losses_are_counted_and_named(step, tmp_path):
+    points = [
+        {"id": name, "annotations": [annotation()]}
+        for name in ("ok", "gone", "grey", "cmyk", "gif", "text", "ok")
+    ]
+    points.append({"id": "tree", "annotations": [annotation(TREE)]})
+    points.append({"id": "png", "annotations": [annotation(), annotation(TREE)]})
+    images = {
+        "ok.jpg": photo(), "grey.jpg": photo("L"), "cmyk.jpg": photo("CMYK"), "gif.jpg": photo("P", (4, 4), "GIF"),
+        "text.jpg": b"<html>", "tree.jpg": photo(), "png.png": photo(image_format="PNG"),
+    }  # fmt: skip
+    outcome = step(points, images)
+    assert outcome.code == 0
+    assert outcome.err == "4 photos are no RGB JPEG or PNG: run process_images.py first\n"
+    (size,) = {path.stat().st_size for path in (tmp_path / "out").glob("data.tfrecord")}
+    assert outcome.counts == {
+        "records": 2, "boxes": 2, "files": 1, "bytes": size, "missing": 1, "not_rgb": 4, "without_boxes": 1,
+        "other_classes": 2, "repeated_ids": 1,
+    }  # fmt: skip
+    first, second = read_back(tmp_path / "out/data.tfrecord")
+    assert first["image/format"] == [b"jpeg"]
+    assert (second["image/format"], second["image/filename"]) == ([b"png"], [b"png.png"])
+
+
+POINT = [{"id": "a1", "annotations": [annotation()]}]
+EVIL = {
+    "no photo": (POINT, "no record can be made of its 1 images: 1 are missing"),
+    "no class": ([{"id": "a1", "annotations": [annotation(TREE)]}], "1 have no box of the classes in"),
+    "empty array": ([], "points.json: no datapoints in it"),
+    "empty file": ("", "points.json: no datapoints in it"),
+    "not JSON": ("id,url\n", "points.json:1: not JSON (Expecting value)"),
+    "cut short": (json.dumps(POINT)[:-1], "points.json:1: ',' or ']' was expected after an element"),
+    "a number": (
+        "[\n1\n]",
+        "points.json:2: a number or boolean, an object with id and annotations was expected",
+    ),
+    "path for an id": (
+        [{"id": "../a", "annotations": []}],
+        "points.json:1: id '../a', an image id of A-Z a-z 0-9 . _ - was expected",
+    ),
+    "no annotations": ([{"id": "a1"}], "points.json:1: annotations of a1 are missing, an array was expected"),
+    "no label": (
+        [{"id": "a1", "annotations": [{}]}],
+        "annotation 0 of a1: an object with a label was expected",
+    ),
+    "outside the image": (
+        [{"id": "a1", "annotations": [annotation(x1=1.5)]}],
+        "annotation 0 of a1: x1 is 1.5, a number from 0 to 1 was expected",
+    ),
+    "no width": ([{"id": "a1", "annotations": [annotation(x1=0.25)]}], "x0 < x1 and y0 < y1 were expected"),
+}
+
+
+@pytest.mark.parametrize(("points", "message"), EVIL.values(), ids=EVIL)
+def test_bad_input_is_one_line_and_no_file(step, tmp_path, points, message):
+    outcome = step(points, {})
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_bad_run_leaves_the_old_records_alone(step, tmp_path):
+    assert step(*many(3), "--num_shards", 2).code == 0
+    before = files(tmp_path / "out")
+    assert step("[", {}, "--num_shards", 2).code == 1
+    assert files(tmp_path / "out") == before
+
+
+def test_too_many_failures_are_an_error(step, tmp_path):
+    points, images = many(4)
+    del images["p3.jpg"]
+    assert step(points, images, "--max_failures", "25%").code == 0
+    outcome = step(points, images, "--max_failures", 0)
+    assert (outcome.code, outcome.err) == (
+        1, "record_maker.py: 1 of 4 images failed, --max_failures is 0\n",
+    )  # fmt: skip
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(step, tmp_path):
+    number = 1500
+    points, _ = many(number)
+    data = photo(size=(64, 64))
+    images = {f"p{index}.jpg": data for index in range(number)}
+    flags = ("--num_shards", 60)
+    assert step(points, images, *flags, save="calm/data.tfrecord").code == 0
+    arguments = (
+        "--points_path", "points.json", "--saved_images_directory", "images", "--trainable_classes_path",
+        "classes.txt", "--record_save_path", "cut/data.tfrecord", "--workers", "1", "--num_shards", "60",
+    )  # fmt: skip
+    command = [sys.executable, str(ROOT / "record_maker.py"), *arguments]
+    cut = tmp_path / "cut"
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, env=os.environ) as process:
+        while len(list(cut.glob("data.tfrecord-*"))) < 12:
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    done = len(list(cut.glob("data.tfrecord-*")))
+    assert 6 <= done <= 54
+    before = {path: path.stat().st_ino for path in cut.glob("data.tfrecord-*")}
+    listed = {
+        shard["file"] for shard in json.loads((cut / "data.tfrecord.manifest.json").read_text())["shards"]
+    }
+    assert step(points, {}, *flags, save="cut/data.tfrecord").code == 0
+    assert files(cut) == files(tmp_path / "calm")
+    assert all(path.stat().st_ino == inode for path, inode in before.items() if path.name in listed)
+    assert len(listed) >= done - 1
