@@ -11,13 +11,16 @@ StringIntLabelMap in protobuf's text format, as the official Open Images maps ar
 `id` the position in the class list from 1 (0 is the background), `display_name` the readable name. The
 records number classes by the same rule, so give both steps the same class list. Either input may also be
 the folder that holds the file. A class without a description is an error that lists all such classes.
+
+For records made with --class_text name, --name_field name writes the readable name as `name` too, followed by
+the MID where several classes share it: "Bench (/m/076lb9)".
 """
 
 from collections.abc import Sequence
 
 from common.cli import make_parser, print_counts, run
 from common.files import open_output
-from common.openimages import class_ids, describe, read_classes
+from common.openimages import class_ids, class_texts, describe, read_classes
 
 # What protobuf's text format writes in place of a letter inside double quotes; others stay UTF-8.
 ESCAPES = str.maketrans(
@@ -26,11 +29,11 @@ ESCAPES = str.maketrans(
 )
 
 
-def label_map_item(mid: str, number: int, name: str) -> str:
+def label_map_item(text: str, number: int, name: str) -> str:
     """Return one item of a StringIntLabelMap in protobuf's text format."""
     return (
         "item {\n"
-        f'  name: "{mid.translate(ESCAPES)}"\n'
+        f'  name: "{text.translate(ESCAPES)}"\n'
         f"  id: {number}\n"
         f'  display_name: "{name.translate(ESCAPES)}"\n'
         "}\n"
@@ -51,13 +54,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--label_map_save_path", required=True, metavar="LABEL_MAP_PATH",
         help="where the label map is written (.pbtxt)",
     )  # fmt: skip
+    parser.add_argument(
+        "--name_field", choices=("mid", "name"), default="mid",
+        help="what `name` says; the same as record_maker.py's --class_text (default: %(default)s)",
+    )  # fmt: skip
     args = parser.parse_args(argv)
 
     classes = read_classes(args.trainable_classes_path)
     names = describe(classes, args.trainable_classes_path, args.class_description_path)
+    texts = (
+        class_texts(classes, names) if args.name_field == "name" else dict(zip(classes, classes, strict=True))
+    )
     with open_output(args.label_map_save_path) as stream:
         for (mid, number), name in zip(class_ids(classes).items(), names, strict=True):
-            stream.write(label_map_item(mid, number, name).encode())
+            stream.write(label_map_item(texts[mid], number, name).encode())
     print_counts({"classes": len(classes)})
 
 

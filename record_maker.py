@@ -9,49 +9,42 @@ r"""Write the TFRecords that TensorFlow's object detectors train on.
 
 Reads the datapoints that process_images.py left, their photos, and the class list that the label map was
 made from. Writes one tf.train.Example for each photo: the file as it is, its size, and its boxes; about 20 kB
-each. With --num_shards N the records are dealt in turn over NAME-00000-of-000NN and so on; without, they are
-in one file at --record_save_path.
+each. They are in one file at --record_save_path, or dealt evenly over --num_shards N files
+NAME-00000-of-000NN, or over as many of about --shard_bytes 100M as it takes.
 
-Photos that are missing or no RGB JPEG (or PNG) are counted and left out, as are boxes of classes that are not
-in the list and photos without a box of one: run process_images.py first. NAME.manifest.json says what the
-files were made from: run again with the same inputs, what is missing is made; with others, all is made anew
-and, when the new set is whole, shards of an older one are removed.
+With --eval_record_save_path some images are kept out for evaluation: those that --eval_fraction 0.1 picks by
+a hash of the id, so that an image never changes sides when the data grow, or all of --eval_subset validation.
+--verify reads back every file, also those of earlier runs, and names what is damaged.
+
+Photos that are missing or no RGB JPEG (or PNG) are counted and left out, as are boxes and image labels of
+classes that are not in the list and photos without a box of one: run process_images.py first.
+NAME.manifest.json says what the files were made from: run again with the same inputs, what is missing is
+made; with others, all is made anew and, when the new set is whole, shards of an older one are removed.
 """
 
+import argparse
 import hashlib
-import json
-import os
-import sys
-from array import array
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.cli import InputError, make_parser, print_counts, progress, run, say, whole_number
-from common.examples import example_features
+from common.examples import record_bytes
 from common.failures import parse_failure_limit
-from common.files import atomic_path, scratch_file
+from common.files import scratch_file
 from common.json_files import to_json
-from common.openimages import class_ids, image_file_name, read_classes, read_datapoints
-from common.parallel import map_batches, usable_cores
-from common.shards import read_manifest, remove_older, shard_paths, write_manifest
+from common.openimages import SPLITS, class_ids, class_texts, describe, read_classes, read_datapoints
+from common.openimages import image_file_name as file_name
+from common.parallel import usable_cores
+from common.record_sets import RecordSet, number_of_shards, verify_set, write_set
+from common.records import RecordSettings
 
 FORMATS = ("jpeg", "png")
-LAYOUT = 1  # raised when the same inputs give other records than before
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The work of one file: which lines of the work list go into it."""
-
-    path: Path
-    work_list: Path
-    images: Path
-    offsets: Sequence[int]  # bytes into the work list, one for each record
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+LOSSES = ("missing", "not_rgb", "without_boxes", "other_classes", "other_labels", "repeated_ids")
 
 
 # --- what goes into the records ------------------------------------------------------------------------
@@ -59,7 +52,7 @@ class Shard:
 
 def find_image(folder: Path, image_id: str) -> Path | None:
     for image_format in FORMATS:
-        path = folder / image_file_name(image_id, image_format)
+        path = folder / file_name(image_id, image_format)
         if path.is_file():
             return path
     return None
@@ -89,6 +82,8 @@ def usable_points(
         seen.add(point["id"])
         boxes = [box for box in point["annotations"] if box["label"] in ids]
         counts["other_classes"] += len(point["annotations"]) - len(boxes)
+        labels = point.get("image_labels", [])
+        counts["other_labels"] += sum(label["label"] not in ids for label in labels)
         if not boxes:
             counts["without_boxes"] += 1
             continue
@@ -108,142 +103,97 @@ def usable_points(
 
 
 def write_work_list(
-    stream: BinaryIO, points: Iterator[dict[str, Any]], total: str
-) -> tuple[Sequence[int], str]:
-    """Write a line for each record; return where each begins, and the hash of them all."""
-    offsets, digest = array("Q"), hashlib.sha256()
+    stream: BinaryIO, points: Iterator[dict[str, Any]], choose: Callable[[dict[str, Any]], RecordSet]
+) -> None:
+    """Write a line for each record and note it in the set that it belongs to."""
     position = 0
-    with progress(None, "image", total) as bar:
+    with progress(None, "image", "looking at photos") as bar:
         for point in points:
             line = to_json(point) + b"\n"
             stream.write(line)
-            digest.update(line)
-            offsets.append(position)
+            chosen = choose(point["point"])
+            chosen.digest.update(line)
+            chosen.offsets.append(position)
+            chosen.sizes.append(record_bytes(point["boxes"], point["bytes"]))
             position += len(line)
             bar.update()
     stream.flush()
-    return offsets, digest.hexdigest()
 
 
-# --- writing -------------------------------------------------------------------------------------------
+# --- training or evaluation ------------------------------------------------------------------------------
 
 
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keep what TensorFlow's C++ says on being loaded from the user."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+def in_fraction(image_id: str, fraction: float) -> bool:
+    """Tell whether an image is in this share of all, by its id alone; a larger share holds the smaller."""
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8]) < fraction * 2**64
 
 
-def load_tensorflow() -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # records need no GPU, and looking for one takes time
-    with quiet_stderr():
-        import tensorflow
-
-        return tensorflow
+def is_for_evaluation(point: dict[str, Any], fraction: float | None, subset: str | None) -> bool:
+    if fraction is not None:
+        return in_fraction(point["id"], fraction)
+    return subset is not None and point.get("subset") == subset
 
 
-def write_shard(shard: Shard, ids: dict[str, int]) -> dict[str, Any]:
-    """Write one file of records, whole or not at all, and return its entry in the manifest."""
-    tf = load_tensorflow()
-    with atomic_path(shard.path) as part:
-        with open(shard.work_list, "rb") as lines, tf.io.TFRecordWriter(str(part)) as writer:
-            for offset in shard.offsets:
-                lines.seek(offset)
-                writer.write(make_record(tf, json.loads(lines.readline()), shard.images, ids))
-        with open(part, "rb") as stream:
-            os.fsync(stream.fileno())
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = stream.tell()
-    return {"file": shard.path.name, "records": len(shard.offsets), "bytes": size, "sha256": digest}
+# --- command line ----------------------------------------------------------------------------------------
 
 
-def make_record(tf: Any, work: dict[str, Any], folder: Path, ids: dict[str, int]) -> bytes:
-    """Return the serialized tf.train.Example of one line of the work list."""
-    path = folder / work["file"]
-    try:
-        image = path.read_bytes()
-    except FileNotFoundError:
-        image = b""
-    if len(image) != work["bytes"]:
-        raise InputError(f"{path}: changed while the records were made; run the same command again")
-    features = {}
-    for name, values in example_features(
-        work["point"], work["boxes"], image, tuple(work["size"]), ids
-    ).items():
-        features[name] = make_feature(tf, name, values)
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    serialized: bytes = example.SerializeToString(deterministic=True)
-    return serialized
+def byte_count(text: str) -> int:
+    """Return the bytes that `100M` and the like stand for: an argparse type."""
+    match = re.fullmatch(r"([0-9]{1,9})([KMG]?)B?", text)
+    if not match or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes such as 500K, 100M or 2G")
+    return int(match[1]) * UNITS[match[2]]
 
 
-def make_feature(tf: Any, name: str, values: Any) -> Any:
-    """Return a tf.train.Feature; an empty list has the type its name calls for."""
-    train = tf.train
-    if name.endswith(("/text", "/encoded", "/format", "/filename", "/source_id", "/sha256")):
-        return train.Feature(bytes_list=train.BytesList(value=values))
-    if "/bbox/" in name or name.endswith(("/area", "/weight", "/confidence")):
-        return train.Feature(float_list=train.FloatList(value=values))
-    return train.Feature(int64_list=train.Int64List(value=values))
+def share(text: str) -> float:
+    """Return a number between 0 and 1: an argparse type."""
+    if not re.fullmatch(r"0?\.[0-9]{1,9}", text) or not float(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1, such as 0.1")
+    return float(text)
 
 
-# --- shards and their manifest ---------------------------------------------------------------------------
-
-
-def write_shards(
-    args: Any, work_list: Path, offsets: Sequence[int], inputs: str, ids: dict[str, int]
-) -> list[dict[str, Any]]:
-    """Write the files that are not there yet and return the entries of all."""
-    path = Path(args.record_save_path)
-    manifest = path.with_name(f"{path.name}.manifest.json")
-    paths = shard_paths(path, args.num_shards)
-    finished = read_manifest(manifest, inputs)
-    write_manifest(manifest, inputs, finished)
-    tasks = [
-        Shard(shard, work_list, Path(args.saved_images_directory), offsets[index :: len(paths)])
-        for index, shard in enumerate(paths)
-        if shard.name not in finished
-    ]
-    with progress(len(tasks), "file", "writing records") as bar:
-        for entry in map_batches(partial(write_shard, ids=ids), tasks, min(args.workers, max(len(tasks), 1))):
-            finished[entry["file"]] = entry
-            write_manifest(manifest, inputs, finished)
-            bar.update()
-    remove_older(path, paths)
-    return [finished[shard.name] for shard in paths]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
+    for flag, text in (
+        ("points_path", "datapoints of the resized photos, JSON"),
+        ("record_save_path", "file of records to write; with several, what their names begin with"),
+        ("trainable_classes_path", "class list the label map was made from, one MID a line, or its folder"),
+        ("saved_images_directory", "folder of the resized photos"),
+    ):
+        parser.add_argument(f"--{flag}", required=True, metavar=flag.upper(), help=text)
     flags = parser.add_argument
-    flags(
-        "--points_path", required=True, metavar="POINTS_PATH", help="datapoints of the resized photos, JSON"
-    )
-    flags(
-        "--record_save_path", required=True, metavar="RECORD_SAVE_PATH",
-        help="file of records to write; with --num_shards what its files' names begin with",
-    )  # fmt: skip
-    flags(
-        "--trainable_classes_path", required=True, metavar="TRAINABLE_CLASSES_PATH",
-        help="class list the label map was made from, one MID a line, or its folder",
-    )  # fmt: skip
-    flags(
-        "--saved_images_directory", required=True, metavar="SAVED_IMAGES_DIRECTORY",
-        help="folder of the resized photos",
-    )  # fmt: skip
-    flags(
+    how_many = parser.add_mutually_exclusive_group()
+    how_many.add_argument(
         "--num_shards",
         type=whole_number(1, 10000),
         help="deal the records over this many files (default: one)",
     )
+    how_many.add_argument(
+        "--shard_bytes",
+        type=byte_count,
+        metavar="BYTES",
+        help="or over files of about this size, such as 100M",
+    )
+    flags("--compression", choices=("none", "gzip"), default="none", help="(default: %(default)s)")
+    flags(
+        "--eval_record_save_path", metavar="PATH", help="where the records for evaluation go, named likewise"
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--eval_fraction", type=share, metavar="SHARE", help="share of the images, by hash of the id"
+    )
+    which.add_argument("--eval_subset", choices=SPLITS, help="or the images of this subset")
+    flags(
+        "--class_text", choices=("mid", "name"), default="mid",
+        help="what image/object/class/text says; names need --class_description_path and a label map made "
+        "with --name_field name (default: %(default)s)",
+    )  # fmt: skip
+    flags(
+        "--class_description_path",
+        metavar="PATH",
+        help="class descriptions, CSV of MID and name, or its folder",
+    )
+    flags("--verify", action="store_true", help="read back every file of records and check all that is in it")
     flags(
         "--workers", type=whole_number(1, 1000), default=usable_cores(),
         help="processes that write a file each, 500 MB a process (default: one a core, %(default)s here)",
@@ -253,39 +203,87 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="fail where more images than this are missing or no RGB (default: any number may)",
     )  # fmt: skip
     args = parser.parse_args(argv)
+    if (args.eval_record_save_path is None) != (args.eval_fraction is None and args.eval_subset is None):
+        parser.error("--eval_record_save_path goes with --eval_fraction or --eval_subset")
+    if args.class_text == "name" and args.class_description_path is None:
+        parser.error("--class_text name needs --class_description_path")
+    return args
 
-    ids = class_ids(read_classes(args.trainable_classes_path))
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    classes = read_classes(args.trainable_classes_path)
+    ids = class_ids(classes)
+    texts = {mid: mid for mid in classes}
+    if args.class_text == "name":
+        texts = class_texts(
+            classes, describe(classes, args.trainable_classes_path, args.class_description_path)
+        )
     folder = Path(args.saved_images_directory)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, the resized photos were expected")
-    path = Path(args.record_save_path)
-    if path.is_dir():
-        raise InputError(f"{path}: a folder, a file name for the records was expected")
+    sets = [RecordSet(Path(path)) for path in (args.record_save_path, args.eval_record_save_path) if path]
+    for records in sets:
+        if records.path.is_dir():
+            raise InputError(f"{records.path}: a folder, a file name for the records was expected")
+    if len({records.path.resolve() for records in sets}) < len(sets):
+        raise InputError(f"{sets[0].path}: training and evaluation records need different names")
+
+    def choose(point: dict[str, Any]) -> RecordSet:
+        return sets[is_for_evaluation(point, args.eval_fraction, args.eval_subset)]
+
     counts: Counter[str] = Counter()
-    work_list = path.with_name(f".{path.name}.work.part")
-    with scratch_file(work_list, busy=f"{path}: another run is writing these records") as stream:
-        points = usable_points(args.points_path, folder, ids, counts)
-        offsets, digest = write_work_list(stream, points, "looking at photos")
-        failed = counts["missing"] + counts["not_rgb"]
-        if counts["not_rgb"]:
-            say(f"{counts['not_rgb']} photos are no RGB JPEG or PNG: run process_images.py first")
-        if not offsets:
+    with ExitStack() as stack:
+        streams = []
+        for records in sets:
+            busy = f"{records.path}: another run is writing these records"
+            streams.append(stack.enter_context(scratch_file(work_path(records.path), busy)))
+        write_work_list(streams[0], usable_points(args.points_path, folder, ids, counts), choose)
+        check_enough(sets, counts, args)
+        compression = {"none": "", "gzip": "GZIP"}[args.compression]
+        settings = RecordSettings(work_path(sets[0].path), folder, ids, texts, compression)
+        written = []
+        for records in sets:
+            number = number_of_shards(records, args.num_shards, args.shard_bytes)
+            written.append(write_set(records, number, settings, args.workers))
+        verified: Counter[str] = Counter()
+        for records, shards in zip(sets, written, strict=True):
+            if args.verify:
+                verified += verify_set(records, shards, settings, args.workers)
+    shards = [shard for shards in written for shard in shards]
+    total = {
+        "records": sum(shard["records"] for shard in shards),
+        "boxes": counts["boxes"],
+        "files": len(shards),
+    }
+    if len(sets) > 1:
+        total["eval_records"] = len(sets[1].offsets)
+    total["bytes"] = sum(shard["bytes"] for shard in shards)
+    print_counts(total | {name: counts[name] for name in LOSSES} | verified)
+
+
+def work_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.work.part")
+
+
+def check_enough(sets: Sequence[RecordSet], counts: Counter[str], args: argparse.Namespace) -> None:
+    """Raise InputError where there is nothing to write, or more is missing than the user allows."""
+    failed = counts["missing"] + counts["not_rgb"]
+    if counts["not_rgb"]:
+        say(f"{counts['not_rgb']} photos are no RGB JPEG or PNG: run process_images.py first")
+    if not any(records.offsets for records in sets):
+        raise InputError(
+            f"{args.points_path}: no record can be made of its {counts['images']} images: {failed} are "
+            f"missing in {args.saved_images_directory} or no RGB JPEG (run process_images.py first), "
+            f"{counts['without_boxes']} have no box of the classes in {args.trainable_classes_path}"
+        )
+    for records in sets:
+        if not records.offsets:
             raise InputError(
-                f"{args.points_path}: no record can be made of its {counts['images']} images: {failed} are "
-                f"missing in {folder} or no RGB JPEG (run process_images.py first), "
-                f"{counts['without_boxes']} have no box of the classes in {args.trainable_classes_path}"
+                f"{records.path}: all images are on the other side of the split, none would be here"
             )
-        if args.max_failures:
-            args.max_failures.check(failed, counts["images"])
-        settings = json.dumps([LAYOUT, digest, list(ids), args.num_shards])
-        inputs = hashlib.sha256(settings.encode()).hexdigest()
-        shards = write_shards(args, work_list, offsets, inputs, ids)
-    names = ("missing", "not_rgb", "without_boxes", "other_classes", "repeated_ids")
-    print_counts(
-        {"records": len(offsets), "boxes": counts["boxes"], "files": len(shards)}
-        | {"bytes": sum(shard["bytes"] for shard in shards)}
-        | {name: counts[name] for name in names}
-    )
+    if args.max_failures:
+        args.max_failures.check(failed, counts["images"])
 
 
 if __name__ == "__main__":

@@ -18,11 +18,13 @@ def example_features(
     image: bytes,
     size: tuple[int, int],
     ids: dict[str, int],
+    texts: dict[str, str],
 ) -> dict[str, Values]:
     """Return each feature's list of values, all of bytes, of int or of float.
 
     `boxes` are those annotations of the datapoint whose class is in `ids`; `size` is width and height in
-    pixels. All lists of boxes have one length; group_of is 0 where it is unknown, the other attributes -1.
+    pixels; `texts` are what class/text says of a MID. All lists of boxes have one length; group_of is 0 where
+    it is unknown, the other attributes -1.
     """
     width, height = size
     encoded_format = b"png" if image.startswith(b"\x89PNG") else b"jpeg"
@@ -42,7 +44,7 @@ def example_features(
         "image/object/bbox/ymin": [box["y0"] for box in boxes],
         "image/object/bbox/ymax": [box["y1"] for box in boxes],
         "image/object/class/label": [ids[box["label"]] for box in boxes],
-        "image/object/class/text": [box["label"].encode() for box in boxes],
+        "image/object/class/text": [texts[box["label"]].encode() for box in boxes],
         "image/object/group_of": group_of,
         "image/object/is_crowd": group_of,
         "image/object/area": [
@@ -52,9 +54,14 @@ def example_features(
         "image/object/weight": [1.0] * len(boxes),
         **{f"image/object/{name}": [_attribute(box, name) for box in boxes] for name in ATTRIBUTES},
         "image/class/label": [ids[label["label"]] for label in verified],
-        "image/class/text": [label["label"].encode() for label in verified],
+        "image/class/text": [texts[label["label"]].encode() for label in verified],
         "image/class/confidence": [float(label["confidence"]) for label in verified],
     }
+
+
+def record_bytes(boxes: list[dict[str, Any]], image_bytes: int) -> int:
+    """Return about how many bytes a record takes: its photo, the features' names, and each box."""
+    return image_bytes + 1000 + 80 * len(boxes)
 
 
 def _attribute(box: dict[str, Any], name: str) -> int:

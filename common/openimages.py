@@ -7,6 +7,7 @@ classes, from 1; 0 is the background.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,14 @@ def describe(classes: Sequence[str], classes_path: str | Path, descriptions_path
             f"{classes_path}: {', '.join(missing)}{_better_descriptions(missing, Path(descriptions_path))}"
         )
     return [names[mid] for mid in classes]
+
+
+def class_texts(classes: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Return a text for each MID: its name, and the MID where several of the classes share the name."""
+    shared = {name for name, times in Counter(names).items() if times > 1}
+    return {
+        mid: f"{name} ({mid})" if name in shared else name for mid, name in zip(classes, names, strict=True)
+    }
 
 
 def _better_descriptions(missing: Sequence[str], path: Path) -> str:
@@ -187,6 +196,7 @@ def read_datapoints(path: str | Path) -> Iterator[dict[str, Any]]:
             )
         for number, box in enumerate(annotations):
             _check_box(box, f"{where}: annotation {number} of {point['id']}")
+        _check_labels(point.get("image_labels", []), f"{where}: image_labels of {point['id']}")
         yield point
     if not found:
         raise InputError(f"{path}: no datapoints in it")
@@ -205,6 +215,17 @@ def _check_box(box: Any, where: str) -> None:
         box[key] = value
     if box["x0"] >= box["x1"] or box["y0"] >= box["y1"]:
         raise InputError(f"{where}: x0 < x1 and y0 < y1 were expected")
+
+
+def _check_labels(labels: Any, where: str) -> None:
+    if not isinstance(labels, list):
+        raise InputError(f"{where}: {_kind(labels)}, an array was expected")
+    for label in labels:
+        if not isinstance(label, dict) or not isinstance(label.get("label"), str):
+            raise InputError(f"{where}: an object with a label was expected")
+        value = parse_number(label.get("confidence"))
+        if value is None or not 0 <= value <= 1:
+            raise InputError(f"{where}: confidence {label.get('confidence')!r:.80}, 0 to 1 was expected")
 
 
 def _kind(value: Any) -> str:

@@ -4,10 +4,14 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.cli import say
 from common.files import open_output
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def shard_paths(path: Path, number: int | None) -> list[Path]:
@@ -15,6 +19,33 @@ def shard_paths(path: Path, number: int | None) -> list[Path]:
     if number is None:
         return [path]
     return [path.with_name(f"{path.name}-{index:05d}-of-{number:05d}") for index in range(number)]
+
+
+def deal(sizes: Sequence[int], number: int) -> "list[NDArray[np.intp]]":
+    """Return which records go into each of `number` shards, in the order of the input.
+
+    Counts differ by at most 1. Records are dealt a round at a time, the largest first, and in each round the
+    largest goes to the shard with the fewest bytes, so that bytes differ by about the smallest records' size.
+    """
+    import numpy as np
+
+    bytes_of = np.asarray(sizes, dtype=np.int64)
+    largest_first = np.argsort(-bytes_of, kind="stable")
+    totals = np.zeros(number, dtype=np.int64)
+    shard_of = np.empty(len(bytes_of), dtype=np.int32)
+    for start in range(0, len(bytes_of), number):
+        dealt = largest_first[start : start + number]
+        emptiest = np.argsort(totals, kind="stable")[: len(dealt)]
+        shard_of[dealt] = emptiest
+        totals[emptiest] += bytes_of[dealt]
+    by_shard = np.argsort(shard_of, kind="stable")
+    ends = np.cumsum(np.bincount(shard_of, minlength=number))
+    return list(np.split(by_shard, ends[:-1]))
+
+
+def manifest_path(path: Path) -> Path:
+    """Return where the manifest of the records `path` is."""
+    return path.with_name(f"{path.name}.manifest.json")
 
 
 def read_manifest(path: Path, inputs: str) -> dict[str, dict[str, Any]]:

@@ -1,10 +1,14 @@
 """Step 7: every feature of every record, read back by tf.data, and runs that are cut short."""
 
+import bisect
+import gzip
 import hashlib
 import io
 import json
 import os
+import random
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.examples import example_features
+from common.shards import deal
 from tests.conftest import ROOT
 
 CAT, DOG, TREE = "/m/01yrx", "/m/0bt9lr", "/m/07j7r"
@@ -172,7 +177,7 @@ def test_every_record_comes_back_as_its_datapoint(step, tmp_path):
 )
 def test_lists_of_boxes_have_one_length_whatever_is_annotated(rows):
     boxes = [annotation(x0=x, y1=y, **({} if flag is None else {"inside": flag})) for x, y, flag in rows]
-    features = example_features({"id": "a"}, boxes, b"", (4, 4), {CAT: 1})
+    features = example_features({"id": "a"}, boxes, b"", (4, 4), {CAT: 1}, {CAT: CAT})
     assert {len(values) for name, values in features.items() if "/object/" in name} == {len(rows)}
     assert features["image/object/inside"] == [-1 if flag is None else int(flag) for _, _, flag in rows]
 
@@ -237,7 +242,7 @@ def test_losses_are_counted_and_named(step, tmp_path):
     assert outcome.err == "4 photos are no RGB JPEG or PNG: run process_images.py first\n"
     (size,) = {path.stat().st_size for path in (tmp_path / "out").glob("data.tfrecord")}
     assert outcome.counts == {
-        "records": 2, "boxes": 2, "files": 1, "bytes": size, "missing": 1, "not_rgb": 4, "without_boxes": 1,
+        "records": 2, "boxes": 2, "files": 1, "bytes": size, "missing": 1, "not_rgb": 4, "without_boxes": 1, "other_labels": 0,
         "other_classes": 2, "repeated_ids": 1,
     }  # fmt: skip
     first, second = read_back(tmp_path / "out/data.tfrecord")
@@ -327,3 +332,224 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(step, tmp_path):
     assert files(cut) == files(tmp_path / "calm")
     assert all(path.stat().st_ino == inode for path, inode in before.items() if path.name in listed)
     assert len(listed) >= done - 1
+
+
+# --- even shards -----------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=200), st.integers(1, 20))
+def test_each_record_is_dealt_once_and_counts_differ_by_one(sizes, number):
+    shards = [list(map(int, shard)) for shard in deal(sizes, number)]
+    assert sorted(index for shard in shards for index in shard) == list(range(len(sizes)))
+    assert all(shard == sorted(shard) for shard in shards)
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    # Rounds are homogeneous: the fullest shard is ahead of the emptiest by no more than one largest record.
+    totals = [sum(sizes[index] for index in shard) for shard in shards]
+    assert max(totals) - min(totals) <= max(sizes)
+
+
+def test_a_thousand_records_make_files_of_one_size(step, tmp_path):
+    noise = random.Random(1)
+    points = [
+        {"id": f"p{index}", "annotations": [annotation()] * noise.randint(1, 30)} for index in range(1000)
+    ]
+    images = {}
+    for point in points:
+        side = noise.choice([16, 32, 64, 200])
+        stream = io.BytesIO()
+        Image.frombytes("RGB", (side, side), noise.randbytes(side * side * 3)).save(stream, "JPEG")
+        images[f"{point['id']}.jpg"] = stream.getvalue()
+    assert step(points, images, "--num_shards", 16).code == 0
+    sizes = [path.stat().st_size for path in (tmp_path / "out").glob("data.tfrecord-*")]
+    assert len(sizes) == 16
+    assert max(sizes) <= 1.05 * min(sizes)
+
+
+def test_the_number_of_files_may_follow_from_their_size(step, tmp_path):
+    points, images = many(40)
+    outcome = step(points, images, "--shard_bytes", "20K")
+    sizes = [path.stat().st_size for path in (tmp_path / "out").glob("data.tfrecord-*")]
+    assert outcome.counts["files"] == len(sizes) > 2
+    assert all(0.5 * 20_000 < size <= 20_000 for size in sizes)
+
+
+def test_compressed_records_are_the_same_records(step, tmp_path):
+    points, images = many(4)
+    assert step(points, images).code == 0
+    assert step(points, images, "--compression", "gzip", save="packed/data.tfrecord").code == 0
+    packed = (tmp_path / "packed/data.tfrecord").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "out/data.tfrecord").read_bytes()
+
+
+# --- evaluation apart ------------------------------------------------------------------------------------
+
+
+def ids_in(folder: Path, name: str) -> set[str]:
+    paths = [path for path in folder.glob(f"{name}*") if path.suffix != ".json"]
+    return {record["image/source_id"][0].decode() for record in read_back(*paths)}
+
+
+def test_an_image_never_changes_sides_when_the_data_grow(step, tmp_path):
+    points, images = many(60)
+    for number, out in ((40, "a"), (60, "b")):
+        outcome = step(
+            points[:number], images, "--eval_record_save_path", tmp_path / out / "eval", "--eval_fraction", "0.3",
+            "--num_shards", 2, save=f"{out}/train",
+        )  # fmt: skip
+        assert outcome.code == 0
+        train, held = ids_in(tmp_path / out, "train-"), ids_in(tmp_path / out, "eval-")
+        assert not train & held
+        assert train | held == {point["id"] for point in points[:number]}
+        assert outcome.counts["eval_records"] == len(held)
+        assert 0.1 * number < len(held) < 0.5 * number
+    assert ids_in(tmp_path / "a", "eval-") <= ids_in(tmp_path / "b", "eval-")
+    assert ids_in(tmp_path / "a", "train-") <= ids_in(tmp_path / "b", "train-")
+
+
+def test_a_subset_may_be_the_evaluation(step, tmp_path):
+    points, images = many(6)
+    for point, subset in zip(points, ("train", "validation", "test") * 2, strict=True):
+        point["subset"] = subset
+    flags = ("--eval_record_save_path", tmp_path / "out/eval", "--eval_subset", "validation")
+    assert step(points, images, *flags, save="out/train").code == 0
+    assert ids_in(tmp_path / "out", "eval") == {"p1", "p4"}
+    assert ids_in(tmp_path / "out", "train") == {"p0", "p2", "p3", "p5"}
+
+
+def test_a_split_with_an_empty_side_is_an_error(step, tmp_path):
+    flags = ("--eval_record_save_path", tmp_path / "out/eval", "--eval_subset", "validation")
+    outcome = step(*many(3), *flags)
+    assert (outcome.code, outcome.err) == (
+        1,
+        f"record_maker.py: {tmp_path}/out/eval: all images are on the other side of the split, none would be here\n",
+    )
+    assert not list((tmp_path / "out").iterdir())
+
+
+WRONG_FLAGS = {
+    "fraction without a path": (("--eval_fraction", "0.1"), "--eval_record_save_path goes with --eval_fraction or"),
+    "path without a rule": (("--eval_record_save_path", "e"), "--eval_record_save_path goes with --eval_fraction or"),
+    "two rules": (("--eval_fraction", "0.1", "--eval_subset", "test"), "not allowed with argument --eval_fraction"),
+    "all of it": (("--eval_fraction", "1.0"), "'1.0' is no share between 0 and 1, such as 0.1"),
+    "none of it": (("--eval_fraction", "0.0"), "'0.0' is no share between 0 and 1, such as 0.1"),
+    "no bytes": (("--shard_bytes", "0M"), "'0M' is no number of bytes such as 500K, 100M or 2G"),
+    "both": (("--shard_bytes", "1M", "--num_shards", "2"), "not allowed with argument --shard_bytes"),
+    "no names": (("--class_text", "name"), "--class_text name needs --class_description_path"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("flags", "message"), WRONG_FLAGS.values(), ids=WRONG_FLAGS)
+def test_flags_that_do_not_fit(step, flags, message):
+    outcome = step(*many(1), *flags)
+    assert outcome.code == 2
+    assert message in outcome.err
+
+
+# --- names as class texts --------------------------------------------------------------------------------
+
+
+def test_names_in_records_are_those_of_the_label_map(step, script, tmp_path):
+    names = tmp_path / "names.csv"
+    names.write_text(f"{CAT},Bench\n{DOG},Bench\n{TREE},Tree\n")
+    points, images = many(2)
+    assert step(points, images, "--class_text", "name", "--class_description_path", names).code == 0
+    texts = {
+        (label, text)
+        for record in read_back(tmp_path / "out/data.tfrecord")
+        for label, text in zip(
+            record["image/object/class/label"], record["image/object/class/text"], strict=True
+        )
+    }
+    assert texts == {(1, f"Bench ({DOG})".encode()), (2, f"Bench ({CAT})".encode())}
+    outcome = script(
+        "create_label_map", "--trainable_classes_path", tmp_path / "classes.txt", "--class_description_path", names,
+        "--label_map_save_path", tmp_path / "map.pbtxt", "--name_field", "name",
+    )  # fmt: skip
+    assert outcome.code == 0
+    assert (tmp_path / "map.pbtxt").read_text() == (
+        f'item {{\n  name: "Bench ({DOG})"\n  id: 1\n  display_name: "Bench"\n}}\n'
+        f'item {{\n  name: "Bench ({CAT})"\n  id: 2\n  display_name: "Bench"\n}}\n'
+    )
+
+
+# --- reading back ----------------------------------------------------------------------------------------
+
+
+def test_sound_files_are_verified(step, tmp_path):
+    outcome = step(*many(7), "--num_shards", 3, "--verify")
+    counts = outcome.counts
+    assert outcome.code == 0
+    assert (
+        (counts["verified_records"], counts["verified_boxes"])
+        == (counts["records"], counts["boxes"])
+        == (7, 13)
+    )
+    assert counts["verified_bytes"] == counts["bytes"]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_flipped_byte_anywhere_is_found_and_named(step, tmp_path, compression):
+    points, images = many(3)
+    flags = ("--num_shards", 1, "--verify", "--compression", compression)
+    assert step(points, images, *flags).code == 0
+    path = tmp_path / "out/data.tfrecord-00000-of-00001"
+    sound = path.read_bytes()
+    starts = [0]
+    while compression == "none" and starts[-1] < len(sound):
+        (length,) = struct.unpack_from("<Q", sound, starts[-1])
+        starts.append(starts[-1] + 16 + length)
+    for position in [*range(24), *range(24, len(sound), 97), len(sound) - 1]:
+        damaged = bytearray(sound)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        outcome = step(points, {}, *flags)
+        assert outcome.code == 1
+        assert outcome.err.endswith("1 of 1 files are damaged; remove them and run the same command again\n")
+        record = f": record {bisect.bisect_right(starts, position)}: " if compression == "none" else ": "
+        assert outcome.err.startswith(f"{path}{record}"), (position, outcome.err)
+        assert outcome.err.count("\n") == 2
+
+
+def test_records_that_say_what_is_not_so_are_found():
+    from common.records import record_problem
+
+    image = photo(size=(40, 30))
+    texts = {CAT: CAT}
+    point = {"id": "a1", "annotations": []}
+
+    def problem(**changes: list[Any]) -> str | None:
+        record = example_features(point, [annotation()], image, (40, 30), {CAT: 1}, texts)
+        for name, values in changes.items():
+            record["image/" + name.replace("__", "/")] = values
+        return record_problem(record, {1: CAT.encode()})
+
+    assert problem() is None
+    broken = image[:300] + b"<html>"
+    broken_sha256 = [hashlib.sha256(broken).hexdigest().encode()]
+    for changes, message in (
+        ({"encoded": [broken]}, "the photo is not the one that was written"),
+        ({"encoded": [broken], "key__sha256": broken_sha256}, "the photo cannot be decoded"),
+        ({"width": [41]}, "the photo has 40x30 pixels, the record says 41x30"),
+        ({"width": []}, "a feature is missing or not single"),
+        ({"object__bbox__xmin": [-0.1]}, "a box from (-0.1, 0.125) to (0.5, 0.75), inside"),
+        ({"object__bbox__xmin": [0.7]}, "a box from (0.7, 0.125) to (0.5, 0.75), inside"),
+        ({"object__weight": []}, "the lists of boxes differ in length"),
+        ({"object__class__label": [2]}, "class 2 with the text"),
+        ({"object__class__text": [b"/m/0"]}, "class 1 with the text b'/m/0' is not in the label map"),
+    ):
+        assert message in str(problem(**changes)), changes
+
+
+BAD_LABELS = {
+    "no array": (3, "image_labels of a1: a number or boolean, an array was expected"),
+    "no label": ([{"confidence": 1}], "image_labels of a1: an object with a label was expected"),
+    "no confidence": ([{"label": CAT}], "image_labels of a1: confidence None, 0 to 1 was expected"),
+}
+
+
+@pytest.mark.parametrize(("labels", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
+def test_bad_image_labels_are_one_line(step, labels, message):
+    outcome = step([{"id": "a1", "annotations": [annotation()], "image_labels": labels}], {"a1.jpg": photo()})
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
