@@ -31,7 +31,7 @@ demo: $(VENV)/installed
 	DATA=demo/data OUT=demo/dataset NUM_SHARDS=2 $(BIN)/python -m sample.serve demo/sample -- sh make_dataset.sh
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m 'not system and not interop'
+	$(BIN)/python -m pytest -m 'not system and not interop' --numprocesses auto --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
