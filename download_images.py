@@ -26,7 +26,7 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from common.photo_index import check_index, photos_in, photos_of, skip_refused
     from common.refusals import Refusals
 
+    if args.dry_run:
+        print_counts(plan(index, folder, order, args.mirror_url, forget=args.retry_failed))
+        return
     settings = make_settings(args, folder)
     with locked_folder(folder):
         sweep_parts(folder, image_file_name(""))
@@ -135,6 +138,29 @@ def main(argv: Sequence[str] | None = None) -> None:
             failures.finish(image_id for image_id, is_there in there.items() if not is_there)
     print_counts(tally.counts)
     check_end(tally, failures_path, args.max_failures)
+
+
+def plan(index: Path, folder: Path, order: list[str], mirror: str, *, forget: bool) -> dict[str, int]:
+    """Return how many photos would be asked for, and the bytes of those whose size the index knows.
+
+    The size is that of the original: it is known of the photos whose first source that is.
+    """
+    from common.photo_index import check_index, photos_in, photos_of, skip_refused
+    from common.refusals import Refusals
+
+    with locked_folder(folder) if folder.exists() else nullcontext():
+        there = check_index(index, photos_in(folder) if folder.exists() else set())
+        refusals = Refusals(folder, forget=forget)
+        counts = Counter(images=len(there), already_there=sum(there.values()), to_download=0, refused=0)
+        counts.update(size_known=0, bytes=0)
+        for photo in photos_of(index, there, order, mirror):
+            known = skip_refused(photo, refusals)
+            if isinstance(known, Failure):
+                counts["refused"] += 1
+                continue
+            size = known.sources[0].size
+            counts.update(to_download=1, size_known=size is not None, bytes=size or 0)
+    return counts
 
 
 def check_end(tally: Tally, failures_path: Path, limit: Any) -> None:
@@ -256,6 +282,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max_megabytes", type=whole_number(1, most=1000), default=50, metavar="MB",
         help="larger photos are too_large (default: %(default)s)",
     )  # fmt: skip
+    add("--dry_run", action="store_true", help="say how much would be downloaded, and change nothing")
     add("--retry_failed", action="store_true", help="ask again for photos that failed for good")
     add(
         "--max_failures", type=parse_failure_limit, metavar="N|P%",

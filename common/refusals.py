@@ -21,14 +21,13 @@ FIELDS = 3
 
 
 class Refusals:
-    """The refusals known so far; `forget` starts with none, so that all are asked again."""
+    """The refusals known so far; with `forget` none are, so that all sources are asked again."""
 
     def __init__(self, folder: Path, *, forget: bool) -> None:
         self.path = folder / NAME
+        self.forget = forget
         self.known: dict[bytes, tuple[str, str]] = {}
-        if forget:
-            self.path.unlink(missing_ok=True)
-        elif self.path.exists():
+        if not forget and self.path.exists():
             drop_cut_line(self.path)
             self._read()
 
@@ -45,7 +44,7 @@ class Refusals:
             self.known[key] = shared.setdefault(why, why)
 
     def __enter__(self) -> Self:
-        self.stream = open(self.path, "ab", buffering=0)
+        self.stream = open(self.path, "wb" if self.forget else "ab", buffering=0)
         return self
 
     def __exit__(

@@ -447,6 +447,37 @@ def test_a_second_run_on_the_same_folder_is_refused(script, server, folder):
     )
 
 
+def test_a_dry_run_says_what_would_come_and_changes_nothing(script, server, folder):
+    entries = [
+        {"id": f"p{n}", "subset": "train", "url": f"{server.base}/good/p{n}", "size": 1000 + n}
+        for n in range(5)
+    ]
+    entries[4]["size"] = None
+    write_index(folder, [*entries, {"id": "gone", "url": f"{server.base}/404/gone"}])
+    dry = ("--image_source", "original", "--dry_run")
+    outcome = script("download_images", *arguments(folder, *dry))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.counts == {
+        "images": 6,
+        "already_there": 0,
+        "to_download": 6,
+        "refused": 0,
+        "size_known": 4,
+        "bytes": 4006,
+    }
+    assert not folder.exists()
+    assert not server.asked
+    mirror = script("download_images", *arguments(folder, "--dry_run")).counts
+    assert (mirror["to_download"], mirror["size_known"], mirror["bytes"]) == (6, 0, 0)
+    write_index(folder, [{**entries[0], "size": None}, {"id": "gone", "url": f"{server.base}/404/gone"}])
+    script("download_images", *arguments(folder, "--image_source", "original"))
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for flag, to_download in (("--max_pause=9", 0), ("--retry_failed", 1)):
+        counts = script("download_images", *arguments(folder, *dry, flag)).counts
+        assert (counts["already_there"], counts["to_download"]) == (1, to_download)
+        assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
 # --- the end -------------------------------------------------------------------------------------
 
 
