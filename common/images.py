@@ -5,6 +5,7 @@ with the boxes: an EXIF orientation is neither applied nor written out again.
 """
 
 import io
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ MAX_JPEG_SIDE = 65_500  # pixels, libjpeg's limit
 MAX_PIXELS = 178_956_970  # half a gigabyte as RGB; beyond it Pillow too speaks of a decompression bomb
 # What photos are found to be under the name .jpg. Others stay closed: some decoders run programs.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+QUIET = logging.NullHandler()
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 PRECISE = 1.4  # times the size asked for, decoded at least, where precision is
 
@@ -175,6 +177,7 @@ def decode_other(data: bytes, settings: ImageSettings, turn: int) -> tuple["Imag
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # checked_fit has a limit of its own
+    logging.getLogger("PIL").addHandler(QUIET)  # what it would log is in the outcome
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except DECODE_ERRORS as error:

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from typing import Any
 
@@ -14,6 +16,7 @@ from PIL import Image, ImageChops, ImageDraw
 from common.bad_image import BadImageError
 from common.fit import plan_fit
 from common.images import ImageSettings, process_image
+from tests.conftest import ROOT
 
 RED, GREEN, BLUE, WHITE, BLACK = (220, 30, 40), (20, 160, 60), (30, 50, 210), (255, 255, 255), (0, 0, 0)
 
@@ -315,6 +318,22 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path):
     with pytest.raises(BadImageError) as caught:
         process_image(tmp_path / "in.jpg", tmp_path / "out.jpg", ImageSettings())
     assert caught.value.reason == "too_large"
+
+
+def test_a_bad_photo_is_said_once_in_its_outcome(tmp_path):
+    """Pillow logs on some TIFFs: no stray line of that reaches the user."""
+    data = bytearray(saved(quarters(), "TIFF"))
+    tag = data.index(struct.pack("<HHI", 277, 3, 1))  # SamplesPerPixel
+    data[tag + 8 : tag + 10] = b"\xff\x7f"
+    (tmp_path / "in.jpg").write_bytes(data)
+    code = (
+        "import sys; from pathlib import Path\nfrom common.images import *\n"
+        "try: process_image(Path(sys.argv[1]), Path('out.jpg'), ImageSettings())\n"
+        "except BadImageError as bad: print(bad.reason)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "in.jpg")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("unreadable\n", "")
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
