@@ -11,124 +11,153 @@ r"""Turn a release's annotations into datapoints, boxes grouped by image, and li
         --image_index_output_path dataset/validation/images.json
 
 Reads the box annotations and the image index of V2 to V7, columns by name. Keeps the boxes of the trainable
-classes, or of those of them that --classes or --classes_path asks for. Writes two JSON arrays with one
-element a line, which agree on their images: the datapoints, in the order of the annotations, and the index,
-in its own order, without repeated ids and images that have no kept box.
+classes, or of those of them that --classes or --classes_path asks for; the chosen list is written for the
+later steps. Writes two JSON arrays with one element a line, which agree on their images: the datapoints, in
+the order of the annotations, and the index, in its own order, without repeated ids.
 
-Dropped and counted: boxes of other classes, boxes outside [0, 1] or without area, rows repeated in every
-column, images with boxes but no row in the index. No box left at all is an error.
+Dropped and counted: boxes of other classes, outside [0, 1] or without area, rows repeated in every column,
+what the flags exclude, and images with boxes but no row in the index. No box left at all is an error.
 """
 
-import hashlib
-import heapq
+import argparse
 import os
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
-from common.boxes import ImageReturnedError, columns, grouped_boxes, scattered_boxes
+from common.boxes import ATTRIBUTES, BoxFilter, ImageReturnedError, columns, grouped_boxes, scattered_boxes
 from common.class_choice import asked_classes, choose_classes
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
 from common.files import open_output, read_csv
+from common.hierarchy import descendants, read_ancestors
+from common.image_choice import ImageChoice, read_image_ids
+from common.image_index import read_index, write_attribution
+from common.image_labels import ImageLabels, image_labels
 from common.json_files import json_writer
-from common.openimages import is_image_id, parse_number, read_classes
+from common.openimages import parse_number, read_classes
 
-INDEX_KEYS = {
-    "ImageID": "id", "OriginalURL": "url", "Subset": "subset", "OriginalSize": "size", "OriginalMD5": "md5",
-    "Thumbnail300KURL": "thumbnail_url", "Rotation": "rotation", "OriginalLandingURL": "landing_url",
-    "License": "license", "AuthorProfileURL": "author_profile_url", "Author": "author", "Title": "title",
-}  # fmt: skip
 SHOWN = 10  # classes named in an error
+COUNTS = (
+    "images", "boxes", "classes", "rows", "other_classes", "outside_image", "without_area", "repeated_rows",
+    "images_not_in_index", "images_not_chosen", "index_rows", "repeated_ids",
+)  # fmt: skip
 
-Facts = tuple[str | None, float | None]  # of an image: subset, rotation in degrees
+Facts = dict[str, tuple[str | None, float | None]]  # of each image: subset, rotation in degrees
 Reader = Callable[..., Iterator[tuple[str, list[dict[str, Any]]]]]
 
 
-def read_index(path: str, counts: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Yield each image of the index once, its columns under our keys, empty ones left out."""
-    rows = read_csv(path)
-    places = columns(path, next(rows, (1, []))[1], ("ImageID", "OriginalURL"))
-    keys = [(place, INDEX_KEYS.get(name, name)) for name, place in places.items()]
+@dataclass(frozen=True)
+class Source:
+    """Where datapoints come from, and what is kept of it."""
+
+    annotations: str
+    index: str
+    classes: list[str]
+    wanted: BoxFilter
+    facts: Facts
+    expand: dict[str, list[str]]  # of each class the chosen ancestors, of which a box gets a copy each
+    labels: ImageLabels | None
+    keep_labels_only: bool
+
+
+def choose(args: argparse.Namespace, ancestors: dict[str, set[str]]) -> list[str]:
+    """Return the classes to keep, in the order of the trainable list."""
+    trainable = read_classes(args.trainable_classes_path)
+    if args.classes is None and args.classes_path is None:
+        return trainable
+    chosen = choose_classes(
+        asked_classes(args.classes, args.classes_path), trainable, args.class_description_path
+    )
+    wanted = {*chosen, *(mid for mid in trainable if not ancestors.get(mid, set()).isdisjoint(chosen))}
+    return [mid for mid in trainable if mid in wanted]
+
+
+def read_facts(path: str) -> Facts:
+    """Return what the datapoints take from the index."""
+    interned: dict[Any, Any] = {}  # few subsets and rotations: one tuple of each serves all images
+    facts: Facts = {}
+    for image in read_index(path, Counter()):
+        fact = (image.get("subset"), image.get("rotation"))
+        facts[image["id"]] = interned.setdefault(fact, fact)
+    if not facts:
+        raise InputError(f"{path}: no images in it")
+    return facts
+
+
+def datapoints(source: Source, reader: Reader, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Yield each image of the index that has kept boxes, then, where asked for, those with labels only."""
     seen: set[str] = set()
-    for line, row in rows:
-        counts["index_rows"] += 1
-        image: dict[str, Any] = {key: row[place] for place, key in keys if row[place]}
-        if not is_image_id(image.get("id")):
-            raise InputError(f"{path}:{line}: ImageID {image.get('id')!r:.80}, an image id was expected")
-        for key, kind in (("size", int), ("rotation", float)):
-            if key in image:
-                value = parse_number(image[key])
-                if value is None or value < 0 or kind(value) != value:
-                    raise InputError(f"{path}:{line}: {key} is {image[key]!r:.80}, a number was expected")
-                image[key] = kind(value)
-        if image["id"] in seen:
-            counts["repeated_ids"] += 1
-            continue
-        seen.add(image["id"])
-        yield image
-
-
-def lowest_hashes(image_ids: Iterator[str], number: int, seed: int) -> set[str]:
-    """Return the ids whose hashes with the seed are lowest: a larger number contains the smaller."""
-    hashed = ((hashlib.sha256(f"{seed}:{image_id}".encode()).digest(), image_id) for image_id in image_ids)
-    return {image_id for _, image_id in heapq.nsmallest(number, hashed)}
-
-
-def datapoints(
-    reader: Reader, path: str, classes: Container[str], facts: dict[str, Facts], counts: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    """Yield each image of the index that has kept boxes, with its subset, rotation and boxes."""
-
-    def keep(image_id: str, label: str) -> bool:
-        if label not in classes:
-            counts["other_classes"] += 1
-            return False
-        return True
-
-    for image_id, boxes in reader(path, keep, counts):
-        if image_id not in facts:
+    for image_id, boxes in reader(source.annotations, source.wanted, counts):
+        if image_id not in source.facts:
             counts["images_not_in_index"] += 1
             continue
-        subset, rotation = facts[image_id]
-        point: dict[str, Any] = {"id": image_id}
-        if subset is not None:
-            point["subset"] = subset
-        if rotation is not None:
-            point["rotation"] = rotation
-        yield point | {"annotations": boxes}
+        seen.add(image_id)
+        expanded = [
+            {**box, "label": label}
+            for box in boxes
+            for label in (box["label"], *source.expand.get(box["label"], ()))
+        ]
+        counts["expanded"] += len(expanded) - len(boxes)
+        yield datapoint(source, image_id, expanded)
+    if source.labels is not None and source.keep_labels_only:
+        for image_id in source.facts:
+            if image_id not in seen and (point := datapoint(source, image_id, [])).get("image_labels"):
+                yield point
+
+
+def datapoint(source: Source, image_id: str, boxes: list[dict[str, Any]]) -> dict[str, Any]:
+    point: dict[str, Any] = {"id": image_id}
+    subset, rotation = source.facts[image_id]
+    if subset is not None:
+        point["subset"] = subset
+    if rotation is not None:
+        point["rotation"] = rotation
+    if source.labels is not None:
+        point["image_labels"] = source.labels.of(image_id)
+    return point | {"annotations": boxes}
+
+
+def classes_of(point: dict[str, Any]) -> set[str]:
+    """Return the classes of an image's boxes; where it has none, those verified present."""
+    boxes = {box["label"] for box in point["annotations"]}
+    return boxes or {label["label"] for label in point["image_labels"] if label["confidence"] == 1}
 
 
 def write_points(
-    reader: Reader, args: Any, classes: Sequence[str], facts: dict[str, Facts], counts: Counter[str]
+    source: Source, reader: Reader, choice: ImageChoice, path: str, counts: Counter[str]
 ) -> set[str]:
-    """Write the datapoints, at most `--max_images` of them, and return their ids."""
-    path, wanted = args.annotations_input_path, set(classes)
-    chosen: Container[str] = facts
-    if args.max_images is not None:
-        points = datapoints(reader, path, wanted, facts, Counter())
-        chosen = lowest_hashes((point["id"] for point in points), args.max_images, args.seed)
+    """Write the datapoints of the chosen images and return their ids."""
+    chosen: set[str] | None = None
+    if not choice.takes_all:
+        points = datapoints(source, reader, Counter())
+        chosen = choice.choose((point["id"], classes_of(point)) for point in points)
     written: set[str] = set()
-    with json_writer(args.point_output_path) as write:
-        for point in datapoints(reader, path, wanted, facts, counts):
-            if point["id"] not in chosen:
+    with json_writer(path) as write:
+        for point in datapoints(source, reader, counts):
+            if chosen is not None and point["id"] not in chosen:
                 counts["images_not_chosen"] += 1
                 continue
             write(point)
             written.add(point["id"])
             counts["boxes"] += len(point["annotations"])
         if not written:
-            raise InputError(no_boxes(path, classes))
+            raise InputError(nothing_kept(source, counts))
+    counts["images"] = len(written)
     return written
 
 
-def no_boxes(path: str, classes: Sequence[str]) -> str:
+def nothing_kept(source: Source, counts: Counter[str]) -> str:
     """Return the message that says which classes were asked for and which the annotations have."""
-    rows = read_csv(path)
-    place = columns(path, next(rows)[1], ("LabelName",))["LabelName"]
+    if counts["images_not_chosen"]:
+        return f"{source.annotations}: none of its images is among those of --image_ids_path"
+    rows = read_csv(source.annotations)
+    place = columns(source.annotations, next(rows)[1], ("LabelName",))["LabelName"]
     found = Counter(row[place] for _, row in rows)
     has = [mid for mid, _ in found.most_common(SHOWN)]
     return (
-        f"{path}: no box to keep: asked for {shown(classes, len(classes))}, "
+        f"{source.annotations}: no box to keep: asked for {shown(source.classes, len(source.classes))}, "
         f"the file has {shown(has, len(found))}"
     )
 
@@ -139,64 +168,113 @@ def shown(classes: Sequence[str], number: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    ancestors = read_ancestors(args.hierarchy_path) if args.hierarchy_path else {}
+    classes = choose(args, ancestors)
+    kept = frozenset(classes)
+    up = {mid: kept & {mid, *ancestors.get(mid, set())} for mid in {*kept, *ancestors}}
+    below = descendants(ancestors)
+    down = {mid: kept & {mid, *below.get(mid, set())} for mid in {*kept, *ancestors}}
+    choice = ImageChoice(
+        read_image_ids(args.image_ids_path) if args.image_ids_path else None,
+        args.max_images_per_class, args.max_images, args.seed,
+    )  # fmt: skip
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack:
+        labels = None
+        if args.image_labels_input_path:
+            labels = stack.enter_context(image_labels(args.image_labels_input_path, up, down, counts))
+        source = Source(
+            annotations=args.annotations_input_path, index=args.image_index_input_path, classes=classes,
+            wanted=BoxFilter(kept, args.exclude, args.min_box_side),
+            facts=read_facts(args.image_index_input_path),
+            expand={mid: sorted(up[mid] - {mid}) for mid in classes} if args.expand_hierarchy else {},
+            labels=labels, keep_labels_only=args.keep_labels_only,
+        )  # fmt: skip
+        before = Counter(counts)
+        try:
+            written = write_points(source, grouped_boxes, choice, args.point_output_path, counts)
+        except ImageReturnedError as error:
+            say(f"the rows of image {error} are apart: grouping on disk, which is slower")
+            counts = before
+            written = write_points(source, scattered_boxes, choice, args.point_output_path, counts)
+    with json_writer(args.image_index_output_path) as write:
+        for image in read_index(args.image_index_input_path, counts):
+            if image["id"] in written:
+                write(image)
+    if args.trainable_classes_output_path:
+        with open_output(args.trainable_classes_output_path) as stream:
+            stream.writelines(f"{mid}\n".encode() for mid in classes)
+    if args.attribution_output_path:
+        write_attribution(args.image_index_input_path, written, args.attribution_output_path)
+    counts["classes"] = len(classes)
+    more = sorted(name for name in counts if name not in COUNTS and counts[name])
+    print_counts({name: counts[name] for name in (*COUNTS, *more)})
+
+
+# --- the command line ------------------------------------------------------------------------------------
+
+
+def attributes(text: str) -> tuple[str, ...]:
+    """Return the attributes of a comma-separated list: an argparse type."""
+    names = tuple(text.split(","))
+    unknown = [name for name in names if name not in ATTRIBUTES.values()]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(ATTRIBUTES.values())}")
+    return names
+
+
+def side(text: str) -> float:
+    value = parse_number(text)
+    if value is None or not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
-    flags = parser.add_argument
-    flags("--annotations_input_path", required=True, metavar="ANNO_PATH", help="box annotations, CSV")
-    flags("--image_index_input_path", required=True, metavar="INDEX_IN_PATH", help="image index, CSV")
-    flags("--point_output_path", required=True, metavar="POINT_PATH", help="datapoints to write, JSON")
-    flags("--image_index_output_path", required=True, metavar="INDEX_OUT_PATH", help="index to write, JSON")
-    flags(
+    flag = parser.add_argument
+    flag("--annotations_input_path", required=True, metavar="ANNO_PATH", help="box annotations, CSV")
+    flag("--image_index_input_path", required=True, metavar="INDEX_IN_PATH", help="image index, CSV")
+    flag("--point_output_path", required=True, metavar="POINT_PATH", help="datapoints to write, JSON")
+    flag("--image_index_output_path", required=True, metavar="INDEX_OUT_PATH", help="index to write, JSON")
+    flag(
         "--trainable_classes_path", required=True, metavar="TRAINABLE_PATH",
         help="class list, one MID a line, or its folder",
     )  # fmt: skip
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--classes", help="names or MIDs to keep, separated by commas (default: all)")
     chosen.add_argument("--classes_path", help="file of names or MIDs to keep, one a line")
-    flags("--class_description_path", help="class descriptions, CSV: needed to choose by name")
-    flags("--trainable_classes_output_path", help="where the chosen classes are written, for the later steps")
-    flags("--max_images", type=whole_number(1), help="keep at most this many images (default: all)")
-    flags("--seed", type=whole_number(0), default=0, help="which --max_images keeps (default: %(default)s)")
+    flag("--class_description_path", help="class descriptions, CSV: needed to choose by name")
+    flag("--trainable_classes_output_path", help="where the chosen classes are written, for the later steps")
+    flag("--hierarchy_path", help="class hierarchy, JSON: kinds of the classes asked for are kept too")
+    flag("--expand_hierarchy", action="store_true", help="add a copy of each box for every kept ancestor")
+    flag("--exclude", type=attributes, default=(), help="boxes to drop: " + ",".join(ATTRIBUTES.values()))
+    flag(
+        "--min_box_side",
+        type=side,
+        default=0.0,
+        help="least width and height, 0 to 1 (default: %(default)s)",
+    )
+    flag("--image_ids_path", help="file of image ids, one a line: keep no others")
+    flag("--max_images_per_class", type=whole_number(1), help="keep this many of each class (default: all)")
+    flag("--max_images", type=whole_number(1), help="keep at most this many in all (default: all)")
+    flag("--seed", type=whole_number(0), default=0, help="which the two above keep (default: %(default)s)")
+    flag("--image_labels_input_path", help="verified image-level labels, CSV, to add to the datapoints")
+    flag("--keep_labels_only", action="store_true", help="keep images with verified labels and no boxes too")
+    flag("--attribution_output_path", help="where author, title, source and licence of each image go, CSV")
     args = parser.parse_args(argv)
-    choosing = args.classes is not None or args.classes_path is not None
-    if choosing != (args.trainable_classes_output_path is not None):
-        parser.error("--classes or --classes_path and --trainable_classes_output_path need each other")
-    outputs = [args.point_output_path, args.image_index_output_path, args.trainable_classes_output_path]
-    outputs = [os.path.realpath(path) for path in outputs if path is not None]
+    if (args.classes or args.classes_path) and not args.trainable_classes_output_path:
+        parser.error("--classes and --classes_path need --trainable_classes_output_path for the chosen list")
+    if args.expand_hierarchy and not args.hierarchy_path:
+        parser.error("--expand_hierarchy needs --hierarchy_path")
+    if args.keep_labels_only and not args.image_labels_input_path:
+        parser.error("--keep_labels_only needs --image_labels_input_path")
+    named = (value for name, value in vars(args).items() if name.endswith("output_path") and value)
+    outputs = [os.path.realpath(path) for path in named]
     if len(set(outputs)) != len(outputs):
         parser.error("the outputs need a path each")
-
-    classes = read_classes(args.trainable_classes_path)
-    if choosing:
-        asked = asked_classes(args.classes, args.classes_path)
-        classes = choose_classes(asked, classes, args.class_description_path)
-
-    interned: dict[Facts, Facts] = {}  # few subsets and rotations: one tuple for each serves all images
-    facts: dict[str, Facts] = {}
-    for image in read_index(args.image_index_input_path, Counter()):
-        fact = (image.get("subset"), image.get("rotation"))
-        facts[image["id"]] = interned.setdefault(fact, fact)
-    if not facts:
-        raise InputError(f"{args.image_index_input_path}: no images in it")
-
-    counts: Counter[str] = Counter()
-    try:
-        written = write_points(grouped_boxes, args, classes, facts, counts)
-    except ImageReturnedError as error:
-        say(f"the rows of image {error} are apart: grouping on disk, which is slower")
-        counts.clear()
-        written = write_points(scattered_boxes, args, classes, facts, counts)
-    with json_writer(args.image_index_output_path) as write:
-        for image in read_index(args.image_index_input_path, counts):
-            if image["id"] in written:
-                write(image)
-    if choosing:
-        with open_output(args.trainable_classes_output_path) as stream:
-            stream.writelines(f"{mid}\n".encode() for mid in classes)
-    names = (
-        "rows", "boxes", "other_classes", "outside_image", "without_area", "repeated_rows",
-        "images_not_in_index", "images_not_chosen", "index_rows", "repeated_ids",
-    )  # fmt: skip
-    print_counts({"images": len(written), "classes": len(classes)} | {name: counts[name] for name in names})
+    return args
 
 
 if __name__ == "__main__":

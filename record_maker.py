@@ -17,7 +17,7 @@ a hash of the id, so that an image never changes sides when the data grow, or al
 --verify reads back every file, also those of earlier runs, and names what is damaged.
 
 Photos that are missing or no RGB JPEG (or PNG) are counted and left out, as are boxes and image labels of
-classes that are not in the list and photos without a box of one: run process_images.py first.
+classes that are not in the list, and photos without a box or a verified label of one.
 NAME.manifest.json says what the files were made from: run again with the same inputs, what is missing is
 made; with others, all is made anew and, when the new set is whole, shards of an older one are removed.
 """
@@ -84,7 +84,7 @@ def usable_points(
         counts["other_classes"] += len(point["annotations"]) - len(boxes)
         labels = point.get("image_labels", [])
         counts["other_labels"] += sum(label["label"] not in ids for label in labels)
-        if not boxes:
+        if not boxes and not any(label["label"] in ids for label in point.get("image_labels", [])):
             counts["without_boxes"] += 1
             continue
         file = find_image(folder, point["id"])

@@ -4,8 +4,9 @@ import json
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -24,7 +25,40 @@ REQUIRED = ("ImageID", "LabelName", *COORDINATES)
 ROUNDING = 1e-6  # the files have six decimals; a coordinate this little outside [0, 1] is moved to its edge
 
 Group = tuple[str, list[dict[str, Any]]]
-Keep = Callable[[str, str], bool]
+
+
+@dataclass(frozen=True)
+class BoxFilter:
+    """Which boxes are kept: of these classes, inside the image, with an area, and as the user asked for."""
+
+    classes: frozenset[str]
+    exclude: tuple[str, ...] = ()  # attributes that a box may not have
+    min_side: float = 0.0  # of width and height, normalised
+
+    def keeps(self, box: dict[str, Any], counts: Counter[str]) -> bool:
+        """Tell whether a box is kept, and count by reason where it is not.
+
+        Coordinates are moved to the edge that they are a rounding beyond.
+        """
+        reason = self._reason(box)
+        if reason:
+            counts[reason] += 1
+        return not reason
+
+    def _reason(self, box: dict[str, Any]) -> str:
+        if box["label"] not in self.classes:
+            return "other_classes"
+        for key in COORDINATES.values():
+            if not -ROUNDING <= box[key] <= 1 + ROUNDING:
+                return "outside_image"
+            box[key] = min(max(box[key], 0.0), 1.0)
+        width, height = box["x1"] - box["x0"], box["y1"] - box["y0"]
+        if width <= 0 or height <= 0:
+            return "without_area"
+        for name in self.exclude:
+            if box[name] == 1:
+                return f"excluded_{name}"
+        return "too_small" if min(width, height) < self.min_side else ""
 
 
 class ImageReturnedError(Exception):
@@ -45,7 +79,7 @@ def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> d
 
 
 def _rows(
-    path: str | Path, keep: Keep, counts: Counter[str]
+    path: str | Path, wanted: BoxFilter, counts: Counter[str]
 ) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
     """Yield image id, raw fields and box of each kept row."""
     rows = read_csv(path)
@@ -53,6 +87,9 @@ def _rows(
     image, label = places["ImageID"], places["LabelName"]
     coordinates = [(places[name], name, key) for name, key in COORDINATES.items()]
     attributes = [(places[name], name, key) for name, key in ATTRIBUTES.items() if name in places]
+    unknown = [name for name in wanted.exclude if name not in {key for _, _, key in attributes}]
+    if unknown:
+        raise InputError(f"{path}:1: no column says which boxes are {', '.join(unknown)}, to exclude them")
     confidence, source = places.get("Confidence"), places.get("Source")
     for line, row in rows:
         counts["rows"] += 1
@@ -69,7 +106,7 @@ def _rows(
             box[key] = int(row[place])
         if source is not None:
             box["source"] = row[source]
-        if keep(row[image], row[label]) and _has_area(box, counts):
+        if wanted.keeps(box, counts):
             yield row[image], tuple(row), box
 
 
@@ -80,30 +117,17 @@ def _number(path: str | Path, line: int, name: str, text: str) -> float | int:
     return int(value) if name == "Confidence" and value.is_integer() else value
 
 
-def _has_area(box: dict[str, Any], counts: Counter[str]) -> bool:
-    """Move coordinates to the edge they are a rounding beyond; count and refuse what is no box."""
-    for key in COORDINATES.values():
-        if not -ROUNDING <= box[key] <= 1 + ROUNDING:
-            counts["outside_image"] += 1
-            return False
-        box[key] = min(max(box[key], 0.0), 1.0)
-    if box["x0"] >= box["x1"] or box["y0"] >= box["y1"]:
-        counts["without_area"] += 1
-        return False
-    return True
-
-
-def grouped_boxes(path: str | Path, keep: Keep, counts: Counter[str]) -> Iterator[Group]:
+def grouped_boxes(path: str | Path, wanted: BoxFilter, counts: Counter[str]) -> Iterator[Group]:
     """Yield the image id and kept boxes of each image, as a stream over a file that has them together.
 
-    `keep(image id, class)` decides on a row; what is dropped is added to `counts` by reason, and rows
-    equal in every column count once. Raises ImageReturnedError at an image whose rows are apart.
+    What is dropped is added to `counts` by reason; rows equal in every column count once. Raises
+    ImageReturnedError at an image whose rows are apart.
     """
     ended: set[str] = set()
     current = ""
     boxes: list[dict[str, Any]] = []
     seen: set[tuple[str, ...]] = set()
-    for image_id, fields, box in _rows(path, keep, counts):
+    for image_id, fields, box in _rows(path, wanted, counts):
         if image_id != current:
             if boxes:
                 yield current, boxes
@@ -120,7 +144,7 @@ def grouped_boxes(path: str | Path, keep: Keep, counts: Counter[str]) -> Iterato
         yield current, boxes
 
 
-def scattered_boxes(path: str | Path, keep: Keep, counts: Counter[str]) -> Iterator[Group]:
+def scattered_boxes(path: str | Path, wanted: BoxFilter, counts: Counter[str]) -> Iterator[Group]:
     """Yield the same for a file in any order, images in the order of their first kept row.
 
     The kept rows go through a temporary database on disk, so memory stays bounded.
@@ -134,7 +158,7 @@ def scattered_boxes(path: str | Path, keep: Keep, counts: Counter[str]) -> Itera
         database.execute("CREATE TABLE images (number INTEGER PRIMARY KEY, id TEXT UNIQUE)")
         database.execute("CREATE TABLE boxes (image INTEGER, fields TEXT, box TEXT)")
         database.execute("BEGIN")
-        for image_id, fields, box in _rows(path, keep, counts):
+        for image_id, fields, box in _rows(path, wanted, counts):
             database.execute("INSERT OR IGNORE INTO images (id) VALUES (?)", (image_id,))
             database.execute(
                 "INSERT INTO boxes SELECT number, ?, ? FROM images WHERE id = ?",

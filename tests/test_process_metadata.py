@@ -272,7 +272,7 @@ def test_wrong_choices_name_the_candidates(choose, tmp_path, asked, message):
 def test_a_choice_needs_a_place_for_the_chosen_list(step):
     outcome = step(GOOD, INDEX, "--classes", CAT)
     assert outcome.code == 2
-    assert "--trainable_classes_output_path need each other" in outcome.err
+    assert "need --trainable_classes_output_path for the chosen list" in outcome.err
 
 
 def test_a_larger_number_of_images_contains_the_smaller_whatever_the_order(step, tmp_path):
@@ -318,3 +318,173 @@ def test_the_real_files_go_through(script, tmp_path, real_files, capsys):
         assert outcome.counts["boxes"] + outcome.counts["other_classes"] == 1000
         points, images = results(tmp_path)
         assert {point["id"] for point in points} == {image["id"] for image in images}
+
+
+# --- filters, hierarchy, image-level labels, attribution --------------------------------------------------
+
+
+def test_boxes_are_excluded_by_attribute_and_size(step, tmp_path):
+    boxes = table(
+        V4, box(A, more=",0,0,1,0,0"), box(A, more=",1,0,0,0,0"), box(A, DOG, more=",0,1,0,1,-1"),
+        box(B, corners="0.1,0.14,0,1", more=",0,0,0,0,0"),
+    )  # fmt: skip
+    outcome = step(
+        boxes, table(INDEX_V3, entry(A), entry(B)), "--exclude", "group_of,depiction", "--min_box_side", 0.05
+    )
+    assert outcome.code == 0
+    assert (
+        outcome.counts.items()
+        >= {"boxes": 1, "excluded_group_of": 1, "excluded_depiction": 1, "too_small": 1}.items()
+    )
+    assert [point["id"] for point in results(tmp_path)[0]] == [A]
+
+
+def test_excluding_what_the_release_does_not_say_is_an_error(step):
+    outcome = step(GOOD, INDEX, "--exclude", "group_of")
+    assert outcome.code == 1
+    assert "boxes.csv:1: no column says which boxes are group_of, to exclude them" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--exclude", "blurred"), ("--min_box_side", "2"), ("--expand_hierarchy",), ("--keep_labels_only",)],
+)
+def test_flags_that_make_no_sense_exit_2(step, flags):
+    assert step(GOOD, INDEX, *flags).code == 2
+
+
+def test_exactly_the_images_of_a_list(step, tmp_path):
+    (tmp_path / "ids.txt").write_text(f"train/{B}\n\n{C}\n")
+    boxes, index = (
+        table(TRAIN_V3, box(A), box(B), box("d" * 16)),
+        table(INDEX_V3, entry(A), entry(B), entry("d" * 16)),
+    )
+    assert step(boxes, index, "--image_ids_path", tmp_path / "ids.txt").counts["images_not_chosen"] == 2
+    assert [point["id"] for point in results(tmp_path)[0]] == [B]
+    (tmp_path / "ids.txt").write_text(f"{C}\n")
+    outcome = step(boxes, index, "--image_ids_path", tmp_path / "ids.txt")
+    assert (outcome.code, "none of its images is among those of --image_ids_path" in outcome.err) == (1, True)
+
+
+def test_so_many_images_of_each_class(step, tmp_path):
+    rows = [box(f"{number:016x}", CAT if number % 3 else DOG) for number in range(60)]
+    index = table(INDEX_V3, *(entry(f"{number:016x}") for number in range(60)))
+    kept = {}
+    for number in (4, 9):
+        assert step(table(TRAIN_V3, *rows), index, "--max_images_per_class", number).code == 0
+        points = results(tmp_path)[0]
+        labels = [point["annotations"][0]["label"] for point in points]
+        assert (labels.count(CAT), labels.count(DOG)) == (number, number)
+        kept[number] = {point["id"] for point in points}
+    assert kept[4] < kept[9]
+    assert (
+        step(table(TRAIN_V3, *rows), index, "--max_images_per_class", 4, "--max_images", 5).counts["images"]
+        == 5
+    )
+    assert {point["id"] for point in results(tmp_path)[0]} < kept[4]
+
+
+MAMMAL, PET, ANIMAL = "/m/04rky", "/m/068hy", "/m/0jbk"
+
+
+@pytest.fixture
+def hierarchy(tmp_path):
+    """Root > Animal > (Mammal > (Cat, Dog), Pet > Cat); Tree beside them; Dog has a Part that counts for nothing."""
+    cat, dog = {"LabelName": CAT}, {"LabelName": DOG, "Part": [{"LabelName": TREE}]}
+    kinds = [{"LabelName": MAMMAL, "Subcategory": [cat, dog]}, {"LabelName": PET, "Subcategory": [cat]}]
+    tree = {
+        "LabelName": "/m/0bl9f",
+        "Subcategory": [{"LabelName": ANIMAL, "Subcategory": kinds}, {"LabelName": TREE}],
+    }
+    (tmp_path / "hierarchy.json").write_text(json.dumps(tree))
+    (tmp_path / "trainable.txt").write_text("".join(f"{mid}\n" for mid in (TREE, CAT, ANIMAL, DOG, PET)))
+    return (
+        "--hierarchy_path",
+        tmp_path / "hierarchy.json",
+        "--trainable_classes_path",
+        tmp_path / "trainable.txt",
+    )
+
+
+def test_kinds_of_a_chosen_class_join_it(step, tmp_path, hierarchy):
+    flags = ("--classes", PET, "--trainable_classes_output_path", tmp_path / "chosen.txt")
+    boxes = table(TRAIN_V3, box(A, CAT), box(A, DOG), box(A, TREE))
+    assert step(boxes, INDEX, *hierarchy, *flags).code == 0
+    assert (tmp_path / "chosen.txt").read_text().split() == [CAT, PET]
+    assert [annotation["label"] for annotation in results(tmp_path)[0][0]["annotations"]] == [CAT]
+
+
+def test_a_box_gets_a_copy_for_each_kept_ancestor_once(step, tmp_path, hierarchy):
+    """Cat is below Animal twice, and Mammal is not trainable."""
+    boxes = table(TRAIN_V3, box(A, CAT), box(A, TREE), box(A, DOG))
+    outcome = step(boxes, INDEX, *hierarchy, "--expand_hierarchy")
+    labels = [annotation["label"] for annotation in results(tmp_path)[0][0]["annotations"]]
+    assert labels == [CAT, PET, ANIMAL, TREE, DOG, ANIMAL]
+    assert outcome.counts["expanded"] == 3
+
+
+def test_verified_labels_go_up_when_present_and_down_when_absent(step, tmp_path, hierarchy):
+    (tmp_path / "labels.csv").write_text(table(
+        "ImageID,Source,LabelName,Confidence", f"{A},verification,{CAT},1", f"{A},verification,/m/zz,1",
+        f"{B},verification,{MAMMAL},0", f"{B},verification,{TREE},1",
+    ))  # fmt: skip
+    flags = ("--image_labels_input_path", tmp_path / "labels.csv", *hierarchy)
+    boxes, index = table(TRAIN_V3, box(A, CAT)), table(INDEX_V3, entry(B), entry(A), entry(C))
+    outcome = step(boxes, index, *flags)
+    assert outcome.counts.items() >= {"images": 1, "label_rows": 4, "labels_of_other_classes": 1}.items()
+    present = [{"label": mid, "confidence": 1} for mid in sorted((CAT, PET, ANIMAL))]
+    assert results(tmp_path)[0][0]["image_labels"] == present
+    assert step(boxes, index, *flags, "--keep_labels_only").counts["images"] == 2
+    points, images = results(tmp_path)
+    assert [image["id"] for image in images] == [B, A]
+    assert points[1] == {
+        "id": B, "subset": "train", "annotations": [],
+        "image_labels": [
+            {"label": mid, "confidence": int(mid == TREE)} for mid in sorted((CAT, DOG, TREE))
+        ],
+    }  # fmt: skip
+
+
+BAD_HIERARCHIES = {
+    "not JSON": ("{", "hierarchy.json: not JSON"),
+    "an array": ("[]", "hierarchy.json: [], an object with LabelName was expected"),
+    "no name below": (
+        '{"LabelName": "/m/0bl9f", "Subcategory": [{}]}',
+        "hierarchy.json: {}, an object with LabelName",
+    ),
+    "children that are no array": (
+        '{"LabelName": "/m/a", "Subcategory": 1}',
+        "Subcategory of /m/a is no array",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_HIERARCHIES.values(), ids=BAD_HIERARCHIES)
+def test_a_bad_hierarchy_is_one_line(step, tmp_path, hierarchy, text, message):
+    (tmp_path / "hierarchy.json").write_text(text)
+    outcome = step(GOOD, INDEX, *hierarchy)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert message in outcome.err
+
+
+def test_everyone_is_named_who_made_a_photo(step, tmp_path):
+    assert (
+        step(GOOD, table(INDEX_V3, entry(B), entry(A)), "--attribution_output_path", tmp_path / "by.csv").code
+        == 0
+    )
+    assert list(csv.reader((tmp_path / "by.csv").read_text(encoding="utf-8").splitlines())) == [
+        ["id", "author", "title", "landing_url", "license", "author_profile_url", "url"],
+        [A, 'Ann, "A"', "Tïtle", "http://page", "http://cc", "http://me", f"http://host/{A}.jpg"],
+    ]
+
+
+def test_the_real_hierarchy_is_read(real_files):
+    """31 classes stand below one ancestor twice; Kitchenware and Container are ancestors as well."""
+    if real_files is None:
+        pytest.skip("OPEN_IMAGES_FILES is not set")
+    from common.hierarchy import descendants, read_ancestors
+
+    ancestors = read_ancestors(real_files / "2018_04/bbox_labels_600_hierarchy.json")
+    assert len(ancestors) == 601
+    assert "/m/0bl9f" not in set().union(*ancestors.values())
+    assert CAT in descendants(ancestors)["/m/0jbk"]

@@ -250,6 +250,16 @@ def test_losses_are_counted_and_named(step, tmp_path):
     assert (second["image/format"], second["image/filename"]) == ([b"png"], [b"png.png"])
 
 
+def test_a_photo_with_verified_labels_and_no_box_is_a_record(step, tmp_path):
+    labels = [{"label": CAT, "confidence": 0}]
+    points = [{"id": "a1", "annotations": [], "image_labels": labels}, {"id": "a2", "annotations": []}]
+    outcome = step(points, {"a1.jpg": photo(), "a2.jpg": photo()})
+    assert outcome.counts.items() >= {"records": 1, "boxes": 0, "without_boxes": 1}.items()
+    (record,) = read_back(tmp_path / "out/data.tfrecord")
+    assert (record["image/class/text"], record["image/class/confidence"]) == ([CAT.encode()], [0.0])
+    assert record["image/object/class/label"] == []
+
+
 POINT = [{"id": "a1", "annotations": [annotation()]}]
 EVIL = {
     "no photo": (POINT, "no record can be made of its 1 images: 1 are missing"),

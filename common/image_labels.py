@@ -1,0 +1,67 @@
+"""The verified image-level labels, kept on disk by image, for as many images as there are."""
+
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Set
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from common.boxes import columns
+from common.cli import InputError
+from common.files import read_csv
+
+
+class ImageLabels:
+    """Looks up the labels of an image; confidence 1 is verified present, 0 verified absent."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self.database = database
+
+    def of(self, image_id: str) -> list[dict[str, Any]]:
+        """Return the labels of an image, by class; present wins where a class is both."""
+        rows = self.database.execute(
+            "SELECT label, MAX(confidence) FROM labels WHERE image = ? GROUP BY label ORDER BY label",
+            (image_id,),
+        )
+        return [{"label": label, "confidence": confidence} for label, confidence in rows]
+
+
+@contextmanager
+def image_labels(
+    path: str | Path, up: Mapping[str, Set[str]], down: Mapping[str, Set[str]], counts: Counter[str]
+) -> Iterator[ImageLabels]:
+    """Yield a look-up of a CSV file of verified labels, in a temporary database on disk.
+
+    A class verified present stands for the classes in `up[class]`, one verified absent for those in
+    `down[class]`; rows of a class that is in neither are dropped and counted.
+    """
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(sqlite3.connect(Path(folder, "labels.sqlite"), isolation_level=None)) as database,
+    ):
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute("CREATE TABLE labels (image TEXT, label TEXT, confidence INTEGER)")
+        database.execute("BEGIN")
+        database.executemany("INSERT INTO labels VALUES (?, ?, ?)", _rows(path, up, down, counts))
+        database.execute("CREATE INDEX by_image ON labels (image)")
+        yield ImageLabels(database)
+
+
+def _rows(
+    path: str | Path, up: Mapping[str, Set[str]], down: Mapping[str, Set[str]], counts: Counter[str]
+) -> Iterator[tuple[str, str, int]]:
+    rows = read_csv(path)
+    places = columns(path, next(rows, (1, []))[1], ("ImageID", "LabelName", "Confidence"))
+    image, label, confidence = (places[name] for name in ("ImageID", "LabelName", "Confidence"))
+    for line, row in rows:
+        counts["label_rows"] += 1
+        if row[confidence] not in ("0", "1", "0.0", "1.0"):
+            raise InputError(f"{path}:{line}: Confidence is {row[confidence]!r:.80}, 0 or 1 was expected")
+        present = row[confidence].startswith("1")
+        classes = (up if present else down).get(row[label], frozenset())
+        counts["labels_of_other_classes"] += not classes
+        for mid in classes:
+            yield row[image], mid, int(present)
