@@ -1,15 +1,18 @@
 """Step 4 against everything a server can do: the documented reason, within the deadline, the others unharmed."""
 
 import json
+import socket
 import ssl
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 import trustme
 
 from common.failures import read_failures
-from tests.fault_server import fault_server, photo, unused_port
+from tests.fault_server import Exchange, fault_server, photo, unused_port
 
 DEADLINE = 2.0  # seconds
 SETTINGS = ("--image_source", "original", "--backoff", 0.05, "--retries", 2, "--max_megabytes", 1, "--processes", 1,
@@ -209,3 +212,49 @@ def test_a_public_photo_is_not_followed_to_a_private_address(script, tmp_path, m
     assert (outcome.code, outcome.counts["bad_url"], outcome.counts["downloaded"]) == (0, 2, 1)
     failures = read_failures(tmp_path / "photos" / "download_failures.csv")
     assert {f.detail for f in failures} == {"original: redirected to a private address"}
+
+
+def test_the_deadline_holds_before_the_first_request(script, tmp_path, authority, trusted, monkeypatch):
+    """Servers that never finish TLS, say half of it, or are proxies that drip their answer to CONNECT."""
+    with ExitStack() as stack:
+        server = stack.enter_context(fault_server(server_context(authority, "127.0.0.1")))
+        proxy = stack.enter_context(fault_server())
+        proxy.tunnel = lambda connection, address: Exchange.drip(  # type: ignore[method-assign]
+            Exchange(proxy, connection, address, {}, 1), b"HTTP/1.1 200 ", again=b"o"
+        )
+        silent = stack.enter_context(listener(b""))
+        half = stack.enter_context(listener(b"\x16\x03\x03\x00\x7a\x02\x00"))
+        urls = {
+            "silent": f"https://127.0.0.1:{silent}/x",
+            "half": f"https://127.0.0.1:{half}/x",
+            "good": f"{server.base}/good/good",
+            "proxied": "https://photos.example/x",
+        }
+        monkeypatch.setenv("HTTPS_PROXY", proxy.base)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        write_index(tmp_path / "index.json", urls)
+        begun = time.monotonic()
+        outcome = script(
+            "download_images", "--images_path", tmp_path / "index.json",
+            "--images_output_directory", tmp_path / "photos", "--deadline", DEADLINE, *SETTINGS,
+        )  # fmt: skip
+        assert time.monotonic() - begun < DEADLINE + 4
+    assert (outcome.code, outcome.counts["timeout"], outcome.counts["downloaded"]) == (0, 3, 1)
+
+
+@contextmanager
+def listener(greeting: bytes) -> Iterator[int]:
+    """Yield the port of a server that says `greeting` and nothing else."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as connections:
+
+        def accept() -> None:
+            with suppress(OSError):  # closed
+                while True:
+                    connection, _ = server.accept()
+                    connections.enter_context(connection).sendall(greeting)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
