@@ -93,18 +93,17 @@ def read_tasks(
 
     An id that comes twice is an error: two workers would write its photo at once.
     """
-    seen: set[str] = set()
     for point in read_datapoints(path):
         image_id, rotation = point["id"], point.get("rotation")
-        if image_id in seen:
-            raise InputError(f"{path}: image {image_id} is there twice")
-        seen.add(image_id)
         turn = parse_turn(rotation) if settings.rotate_upright else 0
         if turn is None:
             what = f"rotation of {image_id} is {rotation!r:.80}"
             raise InputError(f"{path}: {what}, 0, 90, 180 or 270 was expected")
         stamp = make_stamp(image_id, source / image_file_name(image_id), turn)
-        yield point, Task(image_id, turn, stamp, finished.has(stamp))
+        known = finished.take(image_id, stamp)
+        if known is None:
+            raise InputError(f"{path}: image {image_id} is there twice")
+        yield point, Task(image_id, turn, stamp, known)
 
 
 def process_all(

@@ -39,7 +39,8 @@ class FinishedImages:
         self.folder = folder
         self.journal = folder / ".process_finished"
         self.complete = folder / COMPLETE_NAME
-        self.known: dict[str, int] = {}  # id -> the rest of its stamp in one number, to save room
+        # id -> the rest of its stamp in one number, to save room; None when it was taken
+        self.known: dict[str, int | None] = {}
         path = folder / SETTINGS_NAME
         before = _read_settings(path)
         if before is not None and before != settings and not overwrite:
@@ -71,11 +72,14 @@ class FinishedImages:
     ) -> None:
         self.stream.close()
 
-    def has(self, stamp: str) -> bool:
-        """Tell whether the photo with this stamp is finished; each id is asked for once, then forgotten."""
+    def take(self, image_id: str, stamp: str) -> bool | None:
+        """Tell whether the photo with this stamp is finished; None where the image was asked for before."""
+        before = self.known.get(image_id, 0)
+        if before is None:
+            return None
+        self.known[image_id] = None  # the id alone is needed from here on
         match = _STAMP.fullmatch(stamp)
-        # Whoever counts ids meanwhile needs the room.
-        return match is not None and self.known.pop(match[1], None) == _number(match)
+        return match is not None and before == _number(match)
 
     def add(self, stamps: list[str]) -> None:
         """Note finished photos, in one write."""
@@ -102,7 +106,7 @@ class FinishedImages:
         for name, number in self.known.items():
             try:
                 status = os.stat(original(name))
-                whole = number >> 9 == status.st_mtime_ns << 64 | status.st_size
+                whole = number is not None and number >> 9 == status.st_mtime_ns << 64 | status.st_size
                 if not whole or os.stat(photo(name)).st_size == 0:
                     return None
             except OSError:
