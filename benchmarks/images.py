@@ -6,7 +6,7 @@
 Photographs: those that scikit-image and scikit-learn ship, as they are (400 to 1411 pixels), and pieces of
 them set side by side, 1024x768 (the size of the mirror's photos) and 3000x2000 (an original's). Each way runs
 in a process of its own, file to file, one core; rates are by CPU time, the best of --rounds interleaved
-rounds. Quality is that of the saved files, against full decoding and Lanczos. Takes about ten minutes.
+rounds. Quality is that of the saved files, against full decoding and Lanczos. Takes about five minutes.
 """
 
 import argparse

@@ -265,6 +265,18 @@ def test_the_longer_side_shrinks_to_what_is_asked(size, expected):
     assert plan_fit(size, 0, "longer", 256).canvas == expected
 
 
+@pytest.mark.parametrize("precise", [False, True])
+def test_shrinking_in_eighths_moves_nothing(tmp_path, precise):
+    """The decoder pads 2250 rows / 8 to 282, which stand for 2256: the last ones must not be squeezed in."""
+    waves = 128 + 100 * np.sin(np.arange(2250) / 2250 * 2 * np.pi * 24)
+    image = Image.fromarray(np.repeat(waves.astype(np.uint8)[:, None], 3000, axis=1)).convert("RGB")
+    slow = np.asarray(image.resize((256, 192), Image.Resampling.LANCZOS), np.int64)
+    seen = np.asarray(
+        processed(tmp_path, saved(image, "JPEG", quality=95), quality=95, precise=precise), np.int64
+    )
+    assert np.abs(seen - slow).mean() < 1.5
+
+
 @pytest.mark.parametrize(("form", "size"), [("PNG", (60_000, 3)), ("JPEG", (60_000, 3)), ("JPEG", (1, 3000))])
 def test_extreme_shapes_are_photos_too(tmp_path, form, size):
     image = processed(tmp_path, saved(Image.new("RGB", size, GREEN), form))
