@@ -84,6 +84,18 @@ def nginx(folder: Path) -> Iterator[dict[str, str]]:
         process.wait()
 
 
+@contextmanager
+def slow_server(folder: Path, milliseconds: int) -> Iterator[str]:
+    """Yield the base address of a server that waits before each answer."""
+    command = [sys.executable, "-m", "benchmarks.slow_server", folder / "www", str(milliseconds / 1000)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.terminate()
+        process.communicate()
+
+
 def make_photos(folder: Path, number: int) -> list[tuple[str, int, str]]:
     """Write the photos to serve and return id, size and MD5 of each."""
     folder.mkdir()
@@ -126,15 +138,19 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--schemes", default="http,https")
+    parser.add_argument("--schemes", default="http,https", help="nginx over these; may be empty")
+    parser.add_argument("--delay", type=int, default=50, help="of a slow server, in ms; 0: without one")
     parser.add_argument("--ways", default="", help="only those whose name contains this")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = make_photos(folder / "www", args.photos)
         with nginx(folder) as bases:
-            for scheme in args.schemes.split(","):
+            for scheme in filter(None, args.schemes.split(",")):
                 report(scheme, bases[scheme], photos, folder, args)
+        if args.delay:
+            with slow_server(folder, args.delay) as base:
+                report(f"http, {args.delay} ms before each answer", base, photos, folder, args)
 
 
 def report(scheme: str, base: str, photos: list[tuple[str, int, str]], folder: Path, args) -> None:
