@@ -48,10 +48,11 @@ class BoxFilter:
     def _reason(self, box: dict[str, Any]) -> str:
         if box["label"] not in self.classes:
             return "other_classes"
-        for key in COORDINATES.values():
-            if not -ROUNDING <= box[key] <= 1 + ROUNDING:
-                return "outside_image"
-            box[key] = min(max(box[key], 0.0), 1.0)
+        if not (0 <= box["x0"] <= 1 and 0 <= box["x1"] <= 1 and 0 <= box["y0"] <= 1 and 0 <= box["y1"] <= 1):
+            for key in COORDINATES.values():
+                if not -ROUNDING <= box[key] <= 1 + ROUNDING:
+                    return "outside_image"
+                box[key] = min(max(box[key], 0.0), 1.0)
         width, height = box["x1"] - box["x0"], box["y1"] - box["y0"]
         if width <= 0 or height <= 0:
             return "without_area"
@@ -91,9 +92,10 @@ def _rows(
     if unknown:
         raise InputError(f"{path}:1: no column says which boxes are {', '.join(unknown)}, to exclude them")
     confidence, source = places.get("Confidence"), places.get("Source")
+    current = ""
     for line, row in rows:
         counts["rows"] += 1
-        if not is_image_id(row[image]):
+        if row[image] != current and not is_image_id(current := row[image]):
             raise InputError(f"{path}:{line}: ImageID {row[image]!r:.80}, an image id was expected")
         box: dict[str, Any] = {"id": row[image], "label": row[label]}
         if confidence is not None:

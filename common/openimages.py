@@ -164,13 +164,17 @@ def image_file_name(image_id: str, image_format: str = "jpeg") -> str:
 
 def parse_number(text: Any) -> float | None:
     """Return a finite decimal number, None for anything else (`nan`, `1_0`, `1e400`, other digits)."""
-    if isinstance(text, str):
+    kind = type(text)
+    if kind is str:
         if not _NUMBER.fullmatch(text):
             return None
-        text = float(text)
-    if isinstance(text, bool) or not isinstance(text, int | float) or not math.isfinite(text):
+    elif kind is not float and kind is not int:
         return None
-    return float(text)
+    try:
+        value = float(text)
+    except OverflowError:  # a JSON integer of over 308 digits
+        return None
+    return value if math.isfinite(value) else None
 
 
 def read_datapoints(path: str | Path) -> Iterator[dict[str, Any]]:
