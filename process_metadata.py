@@ -270,10 +270,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--expand_hierarchy needs --hierarchy_path")
     if args.keep_labels_only and not args.image_labels_input_path:
         parser.error("--keep_labels_only needs --image_labels_input_path")
-    named = (value for name, value in vars(args).items() if name.endswith("output_path") and value)
-    outputs = [os.path.realpath(path) for path in named]
+    paths = {name: value for name, value in vars(args).items() if name.endswith("_path") and value}
+    inputs = {os.path.realpath(path) for name, path in paths.items() if not name.endswith("output_path")}
+    outputs = [os.path.realpath(path) for name, path in paths.items() if name.endswith("output_path")]
     if len(set(outputs)) != len(outputs):
         parser.error("the outputs need a path each")
+    if not inputs.isdisjoint(outputs):
+        parser.error(f"{inputs.intersection(outputs).pop()} is an input: an output would replace it")
     return args
 
 

@@ -1,11 +1,8 @@
 """The box annotations of every release, read by column name, checked, and grouped by image."""
 
 import json
-import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -15,6 +12,7 @@ from typing import Any
 from common.cli import InputError
 from common.files import read_csv
 from common.openimages import is_image_id, parse_number
+from common.scratch_database import scratch_database
 
 COORDINATES = {"XMin": "x0", "XMax": "x1", "YMin": "y0", "YMax": "y1"}
 ATTRIBUTES = {
@@ -151,15 +149,9 @@ def scattered_boxes(path: str | Path, wanted: BoxFilter, counts: Counter[str]) -
 
     The kept rows go through a temporary database on disk, so memory stays bounded.
     """
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        closing(sqlite3.connect(Path(folder, "boxes.sqlite"), isolation_level=None)) as database,
-    ):
-        database.execute("PRAGMA journal_mode = OFF")
-        database.execute("PRAGMA synchronous = OFF")
+    with scratch_database() as database:
         database.execute("CREATE TABLE images (number INTEGER PRIMARY KEY, id TEXT UNIQUE)")
         database.execute("CREATE TABLE boxes (image INTEGER, fields TEXT, box TEXT)")
-        database.execute("BEGIN")
         for image_id, fields, box in _rows(path, wanted, counts):
             database.execute("INSERT OR IGNORE INTO images (id) VALUES (?)", (image_id,))
             database.execute(

@@ -1,16 +1,16 @@
 """The verified image-level labels, kept on disk by image, for as many images as there are."""
 
 import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from common.boxes import columns
 from common.cli import InputError
 from common.files import read_csv
+from common.scratch_database import scratch_database
 
 
 class ImageLabels:
@@ -37,14 +37,8 @@ def image_labels(
     A class verified present stands for the classes in `up[class]`, one verified absent for those in
     `down[class]`; rows of a class that is in neither are dropped and counted.
     """
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        closing(sqlite3.connect(Path(folder, "labels.sqlite"), isolation_level=None)) as database,
-    ):
-        database.execute("PRAGMA journal_mode = OFF")
-        database.execute("PRAGMA synchronous = OFF")
+    with scratch_database() as database:
         database.execute("CREATE TABLE labels (image TEXT, label TEXT, confidence INTEGER)")
-        database.execute("BEGIN")
         database.executemany("INSERT INTO labels VALUES (?, ?, ?)", _rows(path, up, down, counts))
         database.execute("CREATE INDEX by_image ON labels (image)")
         yield ImageLabels(database)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import random
+import resource
 
 import pytest
 from hypothesis import given, settings
@@ -190,6 +191,31 @@ def test_two_outputs_on_one_path_are_refused(step, tmp_path):
     outcome = step(GOOD, INDEX, "--image_index_output_path", tmp_path / "out/../out/points.json")
     assert outcome.code == 2
     assert "the outputs need a path each" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["boxes.csv", "images.csv", "classes.txt"])
+def test_an_output_never_replaces_an_input(step, tmp_path, name):
+    outcome = step(GOOD, INDEX, "--trainable_classes_output_path", tmp_path / "out/.." / name)
+    assert outcome.code == 2
+    assert f"{tmp_path / name} is an input" in outcome.err
+    assert (tmp_path / "boxes.csv").read_text() == GOOD
+    assert (tmp_path / "classes.txt").read_text() == f"{DOG}\n{CAT}\n"
+
+
+def test_no_room_for_grouping_on_disk_is_one_line(step, tmp_path):
+    ids = [f"{number:016x}" for number in range(15000)]
+    many = table(TRAIN_V3, *map(box, ids), box(ids[0], DOG))
+    (tmp_path / "many.csv").write_text(many)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        outcome = step(GOOD, INDEX, "--annotations_input_path", tmp_path / "many.csv")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1].endswith("set TMPDIR to a folder with more room")
+    assert "Traceback" not in outcome.err
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_compressed_files_are_read_and_written(step, tmp_path):
