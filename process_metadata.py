@@ -22,18 +22,18 @@ what the flags exclude, and images with boxes but no row in the index. No box le
 import argparse
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from common.boxes import ATTRIBUTES, BoxFilter, ImageReturnedError, columns, grouped_boxes, scattered_boxes
+from common.boxes import ATTRIBUTES, BoxFilter, ImageReturnedError, grouped_boxes, scattered_boxes
 from common.class_choice import asked_classes, choose_classes
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
-from common.files import open_output, read_csv
+from common.files import columns, open_output, read_csv
 from common.hierarchy import descendants, read_ancestors
 from common.image_choice import ImageChoice, read_image_ids
-from common.image_index import read_index, write_attribution
+from common.image_index import ImageIds, ImageSet, read_images, read_index, unique, write_attribution
 from common.image_labels import ImageLabels, image_labels
 from common.json_files import json_writer
 from common.openimages import parse_number, read_classes
@@ -44,9 +44,6 @@ COUNTS = (
     "images_not_in_index", "images_not_chosen", "index_rows", "repeated_ids",
 )  # fmt: skip
 
-Facts = dict[str, tuple[str | None, float | None]]  # of each image: subset, rotation in degrees
-Reader = Callable[..., Iterator[tuple[str, list[dict[str, Any]]]]]
-
 
 @dataclass(frozen=True)
 class Source:
@@ -56,10 +53,11 @@ class Source:
     index: str
     classes: list[str]
     wanted: BoxFilter
-    facts: Facts
+    images: ImageIds
     expand: dict[str, list[str]]  # of each class the chosen ancestors, of which a box gets a copy each
     labels: ImageLabels | None
     keep_labels_only: bool
+    scattered: bool = False  # the rows of an image are apart
 
 
 def choose(args: argparse.Namespace, ancestors: dict[str, set[str]]) -> list[str]:
@@ -74,26 +72,18 @@ def choose(args: argparse.Namespace, ancestors: dict[str, set[str]]) -> list[str
     return [mid for mid in trainable if mid in wanted]
 
 
-def read_facts(path: str) -> Facts:
-    """Return what the datapoints take from the index."""
-    interned: dict[Any, Any] = {}  # few subsets and rotations: one tuple of each serves all images
-    facts: Facts = {}
-    for image in read_index(path, Counter()):
-        fact = (image.get("subset"), image.get("rotation"))
-        facts[image["id"]] = interned.setdefault(fact, fact)
-    if not facts:
-        raise InputError(f"{path}: no images in it")
-    return facts
-
-
-def datapoints(source: Source, reader: Reader, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+def datapoints(source: Source, counts: Counter[str]) -> Iterator[dict[str, Any]]:
     """Yield each image of the index that has kept boxes, then, where asked for, those with labels only."""
-    seen: set[str] = set()
-    for image_id, boxes in reader(source.annotations, source.wanted, counts):
-        if image_id not in source.facts:
+    if source.scattered:
+        groups = scattered_boxes(source.annotations, source.wanted, counts)
+    else:
+        groups = grouped_boxes(source.annotations, source.wanted, counts, source.images.new_set())
+    with_boxes = source.images.new_set()
+    for image_id, boxes in groups:
+        if image_id not in source.images.codes:
             counts["images_not_in_index"] += 1
             continue
-        seen.add(image_id)
+        with_boxes.add(image_id)
         expanded = [
             {**box, "label": label}
             for box in boxes
@@ -102,14 +92,14 @@ def datapoints(source: Source, reader: Reader, counts: Counter[str]) -> Iterator
         counts["expanded"] += len(expanded) - len(boxes)
         yield datapoint(source, image_id, expanded)
     if source.labels is not None and source.keep_labels_only:
-        for image_id in source.facts:
-            if image_id not in seen and (point := datapoint(source, image_id, [])).get("image_labels"):
+        for image_id in source.images.codes:
+            if image_id not in with_boxes and (point := datapoint(source, image_id, [])).get("image_labels"):
                 yield point
 
 
 def datapoint(source: Source, image_id: str, boxes: list[dict[str, Any]]) -> dict[str, Any]:
     point: dict[str, Any] = {"id": image_id}
-    subset, rotation = source.facts[image_id]
+    subset, rotation = source.images.fact(image_id)
     if subset is not None:
         point["subset"] = subset
     if rotation is not None:
@@ -125,27 +115,31 @@ def classes_of(point: dict[str, Any]) -> set[str]:
     return boxes or {label["label"] for label in point["image_labels"] if label["confidence"] == 1}
 
 
-def write_points(
-    source: Source, reader: Reader, choice: ImageChoice, path: str, counts: Counter[str]
-) -> set[str]:
+def write_points(source: Source, choice: ImageChoice, path: str, counts: Counter[str]) -> ImageSet:
     """Write the datapoints of the chosen images and return their ids."""
     chosen: set[str] | None = None
     if not choice.takes_all:
-        points = datapoints(source, reader, Counter())
+        points = datapoints(source, Counter())
         chosen = choice.choose((point["id"], classes_of(point)) for point in points)
-    written: set[str] = set()
+    written = source.images.new_set()
     with json_writer(path) as write:
-        for point in datapoints(source, reader, counts):
+        for point in datapoints(source, counts):
             if chosen is not None and point["id"] not in chosen:
                 counts["images_not_chosen"] += 1
                 continue
             write(point)
             written.add(point["id"])
+            counts["images"] += 1
             counts["boxes"] += len(point["annotations"])
-        if not written:
+        if not counts["images"]:
             raise InputError(nothing_kept(source, counts))
-    counts["images"] = len(written)
     return written
+
+
+def kept_images(source: Source, written: ImageSet, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Yield the index's row of each image that has a datapoint, once."""
+    rows = unique(read_index(source.index, counts), source.images.new_set(), counts)
+    return (image for image in rows if image["id"] in written)
 
 
 def nothing_kept(source: Source, counts: Counter[str]) -> str:
@@ -187,26 +181,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         source = Source(
             annotations=args.annotations_input_path, index=args.image_index_input_path, classes=classes,
             wanted=BoxFilter(kept, args.exclude, args.min_box_side),
-            facts=read_facts(args.image_index_input_path),
+            images=read_images(args.image_index_input_path),
             expand={mid: sorted(up[mid] - {mid}) for mid in classes} if args.expand_hierarchy else {},
             labels=labels, keep_labels_only=args.keep_labels_only,
         )  # fmt: skip
         before = Counter(counts)
         try:
-            written = write_points(source, grouped_boxes, choice, args.point_output_path, counts)
+            written = write_points(source, choice, args.point_output_path, counts)
         except ImageReturnedError as error:
             say(f"the rows of image {error} are apart: grouping on disk, which is slower")
             counts = before
-            written = write_points(source, scattered_boxes, choice, args.point_output_path, counts)
+            source = replace(source, scattered=True)
+            written = write_points(source, choice, args.point_output_path, counts)
     with json_writer(args.image_index_output_path) as write:
-        for image in read_index(args.image_index_input_path, counts):
-            if image["id"] in written:
-                write(image)
+        for image in kept_images(source, written, counts):
+            write(image)
     if args.trainable_classes_output_path:
         with open_output(args.trainable_classes_output_path) as stream:
             stream.writelines(f"{mid}\n".encode() for mid in classes)
     if args.attribution_output_path:
-        write_attribution(args.image_index_input_path, written, args.attribution_output_path)
+        write_attribution(kept_images(source, written, Counter()), args.attribution_output_path)
     counts["classes"] = len(classes)
     more = sorted(name for name in counts if name not in COUNTS and counts[name])
     print_counts({name: counts[name] for name in (*COUNTS, *more)})

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.files import read_csv
+from common.files import columns, read_csv
+from common.image_index import ImageSet
 from common.openimages import is_image_id, parse_number
 from common.scratch_database import scratch_database
 
@@ -64,19 +65,6 @@ class ImageReturnedError(Exception):
     """The rows of an image do not follow each other."""
 
 
-def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> dict[str, int]:
-    """Return the place of each column by name; a missing or repeated one is an error."""
-    places = {name.strip().removeprefix("\ufeff"): place for place, name in enumerate(header)}
-    missing = [name for name in required if name not in places]
-    if missing:
-        raise InputError(
-            f"{path}:1: no column {', '.join(missing)}; the header has {', '.join(header)[:200]}"
-        )
-    if len(places) != len(header):
-        raise InputError(f"{path}:1: a column name stands twice in the header {', '.join(header)[:200]}")
-    return places
-
-
 def _rows(
     path: str | Path, wanted: BoxFilter, counts: Counter[str]
 ) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
@@ -117,13 +105,14 @@ def _number(path: str | Path, line: int, name: str, text: str) -> float | int:
     return int(value) if name == "Confidence" and value.is_integer() else value
 
 
-def grouped_boxes(path: str | Path, wanted: BoxFilter, counts: Counter[str]) -> Iterator[Group]:
+def grouped_boxes(
+    path: str | Path, wanted: BoxFilter, counts: Counter[str], ended: ImageSet
+) -> Iterator[Group]:
     """Yield the image id and kept boxes of each image, as a stream over a file that has them together.
 
     What is dropped is added to `counts` by reason; rows equal in every column count once. Raises
-    ImageReturnedError at an image whose rows are apart.
+    ImageReturnedError at an image whose rows are apart; `ended` holds those that are done.
     """
-    ended: set[str] = set()
     current = ""
     boxes: list[dict[str, Any]] = []
     seen: set[tuple[str, ...]] = set()

@@ -260,3 +260,16 @@ def read_csv(path: str | Path, *, needs_last_line_end: bool = True) -> Iterator[
         if needs_last_line_end and not last.endswith("\n"):
             raise InputError(f"{path}:{line}: no line end after the last row; is the file cut short?")
         yield line, row
+
+
+def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> dict[str, int]:
+    """Return the place of each column by name; a missing or repeated one is an error."""
+    places = {name.strip().removeprefix("\ufeff"): place for place, name in enumerate(header)}
+    missing = [name for name in required if name not in places]
+    if missing:
+        raise InputError(
+            f"{path}:1: no column {', '.join(missing)}; the header has {', '.join(header)[:200]}"
+        )
+    if len(places) != len(header):
+        raise InputError(f"{path}:1: a column name stands twice in the header {', '.join(header)[:200]}")
+    return places

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.boxes import columns
 from common.cli import InputError
-from common.files import read_csv
+from common.files import columns, read_csv
 from common.scratch_database import scratch_database
 
 

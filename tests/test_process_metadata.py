@@ -514,3 +514,24 @@ def test_the_real_hierarchy_is_read(real_files):
     assert len(ancestors) == 601
     assert "/m/0bl9f" not in set().union(*ancestors.values())
     assert CAT in descendants(ancestors)["/m/0jbk"]
+
+
+def test_an_id_is_held_in_at_most_200_bytes():
+    import tracemalloc
+
+    from common.image_index import ImageIds
+
+    number = 100_000
+    tracemalloc.start()
+    images = ImageIds()
+    for value in range(number):
+        images.add(f"{value:016x}", ("train", 90.0 * (value % 4)))
+    sets = [images.new_set() for _ in range(8)]
+    for some in sets:
+        for value in range(number):
+            some.add(f"{value:016x}")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held <= 200 * number
+    assert images.fact(f"{5:016x}") == ("train", 90.0)
+    assert all(f"{5:016x}" in some and "stranger" not in some for some in sets)
