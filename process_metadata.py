@@ -143,16 +143,22 @@ def kept_images(source: Source, written: ImageSet, counts: Counter[str]) -> Iter
 
 
 def nothing_kept(source: Source, counts: Counter[str]) -> str:
-    """Return the message that says which classes were asked for and which the annotations have."""
+    """Return the message that says why: the index, the filters, or which classes were asked for and found."""
     if counts["images_not_chosen"]:
         return f"{source.annotations}: none of its images is among those of --image_ids_path"
+    if counts["images_not_in_index"]:
+        return (
+            f"{source.index}: none of the {counts['images_not_in_index']} images with boxes to keep in "
+            f"{source.annotations} is in this index, one of the same release and split was expected"
+        )
     rows = read_csv(source.annotations)
     place = columns(source.annotations, next(rows)[1], ("LabelName",))["LabelName"]
     found = Counter(row[place] for _, row in rows)
     has = [mid for mid, _ in found.most_common(SHOWN)]
+    dropped = "".join(f", {name}={number}" for name, number in counts.items() if name != "rows")
     return (
         f"{source.annotations}: no box to keep: asked for {shown(source.classes, len(source.classes))}, "
-        f"the file has {shown(has, len(found))}"
+        f"the file has {shown(has, len(found))}; rows={counts['rows']}{dropped}"
     )
 
 

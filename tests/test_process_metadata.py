@@ -174,7 +174,7 @@ EVIL = {
     "path for an id in the index": (GOOD, table(INDEX_V3, entry("/etc")), "images.csv:2: ImageID '/etc', an image"),
     "size that is no number": (GOOD, INDEX.replace(",123,", ",12x,"), "images.csv:2: size is '12x', a number was"),
     "rotation that is no number": (GOOD, table(INDEX_V4, entry(rotation="up")), "images.csv:2: rotation is 'up'"),
-    "no image in the index": (GOOD, table(INDEX_V3, entry(B)), "no box to keep"),
+    "no image in the index": (GOOD, table(INDEX_V3, entry(B)), "images.csv: none of the 1 images with boxes"),
 }  # fmt: skip
 
 
@@ -363,6 +363,13 @@ def test_boxes_are_excluded_by_attribute_and_size(step, tmp_path):
         >= {"boxes": 1, "excluded_group_of": 1, "excluded_depiction": 1, "too_small": 1}.items()
     )
     assert [point["id"] for point in results(tmp_path)[0]] == [A]
+
+
+def test_filters_that_leave_nothing_are_told(step):
+    outcome = step(GOOD, INDEX, "--min_box_side", "0.9")
+    assert outcome.code == 1
+    assert "no box to keep" in outcome.err
+    assert outcome.err.endswith("rows=1, too_small=1\n")
 
 
 def test_excluding_what_the_release_does_not_say_is_an_error(step):
