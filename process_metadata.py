@@ -17,6 +17,9 @@ the order of the annotations, and the index, in its own order, without repeated 
 
 Dropped and counted: boxes of other classes, outside [0, 1] or without area, rows repeated in every column,
 what the flags exclude, and images with boxes but no row in the index. No box left at all is an error.
+
+The rows of an image may stand anywhere. Files that do not have them together, and image-level labels, go
+through a temporary database on disk, in the folder that TMPDIR names.
 """
 
 import argparse
