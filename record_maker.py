@@ -16,6 +16,10 @@ With --eval_record_save_path some images are kept out for evaluation: those that
 a hash of the id, so that an image never changes sides when the data grow, or all of --eval_subset validation.
 --verify reads back every file, also those of earlier runs, and names what is damaged.
 
+--preview_path draws some records with their boxes and names on one sheet; --report_path writes a page with
+counts, charts and a gallery, in one HTML file made from the records, with the names of
+--class_description_path and the losses that the --failures_path of earlier steps list, where these are given.
+
 Photos that are missing or no RGB JPEG (or PNG) are counted and left out, as are boxes and image labels of
 classes that are not in the list, and photos without a box or a verified label of one.
 NAME.manifest.json says what the files were made from: run again with the same inputs, what is missing is
@@ -28,19 +32,22 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.cli import InputError, make_parser, print_counts, progress, run, say, whole_number
 from common.examples import record_bytes
-from common.failures import parse_failure_limit
+from common.failures import parse_failure_limit, read_failures
 from common.files import scratch_file
 from common.json_files import to_json
 from common.openimages import SPLITS, class_ids, class_texts, describe, read_classes, read_datapoints
 from common.openimages import image_file_name as file_name
 from common.parallel import usable_cores
+from common.preview import PHOTOS, write_preview
 from common.record_sets import RecordSet, number_of_shards, verify_set, write_set
-from common.records import RecordSettings
+from common.records import RecordSettings, read_records
+from common.report import gather, write_report
 
 FORMATS = ("jpeg", "png")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
@@ -194,6 +201,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="class descriptions, CSV of MID and name, or its folder",
     )
     flags("--verify", action="store_true", help="read back every file of records and check all that is in it")
+    flags("--preview_path", metavar="PATH", help="contact sheet of some records to write, JPEG")
+    flags("--report_path", metavar="PATH", help="page on what is in the records to write, HTML")
+    flags(
+        "--failures_path", action="append", default=[], metavar="PATH",
+        help="failures of an earlier step to show in the report; may be given again",
+    )  # fmt: skip
     flags(
         "--workers", type=whole_number(1, 1000), default=usable_cores(),
         help="processes that write a file each, 500 MB a process (default: one a core, %(default)s here)",
@@ -214,11 +227,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     classes = read_classes(args.trainable_classes_path)
     ids = class_ids(classes)
-    texts = {mid: mid for mid in classes}
-    if args.class_text == "name":
-        texts = class_texts(
-            classes, describe(classes, args.trainable_classes_path, args.class_description_path)
-        )
+    names = classes
+    if args.class_description_path is not None:
+        names = describe(classes, args.trainable_classes_path, args.class_description_path)
+    texts = (
+        class_texts(classes, names) if args.class_text == "name" else dict(zip(classes, classes, strict=True))
+    )
+    earlier = {path: Counter(row.reason for row in read_failures(path)) for path in args.failures_path}
     folder = Path(args.saved_images_directory)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, the resized photos were expected")
@@ -259,7 +274,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(sets) > 1:
         total["eval_records"] = len(sets[1].offsets)
     total["bytes"] = sum(shard["bytes"] for shard in shards)
-    print_counts(total | {name: counts[name] for name in LOSSES} | verified)
+    losses = {name: counts[name] for name in LOSSES}
+    if args.preview_path:
+        write_preview(args.preview_path, sample(sets[0], written[0], compression), dict(enumerate(names, 1)))
+    if args.report_path:
+        read = (
+            record
+            for records, shards in zip(sets, written, strict=True)
+            for shard in shards
+            for record in read_records(records.path.with_name(shard["file"]), compression)
+        )
+        lost = {name: dict(reasons) for name, reasons in earlier.items()} | {"record_maker.py": losses}
+        pairs = list(zip(classes, names, strict=True))
+        write_report(args.report_path, gather(read, len(classes)), total, pairs, lost)
+    print_counts(total | losses | verified)
+
+
+def sample(
+    records: RecordSet, shards: Sequence[dict[str, Any]], compression: str
+) -> Iterator[dict[str, list[Any]]]:
+    """Yield records from all over the first files, which are dealt evenly: enough for a preview."""
+    step = max(1, shards[0]["records"] // PHOTOS)
+    paths = (records.path.with_name(shard["file"]) for shard in shards)
+    return islice(chain.from_iterable(read_records(path, compression) for path in paths), 0, None, step)
 
 
 def work_path(path: Path) -> Path:

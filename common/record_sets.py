@@ -14,6 +14,7 @@ from common.parallel import map_batches
 from common.records import RecordSettings, Shard, verify_shard, write_shard
 from common.shards import deal, manifest_path, read_manifest, remove_older, shard_paths, write_manifest
 
+RECORDS_A_PROCESS = 500  # fewer take less time than a further process takes to load TensorFlow
 LAYOUT = 2  # raised when the same inputs give other records than before
 
 
@@ -44,12 +45,19 @@ def write_set(
     ]
     with progress(len(tasks), "file", f"writing {records.path.name}") as bar:
         write = partial(write_shard, settings=settings)
-        for entry in map_batches(write, tasks, min(workers, max(len(tasks), 1))):
+        for entry in map_batches(
+            write, tasks, useful_workers(workers, len(tasks), sum(len(task.offsets) for task in tasks))
+        ):
             finished[entry["file"]] = entry
             write_manifest(manifest, inputs, finished)
             bar.update()
     remove_older(records.path, paths)
     return [finished[path.name] for path in paths]
+
+
+def useful_workers(workers: int, files: int, records: int) -> int:
+    """Return how many processes are worth their start."""
+    return max(1, min(workers, files, records // RECORDS_A_PROCESS))
 
 
 def number_of_shards(records: RecordSet, num_shards: int | None, shard_bytes: int | None) -> int | None:
@@ -67,7 +75,9 @@ def verify_set(
     damaged = 0
     verify = partial(verify_shard, folder=records.path.parent, settings=settings)
     with progress(len(shards), "file", f"verifying {records.path.name}") as bar:
-        for found, problem in map_batches(verify, shards, min(workers, len(shards))):
+        for found, problem in map_batches(
+            verify, shards, useful_workers(workers, len(shards), len(records.offsets))
+        ):
             counts.update({f"verified_{name}": number for name, number in found.items()})
             if problem:
                 say(problem)

@@ -1,0 +1,72 @@
+"""A contact sheet of records: their photos with boxes and names drawn, in one JPEG."""
+
+import colorsys
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from common.files import open_output
+
+TILE = 300  # pixels, side of the square that holds one photo
+GAP = 8  # pixels between photos
+COLUMNS, ROWS = 4, 4
+TEXT = 13  # pixels, height of a name
+FONT = "fonts/ttf/DejaVuSans.ttf"  # comes with matplotlib; Pillow's own lacks Ž and Greek
+PHOTOS = COLUMNS * ROWS
+
+
+def class_colour(number: int) -> tuple[int, int, int]:
+    """Return a colour of a class; classes that follow one another are far apart (golden angle)."""
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.61803398875 % 1, 0.85, 0.95)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def write_preview(path: str | Path, records: Iterable[dict[str, list[Any]]], names: dict[int, str]) -> None:
+    """Write a contact sheet of at most PHOTOS records as a JPEG; `names` are those of the class ids."""
+    from PIL import Image
+
+    tiles = [draw_record(record, names) for record, _ in zip(records, range(PHOTOS), strict=False)]
+    columns = min(COLUMNS, len(tiles))
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * (TILE + GAP) + GAP, rows * (TILE + GAP) + GAP), "white")
+    for index, tile in enumerate(tiles):
+        left, top = GAP + index % columns * (TILE + GAP), GAP + index // columns * (TILE + GAP)
+        sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
+    with open_output(path) as stream:
+        sheet.save(stream, "JPEG", quality=90)
+
+
+def draw_record(record: dict[str, list[Any]], names: dict[int, str]) -> Any:
+    """Return a photo scaled to TILE pixels, with its boxes and their names, large boxes first."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    with Image.open(io.BytesIO(record["image/encoded"][0])) as photo:
+        scale = TILE / max(photo.size)
+        tile = photo.convert("RGB").resize(
+            (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+        )
+    draw, font = ImageDraw.Draw(tile), ImageFont.truetype(str(Path(matplotlib.get_data_path(), FONT)), TEXT)
+    for number, xmin, xmax, ymin, ymax in sorted(record_boxes(record), key=lambda box: -_area(*box[1:])):
+        left, right = xmin * (tile.width - 1), xmax * (tile.width - 1)
+        top, bottom = ymin * (tile.height - 1), ymax * (tile.height - 1)
+        colour = class_colour(number)
+        draw.rectangle((left, top, right, bottom), outline=colour, width=2)
+        name = names[number]
+        width = draw.textlength(name, font)
+        text_left = max(0, min(left, tile.width - width - 4))
+        text_top = min(max(0, top - TEXT - 3), tile.height - TEXT - 3)
+        draw.rectangle((text_left, text_top, text_left + width + 4, text_top + TEXT + 3), fill=colour)
+        draw.text((text_left + 2, text_top), name, fill="black", font=font)
+    return tile
+
+
+def record_boxes(record: dict[str, list[Any]]) -> list[tuple[int, float, float, float, float]]:
+    """Return class id, xmin, xmax, ymin, ymax of each box of a record."""
+    corners = (record[f"image/object/bbox/{name}"] for name in ("xmin", "xmax", "ymin", "ymax"))
+    return list(zip(record["image/object/class/label"], *corners, strict=True))
+
+
+def _area(xmin: float, xmax: float, ymin: float, ymax: float) -> float:
+    return (xmax - xmin) * (ymax - ymin)

@@ -1,0 +1,221 @@
+"""The report and the preview: what they count and draw, and that strangers' text stays text."""
+
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from common.examples import example_features
+from common.preview import PHOTOS, class_colour, write_preview
+from common.report import GALLERY_BYTES, gather, write_report
+
+EVIL = "<script>alert('x')</script>\"&"
+
+
+def scene(size: tuple[int, int] = (256, 192), colour: str = "navy", noise: bool = False) -> bytes:
+    """Return a photo of one rectangle, from a quarter to a half of width and height, on grey."""
+    width, height = size
+    image = Image.effect_noise(size, 200).convert("RGB") if noise else Image.new("RGB", size, "grey")
+    ImageDraw.Draw(image).rectangle((width // 4, height // 4, width // 2, height // 2), fill=colour)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def record(
+    number: int = 1,
+    classes: int = 1,
+    name: str = "a1",
+    photo: bytes | None = None,
+    size=(256, 192),
+    **attributes,
+):
+    ids = {f"/m/{index}": index for index in range(1, classes + 1)}
+    box = {"label": f"/m/{number}", "x0": 0.25, "x1": 0.5, "y0": 0.25, "y1": 0.5, **attributes}
+    texts = {mid: mid for mid in ids}
+    return example_features({"id": name}, [box], photo or scene(size), size, ids, texts)
+
+
+# --- counts and drawings -----------------------------------------------------------------------------------
+
+
+def test_one_pass_counts_what_is_in_the_records():
+    statistics = gather(
+        [record(1, 2, occluded=1), record(2, 2, "b", group_of=1, inside=0), record(2, 2, "c", size=(64, 64))],
+        2,
+    )
+    assert (statistics.records, statistics.boxes, statistics.images) == (3, {1: 1, 2: 2}, {1: 1, 2: 2})
+    assert statistics.boxes_per_image == {1: 3}
+    assert statistics.attributes["occluded"] == {1: 1, -1: 2}
+    assert statistics.attributes["group_of"] == {0: 2, 1: 1}
+    assert statistics.box_sizes == {5: 3}  # a quarter of the side
+    assert statistics.sides == {4: 2, 1: 1}
+    assert [image["id"] for image in statistics.gallery] == ["a1", "b", "c"]
+
+
+def test_the_page_is_under_ten_megabytes_for_any_data_set(tmp_path):
+    photo = scene((256, 256), noise=True)
+    statistics = gather(
+        (record(index % 601 + 1, 601, f"i{index}", photo, (256, 256)) for index in range(1500)), 601
+    )
+    assert len(photo) > 20_000
+    assert statistics.records == 1500
+    assert 0.9 * GALLERY_BYTES < statistics.gallery_bytes <= GALLERY_BYTES
+    path = tmp_path / "report.html"
+    write_report(
+        path, statistics, {"records": 1500, "boxes": 1500}, [(f"/m/{n}", "x" * 60) for n in range(1, 602)], {}
+    )
+    assert path.stat().st_size < 10_000_000
+
+
+def test_the_same_records_give_the_same_page(tmp_path):
+    pages = []
+    for name in ("a", "b"):
+        write_report(
+            tmp_path / name, gather([record()], 1), {"records": 1, "boxes": 1}, [("/m/1", "Cat")], {}
+        )
+        pages.append((tmp_path / name).read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_names_and_reasons_are_text_and_no_markup(tmp_path):
+    path = tmp_path / "report.html"
+    losses = {f"{EVIL}.csv": {EVIL: 3}}
+    write_report(path, gather([record(name=EVIL)], 1), {"records": 1, "boxes": 1}, [("/m/1", EVIL)], losses)
+    page = path.read_text()
+    assert "<script>alert" not in page
+    assert html.unescape(page).count(EVIL) >= 6
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+
+
+def test_the_preview_draws_boxes_on_objects(tmp_path):
+    path = tmp_path / "preview.jpg"
+    write_preview(path, [record(size=(300, 300)) for _ in range(PHOTOS + 3)], {1: "Kočka"})
+    with Image.open(path) as sheet:
+        assert sheet.size == (4 * 308 + 8, 4 * 308 + 8)
+        for left, top in ((8, 8), (3 * 308 + 8, 3 * 308 + 8)):
+            for x, y, colour in (
+                (75, 120, class_colour(1)), (149, 120, class_colour(1)), (120, 149, class_colour(1)),
+                (110, 110, (0, 0, 128)), (250, 250, (128, 128, 128)),
+            ):  # fmt: skip
+                pixel = np.asarray(sheet)[top + y, left + x].astype(int)
+                assert np.abs(pixel - colour).max() < 60, (
+                    x,
+                    y,
+                    pixel,
+                )
+
+
+# --- through the step --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inputs(tmp_path) -> Path:
+    (tmp_path / "images").mkdir()
+    points = []
+    for index in range(9):
+        (tmp_path / f"images/p{index}.jpg").write_bytes(scene())
+        label = "/m/01yrx" if index % 3 else "/m/0bt9lr"
+        box = {"label": label, "x0": 0.25, "x1": 0.5, "y0": 0.25, "y1": 0.5}
+        points.append({"id": f"p{index}", "annotations": [box]})
+    (tmp_path / "points.json").write_text(json.dumps([*points, {**points[0], "id": "lost"}]))
+    (tmp_path / "classes.txt").write_text("/m/01yrx\n/m/0bt9lr\n")
+    (tmp_path / "names.csv").write_text(
+        f'/m/01yrx,"Cat {EVIL.replace(chr(34), chr(34) * 2)}"\n/m/0bt9lr,Dog\n'
+    )
+    (tmp_path / "failures.csv").write_text("id,reason,detail,url\na,gone,,\nb,gone,,\nc,timeout,,\n")
+    return tmp_path
+
+
+def make_report(script, folder: Path, *flags: object):
+    return script(
+        "record_maker", "--points_path", folder / "points.json", "--saved_images_directory", folder / "images",
+        "--trainable_classes_path", folder / "classes.txt", "--class_description_path", folder / "names.csv",
+        "--record_save_path", folder / "out/data.tfrecord", "--num_shards", 2, "--workers", 1,
+        "--report_path", folder / "out/report.html", "--preview_path", folder / "out/preview.jpg", *flags,
+    )  # fmt: skip
+
+
+def test_report_and_preview_show_the_records_and_the_losses(script, inputs):
+    outcome = make_report(script, inputs, "--failures_path", inputs / "failures.csv")
+    assert outcome.code == 0, outcome.err
+    page = (inputs / "out/report.html").read_text()
+    assert page.count("<figure ") == 9
+    rows = re.findall(r'<tr><td>([^<]*)</td><td>([^<]*)</td><td class="n">(\d+)</td></tr>', page)
+    assert (str(inputs / "failures.csv"), "gone", "2") in rows
+    assert ("record_maker.py", "missing", "1") in rows
+    with Image.open(inputs / "out/preview.jpg") as preview:
+        assert preview.size == (4 * 308 + 8, 3 * 308 + 8)
+
+
+def test_a_failures_file_that_is_none_is_an_error_before_anything_is_written(script, inputs):
+    outcome = make_report(script, inputs, "--failures_path", inputs / "names.csv")
+    assert outcome.code == 1
+    assert "the header id,reason,detail,url was expected" in outcome.err
+    assert not (inputs / "out").exists()
+
+
+# --- in a browser ------------------------------------------------------------------------------------------
+
+
+def browse(page: Path, *flags: str, view: str = "") -> subprocess.CompletedProcess[str]:
+    chromium = shutil.which("chromium")
+    assert chromium, "chromium is needed: make system-packages"
+    return subprocess.run(
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=3000",
+         "--disable-background-networking", f"--user-data-dir={page.parent}/browser", "--enable-logging=stderr", *flags,
+         f"{page.as_uri()}{view}"],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("classes", [1, 601])
+def test_the_page_works_in_a_browser(tmp_path, classes):
+    page = tmp_path / "report.html"
+    records = [record(index % classes + 1, classes, f"i{index}") for index in range(classes + 4)]
+    names = [(f"/m/{index}", f"Name {index} {EVIL}") for index in range(1, classes + 1)]
+    write_report(page, gather(records, classes), {"records": len(records), "boxes": len(records)}, names, {})
+
+    # The policy refuses every request, and a refused one is a console error.
+    assert "default-src 'none'; img-src data:;" in page.read_text()
+    shown = browse(page, "--dump-dom")
+    assert "CONSOLE" not in shown.stderr
+    assert shown.stdout.count('<figure data-classes="') == len(re.findall("<figcaption>", page.read_text()))
+    assert "hidden" not in shown.stdout.split("<tbody>")[1].split("</tbody>")[0]
+
+    last = classes
+    filtered = browse(page, "--dump-dom", view=f"#class={last}&search=/m/{last}").stdout
+    figures = re.findall(r'<figure data-classes="(\d+)"( hidden="")?>', filtered)
+    assert {int(number) for number, hidden in figures if not hidden} == {last}
+    assert all(hidden for number, hidden in figures if int(number) != last)
+    rows = re.findall(r"<tr( hidden=\"\")?><td class=\"n\">(\d+)<", filtered)
+    assert [int(number) for hidden, number in rows if not hidden] == [last]
+
+    ordered = browse(page, "--dump-dom", view="#sort=0").stdout
+    numbers = [int(number) for number in re.findall(r"<tr><td class=\"n\">(\d+)<", ordered)]
+    assert numbers == sorted(numbers, reverse=True)
+
+
+@pytest.mark.system
+def test_a_screenshot_shows_boxes_on_objects(tmp_path):
+    page, shot = tmp_path / "report.html", tmp_path / "shot.png"
+    write_report(page, gather([record()], 1), {"records": 1, "boxes": 1}, [("/m/1", "Cat")], {})
+    browse(page, f"--screenshot={shot}", "--window-size=1200,2400")
+    with Image.open(shot) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    blue = (pixels[:, :, 2] > 90) & (pixels[:, :, :2].max(axis=2) < 30)
+    blue[:1000] = False  # above are the charts
+    ys, xs = np.nonzero(blue)
+    left, right, top, bottom = xs.min(), xs.max(), ys.min(), ys.max()
+    assert 55 <= right - left <= 66, "the rectangle is a quarter of 256 pixels wide"
+    away = np.abs(pixels - class_colour(1)).sum(axis=2)
+    for x, y in ((left, (top + bottom) // 2), (right, (top + bottom) // 2), ((left + right) // 2, bottom)):
+        assert away[y - 4 : y + 5, x - 4 : x + 5].min() < 40
