@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := busybox curl dash shellcheck wget
+SYSTEM_PACKAGES := busybox chromium curl dash fonts-dejavu-core shellcheck wget
 
 .PHONY: help demo test lint system interop system-packages clean
 
@@ -28,7 +28,9 @@ $(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/pytho
 
 demo: $(VENV)/installed
 	$(BIN)/python -m sample.make --directory demo/sample
-	DATA=demo/data OUT=demo/dataset NUM_SHARDS=2 $(BIN)/python -m sample.serve demo/sample -- sh make_dataset.sh
+	DATA=demo/data OUT=demo/dataset NUM_SHARDS=2 RECORD_FLAGS="--report_path demo/report.html" \
+		$(BIN)/python -m sample.serve demo/sample -- sh make_dataset.sh
+	@echo "report:    demo/report.html"
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m 'not system and not interop' --numprocesses auto --dist loadfile
