@@ -9,6 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM_PACKAGES := busybox chromium curl dash fonts-dejavu-core shellcheck wget
 
+REPORT_FLAGS := --report_path demo/report.html --class_description_path demo/data/classes \
+	--failures_path demo/dataset/train/photos/download_failures.csv \
+	--failures_path demo/dataset/train/resized/process_failures.csv
+
 .PHONY: help demo test lint system interop system-packages clean
 
 help:
@@ -28,7 +32,7 @@ $(VENV)/installed-dev: requirements.txt requirements-dev.txt | $(VENV)/bin/pytho
 
 demo: $(VENV)/installed
 	$(BIN)/python -m sample.make --directory demo/sample
-	DATA=demo/data OUT=demo/dataset NUM_SHARDS=2 RECORD_FLAGS="--report_path demo/report.html" \
+	DATA=demo/data OUT=demo/dataset NUM_SHARDS=2 RECORD_FLAGS="$(REPORT_FLAGS)" \
 		$(BIN)/python -m sample.serve demo/sample -- sh make_dataset.sh
 	@echo "report:    demo/report.html"
 
