@@ -27,136 +27,21 @@ made; with others, all is made anew and, when the new set is whole, shards of an
 """
 
 import argparse
-import hashlib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from itertools import chain, islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from common.cli import InputError, make_parser, print_counts, progress, run, say, whole_number
-from common.examples import record_bytes
+from common.cli import InputError, make_parser, print_counts, run, say, whole_number
 from common.failures import parse_failure_limit, read_failures
-from common.files import scratch_file
-from common.json_files import to_json
-from common.openimages import SPLITS, class_ids, class_texts, describe, read_classes, read_datapoints
-from common.openimages import image_file_name as file_name
+from common.openimages import SPLITS, class_ids, class_texts, describe, read_classes
 from common.parallel import usable_cores
 from common.preview import PHOTOS, write_preview
-from common.record_sets import RecordSet, number_of_shards, verify_set, write_set
-from common.records import RecordSettings, read_records
+from common.record_sets import RecordSet, make_sets, read_set, sample_set, verify_set, write_set
+from common.records import RecordSettings
 from common.report import gather, write_report
-
-FORMATS = ("jpeg", "png")
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-LOSSES = ("missing", "not_rgb", "without_boxes", "other_classes", "other_labels", "repeated_ids")
-
-
-# --- what goes into the records ------------------------------------------------------------------------
-
-
-def find_image(folder: Path, image_id: str) -> Path | None:
-    for image_format in FORMATS:
-        path = folder / file_name(image_id, image_format)
-        if path.is_file():
-            return path
-    return None
-
-
-def image_size(path: Path) -> tuple[int, int] | None:
-    """Return width and height of an RGB JPEG or PNG, in pixels; None for any other file."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size if image.mode == "RGB" else None
-    except (OSError, Image.DecompressionBombError):
-        return None
-
-
-def usable_points(
-    path: str, folder: Path, ids: dict[str, int], counts: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    """Yield what each record is made of: datapoint, kept boxes, and the photo's file, size and bytes."""
-    seen: set[str] = set()
-    for point in read_datapoints(path):
-        counts["images"] += 1
-        if point["id"] in seen:
-            counts["repeated_ids"] += 1
-            continue
-        seen.add(point["id"])
-        boxes = [box for box in point["annotations"] if box["label"] in ids]
-        counts["other_classes"] += len(point["annotations"]) - len(boxes)
-        labels = point.get("image_labels", [])
-        counts["other_labels"] += sum(label["label"] not in ids for label in labels)
-        if not boxes and not any(label["label"] in ids for label in point.get("image_labels", [])):
-            counts["without_boxes"] += 1
-            continue
-        file = find_image(folder, point["id"])
-        if file is None:
-            counts["missing"] += 1
-            continue
-        size = image_size(file)
-        if size is None:
-            counts["not_rgb"] += 1
-            continue
-        yield {
-            "point": point, "boxes": boxes, "file": file.name, "size": size,
-            "bytes": file.stat().st_size,
-        }  # fmt: skip
-        counts["boxes"] += len(boxes)
-
-
-def write_work_list(
-    stream: BinaryIO, points: Iterator[dict[str, Any]], choose: Callable[[dict[str, Any]], RecordSet]
-) -> None:
-    """Write a line for each record and note it in the set that it belongs to."""
-    position = 0
-    with progress(None, "image", "looking at photos") as bar:
-        for point in points:
-            line = to_json(point) + b"\n"
-            stream.write(line)
-            chosen = choose(point["point"])
-            chosen.digest.update(line)
-            chosen.offsets.append(position)
-            chosen.sizes.append(record_bytes(point["boxes"], point["bytes"]))
-            position += len(line)
-            bar.update()
-    stream.flush()
-
-
-# --- training or evaluation ------------------------------------------------------------------------------
-
-
-def in_fraction(image_id: str, fraction: float) -> bool:
-    """Tell whether an image is in this share of all, by its id alone; a larger share holds the smaller."""
-    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8]) < fraction * 2**64
-
-
-def is_for_evaluation(point: dict[str, Any], fraction: float | None, subset: str | None) -> bool:
-    if fraction is not None:
-        return in_fraction(point["id"], fraction)
-    return subset is not None and point.get("subset") == subset
-
-
-# --- command line ----------------------------------------------------------------------------------------
-
-
-def byte_count(text: str) -> int:
-    """Return the bytes that `100M` and the like stand for: an argparse type."""
-    match = re.fullmatch(r"([0-9]{1,9})([KMG]?)B?", text)
-    if not match or not int(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes such as 500K, 100M or 2G")
-    return int(match[1]) * UNITS[match[2]]
-
-
-def share(text: str) -> float:
-    """Return a number between 0 and 1: an argparse type."""
-    if not re.fullmatch(r"0?\.[0-9]{1,9}", text) or not float(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1, such as 0.1")
-    return float(text)
+from common.shards import byte_count
+from common.split import Split, share
+from common.work_list import LOSSES, open_work_list, usable_points, work_path, write_work_list
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -226,7 +111,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     classes = read_classes(args.trainable_classes_path)
-    ids = class_ids(classes)
     names = classes
     if args.class_description_path is not None:
         names = describe(classes, args.trainable_classes_path, args.class_description_path)
@@ -237,70 +121,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(args.saved_images_directory)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, the resized photos were expected")
-    sets = [RecordSet(Path(path)) for path in (args.record_save_path, args.eval_record_save_path) if path]
-    for records in sets:
-        if records.path.is_dir():
-            raise InputError(f"{records.path}: a folder, a file name for the records was expected")
-    if len({records.path.resolve() for records in sets}) < len(sets):
-        raise InputError(f"{sets[0].path}: training and evaluation records need different names")
-
-    def choose(point: dict[str, Any]) -> RecordSet:
-        return sets[is_for_evaluation(point, args.eval_fraction, args.eval_subset)]
+    sets = make_sets(args.record_save_path, args.eval_record_save_path)
+    split = Split(args.eval_fraction, args.eval_subset)
+    compression = {"none": "", "gzip": "GZIP"}[args.compression]
+    settings = RecordSettings(work_path(sets[0].path), folder, class_ids(classes), texts, compression)
 
     counts: Counter[str] = Counter()
-    with ExitStack() as stack:
-        streams = []
-        for records in sets:
-            busy = f"{records.path}: another run is writing these records"
-            streams.append(stack.enter_context(scratch_file(work_path(records.path), busy)))
-        write_work_list(streams[0], usable_points(args.points_path, folder, ids, counts), choose)
+    verified: Counter[str] = Counter()
+    with open_work_list(sets) as stream:
+        points = usable_points(args.points_path, folder, settings.ids, counts)
+        write_work_list(stream, points, lambda point: sets[split.is_for_evaluation(point)])
         check_enough(sets, counts, args)
-        compression = {"none": "", "gzip": "GZIP"}[args.compression]
-        settings = RecordSettings(work_path(sets[0].path), folder, ids, texts, compression)
-        written = []
         for records in sets:
-            number = number_of_shards(records, args.num_shards, args.shard_bytes)
-            written.append(write_set(records, number, settings, args.workers))
-        verified: Counter[str] = Counter()
-        for records, shards in zip(sets, written, strict=True):
-            if args.verify:
-                verified += verify_set(records, shards, settings, args.workers)
-    shards = [shard for shards in written for shard in shards]
-    total = {
-        "records": sum(shard["records"] for shard in shards),
-        "boxes": counts["boxes"],
-        "files": len(shards),
-    }
-    if len(sets) > 1:
-        total["eval_records"] = len(sets[1].offsets)
-    total["bytes"] = sum(shard["bytes"] for shard in shards)
+            write_set(records, args.num_shards, args.shard_bytes, settings, args.workers)
+        if args.verify:
+            for records in sets:
+                verified += verify_set(records, settings, args.workers)
+
+    total = count_records(sets, counts["boxes"])
     losses = {name: counts[name] for name in LOSSES}
     if args.preview_path:
-        write_preview(args.preview_path, sample(sets[0], written[0], compression), dict(enumerate(names, 1)))
+        write_preview(args.preview_path, sample_set(sets[0], PHOTOS, compression), dict(enumerate(names, 1)))
     if args.report_path:
-        read = (
-            record
-            for records, shards in zip(sets, written, strict=True)
-            for shard in shards
-            for record in read_records(records.path.with_name(shard["file"]), compression)
-        )
+        read = (record for records in sets for record in read_set(records, compression))
         lost = {name: dict(reasons) for name, reasons in earlier.items()} | {"record_maker.py": losses}
         pairs = list(zip(classes, names, strict=True))
         write_report(args.report_path, gather(read, len(classes)), total, pairs, lost)
     print_counts(total | losses | verified)
-
-
-def sample(
-    records: RecordSet, shards: Sequence[dict[str, Any]], compression: str
-) -> Iterator[dict[str, list[Any]]]:
-    """Yield records from all over the first files, which are dealt evenly: enough for a preview."""
-    step = max(1, shards[0]["records"] // PHOTOS)
-    paths = (records.path.with_name(shard["file"]) for shard in shards)
-    return islice(chain.from_iterable(read_records(path, compression) for path in paths), 0, None, step)
-
-
-def work_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.work.part")
 
 
 def check_enough(sets: Sequence[RecordSet], counts: Counter[str], args: argparse.Namespace) -> None:
@@ -321,6 +168,15 @@ def check_enough(sets: Sequence[RecordSet], counts: Counter[str], args: argparse
             )
     if args.max_failures:
         args.max_failures.check(failed, counts["images"])
+
+
+def count_records(sets: Sequence[RecordSet], boxes: int) -> dict[str, int]:
+    """Return what was written, as the last line says it."""
+    shards = [shard for records in sets for shard in records.shards]
+    total = {"records": sum(shard["records"] for shard in shards), "boxes": boxes, "files": len(shards)}
+    if len(sets) > 1:
+        total["eval_records"] = len(sets[1].offsets)
+    return total | {"bytes": sum(shard["bytes"] for shard in shards)}
 
 
 if __name__ == "__main__":

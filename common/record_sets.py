@@ -4,14 +4,16 @@ import hashlib
 import json
 from array import array
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from common.cli import InputError, progress, say
 from common.parallel import map_batches
-from common.records import RecordSettings, Shard, verify_shard, write_shard
+from common.records import RecordSettings, Shard, read_records, verify_shard, write_shard
 from common.shards import deal, manifest_path, read_manifest, remove_older, shard_paths, write_manifest
 
 RECORDS_A_PROCESS = 500  # fewer take less time than a further process takes to load TensorFlow
@@ -26,12 +28,32 @@ class RecordSet:
     offsets: "array[int]" = field(default_factory=lambda: array("Q"))  # bytes into the work list
     sizes: "array[int]" = field(default_factory=lambda: array("Q"))  # about what each record takes, in bytes
     digest: Any = field(default_factory=hashlib.sha256)  # of its lines
+    shards: list[dict[str, Any]] = field(default_factory=list)  # when written: their entries in the manifest
+
+
+def make_sets(path: str, eval_path: str | None) -> list[RecordSet]:
+    """Return the set for training and, where it has a name, the one for evaluation, both empty."""
+    sets = [RecordSet(Path(name)) for name in (path, eval_path) if name]
+    for records in sets:
+        if records.path.is_dir():
+            raise InputError(f"{records.path}: a folder, a file name for the records was expected")
+    if len({records.path.resolve() for records in sets}) < len(sets):
+        raise InputError(f"{sets[0].path}: training and evaluation records need different names")
+    return sets
+
+
+# --- writing -------------------------------------------------------------------------------------------
 
 
 def write_set(
-    records: RecordSet, number: int | None, settings: RecordSettings, workers: int
-) -> list[dict[str, Any]]:
-    """Write the files of a set that are not there yet and return the entries of all."""
+    records: RecordSet,
+    num_shards: int | None,
+    shard_bytes: int | None,
+    settings: RecordSettings,
+    workers: int,
+) -> None:
+    """Write the files of a set that are not there yet, and note the entries of all in `records.shards`."""
+    number = number_of_shards(records, num_shards, shard_bytes)
     stated = [LAYOUT, records.digest.hexdigest(), settings.ids, settings.texts, number, settings.compression]
     inputs = hashlib.sha256(json.dumps(stated).encode()).hexdigest()
     manifest = manifest_path(records.path)
@@ -52,7 +74,7 @@ def write_set(
             write_manifest(manifest, inputs, finished)
             bar.update()
     remove_older(records.path, paths)
-    return [finished[path.name] for path in paths]
+    records.shards = [finished[path.name] for path in paths]
 
 
 def useful_workers(workers: int, files: int, records: int) -> int:
@@ -67,11 +89,25 @@ def number_of_shards(records: RecordSet, num_shards: int | None, shard_bytes: in
     return min(-(-sum(records.sizes) // shard_bytes), len(records.offsets))
 
 
-def verify_set(
-    records: RecordSet, shards: list[dict[str, Any]], settings: RecordSettings, workers: int
-) -> Counter[str]:
+# --- reading back --------------------------------------------------------------------------------------
+
+
+def read_set(records: RecordSet, compression: str) -> Iterator[dict[str, list[Any]]]:
+    """Yield the features of each record of a set that is written."""
+    for shard in records.shards:
+        yield from read_records(records.path.with_name(shard["file"]), compression)
+
+
+def sample_set(records: RecordSet, number: int, compression: str) -> Iterator[dict[str, list[Any]]]:
+    """Yield records from all over the first files, which are dealt evenly; `number` of them or more."""
+    step = max(1, records.shards[0]["records"] // number)
+    return islice(read_set(records, compression), 0, None, step)
+
+
+def verify_set(records: RecordSet, settings: RecordSettings, workers: int) -> Counter[str]:
     """Read back every file of a set and return the counts; InputError where one is damaged."""
     counts: Counter[str] = Counter()
+    shards = records.shards
     damaged = 0
     verify = partial(verify_shard, folder=records.path.parent, settings=settings)
     with progress(len(shards), "file", f"verifying {records.path.name}") as bar:

@@ -1,5 +1,6 @@
 """Files of records that belong together, and the manifest that says what they were made from."""
 
+import argparse
 import json
 import re
 from collections.abc import Sequence
@@ -12,6 +13,16 @@ from common.files import open_output
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def byte_count(text: str) -> int:
+    """Return the bytes that `100M` and the like stand for: an argparse type."""
+    match = re.fullmatch(r"([0-9]{1,9})([KMG]?)B?", text)
+    if not match or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes such as 500K, 100M or 2G")
+    return int(match[1]) * UNITS[match[2]]
 
 
 def shard_paths(path: Path, number: int | None) -> list[Path]:
