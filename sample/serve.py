@@ -179,10 +179,10 @@ def sample_folder(directory: str | Path) -> Iterator[Path]:
         yield folder
 
 
-def start(stack: ExitStack, folder: Path, port: int) -> FolderServer:
+def start(stack: ExitStack, folder: Path, port: int, kind: type[FolderServer] = FolderServer) -> FolderServer:
     """Serve a folder until the stack is closed."""
     try:
-        server = FolderServer(folder, port)
+        server = kind(folder, port)
     except OSError as error:
         raise InputError(f"port {port} of {HOST}: {error.strerror}") from None
     stack.callback(server.server_close)

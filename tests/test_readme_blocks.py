@@ -1,0 +1,113 @@
+"""The README's shell blocks, pasted as they stand: the official hosts are played by the sample behind a proxy."""
+
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import trustme
+
+from sample.make import main as make_sample
+from sample.serve import FolderServer, sample_folder, start
+from tests.conftest import ROOT
+from tests.fault_server import FaultServer, fault_server
+from tests.test_readme import blocks
+
+RELEASE_HOST = "storage.googleapis.com"
+MIRROR_HOST = "open-images-dataset.s3.amazonaws.com"
+
+
+class Bucket(FolderServer):
+    """The release as it lies in its bucket, whose name its paths begin with."""
+
+    def file_at(self, path):
+        return super().file_at(path.removeprefix("/openimages"))
+
+
+@contextmanager
+def official_hosts(sample: Path, folder: Path):
+    """Yield the environment in which the official hosts, over HTTPS, are the sample's."""
+    authority = trustme.CA()
+    bundle = folder / "authority.pem"
+    authority.cert_pem.write_to_path(bundle)
+    with ExitStack() as stack:
+        stack.enter_context(sample_folder(sample))
+        places = {}
+        for host, below, kind in (
+            (RELEASE_HOST, sample / "release", Bucket),
+            (MIRROR_HOST, sample / "mirror", FolderServer),
+        ):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert(host).configure_cert(context)
+            server = start(stack, below, 0, kind)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            places[f"{host}:443"] = f"127.0.0.1:{server.server_port}"
+        proxy = stack.enter_context(fault_server())
+
+        def tunnel(connection, address):
+            FaultServer.tunnel(proxy, connection, places[address])
+
+        proxy.tunnel = tunnel  # type: ignore[method-assign]
+        certificates = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+        yield {
+            "HTTPS_PROXY": proxy.base,
+            "https_proxy": proxy.base,
+            **dict.fromkeys(certificates, str(bundle)),
+        }
+
+
+@pytest.fixture(scope="module")
+def pasted(tmp_path_factory):
+    """Paste all blocks but the two commands, one after another, into a shell in a copy of the project."""
+    folder = tmp_path_factory.mktemp("readme")
+    sample, project = folder / "sample", folder / "project"
+    make_sample(["--directory", str(sample), "--images", "60"])
+    kept_out = shutil.ignore_patterns(".*", "demo", "data", "dataset")
+    shutil.copytree(ROOT, project, ignore=kept_out)
+    (project / ".venv").symlink_to(sys.prefix)
+    results = []
+    with official_hosts(sample, folder) as hosts:
+        environment = {**os.environ, **hosts, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+        for block in blocks():
+            if "make " in block:
+                continue
+            results.append(
+                subprocess.run(
+                    ["sh", "-eu"],
+                    input=block,
+                    cwd=project,
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    timeout=120,
+                    check=False,
+                )
+            )
+            shutil.move(project / "dataset", folder / f"dataset-{len(results)}")
+    return folder, results
+
+
+def test_every_block_runs_as_it_stands(pasted):
+    _, results = pasted
+    assert results
+    for result in results:
+        assert result.returncode == 0, result.stderr
+
+
+def test_the_steps_one_by_one_make_what_make_dataset_makes(pasted):
+    folder, results = pasted
+    files = [
+        {
+            str(path.relative_to(made)): path.read_bytes()
+            for path in made.rglob("*")
+            if path.is_file() and not path.name.startswith(".")
+        }
+        for made in (folder / f"dataset-{number}" for number in range(1, len(results) + 1))
+    ]
+    assert any(name.endswith("-of-00010") for name in files[0])
+    for other in files[1:]:
+        assert other == files[0]
