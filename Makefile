@@ -3,6 +3,7 @@
 # make lint      ruff and mypy
 # make system    the tests that need root or Debian packages (make system-packages installs them)
 # make interop   the tests with heavy readers, in an environment of their own (several GB)
+# make fresh     the two commands on bare Debian systems (root, debootstrap)
 # make clean     remove what the above made
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ REPORT_FLAGS := --report_path demo/report.html --class_description_path demo/dat
 	--failures_path demo/dataset/train/photos/download_failures.csv \
 	--failures_path demo/dataset/train/resized/process_failures.csv
 
-.PHONY: help demo test lint system interop system-packages clean
+.PHONY: help demo test lint system interop fresh system-packages clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -50,6 +51,9 @@ system: $(VENV)/installed-dev
 system-packages: # needs root
 	apt-get update --quiet --quiet
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends $(SYSTEM_PACKAGES)
+
+fresh:
+	sh tests/fresh.sh bookworm trixie
 
 clean:
 	rm -rf $(VENV) .venv-* demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
