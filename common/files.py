@@ -6,7 +6,9 @@ Every reader yields `(line number, item)`, so that whoever finds an item wrong c
 import csv
 import fcntl
 import gzip
+import hashlib
 import os
+import tempfile
 import zlib
 from codecs import getincrementaldecoder, getwriter
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from common.cli import InputError
+from common.storage import is_folder, is_remote, parse_path, put_bytes, put_file, read_pieces
+from common.store_lock import store_lock
 
 CHUNK = 1 << 20  # bytes read at a time
 MAX_ITEM = 1 << 26  # characters; a line or field larger than this is a damaged file
@@ -30,8 +34,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
 
     The temporary name is fixed and locked while in use: a second run on the same output is refused,
-    and what a killed run left there is overwritten by the next. A symlink is written through.
+    and what a killed run left there is overwritten by the next. A symlink is written through. An object of
+    a store is written in the folder for temporary files and then put.
     """
+    path = parse_path(path)
+    if is_remote(path):
+        with _open_scratch(path, busy=f"{path}: another run is writing this file") as part:
+            yield part
+            put_file(part, path)
+        return
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise InputError(f"{path}: not a regular file, a file to write was expected")
@@ -67,12 +78,17 @@ def _open_locked(path: Path, busy: str) -> int:
 @contextmanager
 def locked_folder(directory: str | Path) -> Iterator[Path]:
     """Make `directory` where it is missing and hold it alone; a second run on it is refused."""
-    folder = Path(directory)
+    folder = parse_path(directory)
+    busy = f"{directory}: another run is working in this folder"
+    if is_remote(folder):
+        with store_lock(folder, "folder", busy):
+            yield folder
+        return
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{directory}: not a folder, a folder to write into was expected")
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / ".lock"
-    descriptor = _open_locked(lock, busy=f"{directory}: another run is working in this folder")
+    descriptor = _open_locked(lock, busy)
     try:
         yield folder
     finally:
@@ -90,6 +106,9 @@ def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
 
     A third of the system calls of `atomic_path`, for photos by the thousand.
     """
+    if is_remote(path):
+        put_bytes(path, data)
+        return
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
     part = part_path(target)
     try:
@@ -107,6 +126,8 @@ def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
 
 def sweep_parts(folder: Path, suffix: str) -> None:
     """Remove from a locked folder the half-written files of killed runs whose names end in `suffix`."""
+    if is_remote(folder):
+        return  # there is no half an object
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") and entry.name.endswith(f"{suffix}.part"):
@@ -128,10 +149,31 @@ def drop_cut_line(journal: Path) -> None:
         stream.truncate(end)
 
 
+def scratch_path(path: Path) -> Path:
+    """Return where on this machine a scratch file for `path` is: there, or for an object in TMPDIR."""
+    if not is_remote(path):
+        return path
+    folder = Path(tempfile.gettempdir()) / f"open-images-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise InputError(f"{folder}: not ours, another TMPDIR is needed")
+    return folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.part"
+
+
+@contextmanager
+def _open_scratch(path: Path, busy: str) -> Iterator[Path]:
+    """Yield the scratch path for an object, locked; it is gone afterwards."""
+    with scratch_file(path, busy):
+        yield scratch_path(path)
+
+
 @contextmanager
 def scratch_file(path: str | Path, busy: str) -> Iterator[BinaryIO]:
-    """Yield a file that is ours alone, and gone afterwards; InputError(busy) for a second run."""
-    path = Path(path)
+    """Yield the file at `scratch_path(path)`, ours alone, gone afterwards; InputError(busy) for a second run.
+
+    For an object only other runs on this machine are refused.
+    """
+    path = scratch_path(parse_path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = _open_locked(path, busy)
     try:
@@ -140,6 +182,18 @@ def scratch_file(path: str | Path, busy: str) -> Iterator[BinaryIO]:
     finally:
         path.unlink(missing_ok=True)
         os.close(lock)
+
+
+@contextmanager
+def local_copy(path: Path) -> Iterator[Path]:
+    """Yield a local file with the bytes of `path`: itself, or of an object a copy, gone afterwards."""
+    if is_remote(path):
+        with _open_scratch(path, busy=f"{path}: another run is reading this file") as scratch:
+            with open(scratch, "wb") as stream:
+                stream.writelines(read_pieces(path))
+            yield scratch
+    else:
+        yield path
 
 
 @contextmanager
@@ -172,18 +226,28 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterator[Sequence[A
 
 
 @contextmanager
+def _open_copy(path: Path) -> Iterator[BinaryIO]:
+    """Yield a copy of an object as a file without a name, which ends with us, be it by kill -9."""
+    with tempfile.TemporaryFile() as copy:
+        copy.writelines(read_pieces(path))
+        copy.seek(0)
+        yield cast(BinaryIO, copy)
+
+
+@contextmanager
 def open_input(path: str | Path) -> Iterator[BinaryIO]:
     """Yield the bytes of the file `path`, unpacked when it ends in `.gz`."""
-    if os.path.isdir(path):
+    place = parse_path(path)
+    if is_folder(place):
         raise InputError(f"{path}: a folder, a file was expected")
     try:
         with ExitStack() as stack:
-            stream: Any = stack.enter_context(open(path, "rb"))
+            stream: Any = stack.enter_context(_open_copy(place) if is_remote(place) else place.open("rb"))
             if str(path).endswith(".gz"):
                 stream = stack.enter_context(gzip.GzipFile(fileobj=stream))
             yield stream
     except FileNotFoundError as error:
-        if error.filename != str(path) and error.filename != path:
+        if str(error.filename) != str(place):
             raise
         raise InputError(f"{path}: no such file") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -4,12 +4,14 @@ import importlib
 import os
 import signal
 import sys
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from common import cli
+from common.storage import parse_path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROXY_VARIABLES = (
@@ -83,3 +85,29 @@ def sample_directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("sample")
     make.main(["--directory", str(directory)])
     return directory
+
+
+@pytest.fixture(scope="session")
+def object_store():
+    """Return a running S3 server, which the environment names as the place of s3:// addresses."""
+    from tests.object_store import ObjectStore
+
+    store = ObjectStore()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", store.url)
+        patch.setenv("AWS_ACCESS_KEY_ID", "someone")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_MAX_ATTEMPTS", "2")
+        yield store
+    store.stop()
+
+
+@pytest.fixture
+def bucket(object_store, request):
+    """Return the address of an empty bucket on a running S3 server."""
+    name = f"bucket-{zlib.crc32(request.node.nodeid.encode()):08x}"
+    object_store.requests.clear()
+    parse_path(f"s3://{name}").fs.mkdir(name)  # type: ignore[attr-defined]
+    yield f"s3://{name}"
+    object_store.refuses = lambda method, path: False
