@@ -17,27 +17,35 @@ listed in download_failures.csv in the folder, with one of these reasons:
     for good:    gone forbidden changed not_an_image too_large bad_url no_source
     in passing:  rate_limited server_error timeout connection tls
 
+With --max_side photos are verified and shrunk as they come in, by the code and with the flags of
+process_images.py, and no original touches the disk: the folder is as if that step had worked on it in place
+afterwards, without the photos that are of no use. They are listed, for good, as truncated, damaged,
+unreadable, too_large or too_small, and asked for nowhere else. What is there already is shrunk where it lies.
+
 HTTP_PROXY, HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured. Exit codes: 0 done, the counts say what
 was lost; 1 bad input, no photo at all, a full disk, no network, or more than --max_failures; 2 wrong flags;
 130 interrupted.
 """
 
 import argparse
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
+from common.cli import make_parser, print_counts, progress, run, whole_number
 from common.failures import Failure, FailureList, parse_failure_limit
 from common.files import locked_folder, sweep_parts
+from common.image_flags import add_image_flags, given_image_flags, image_settings
+from common.images import ImageSettings
 from common.openimages import image_file_name, parse_number
 from common.parallel import usable_cores
 
 if TYPE_CHECKING:
     from common.downloader import DownloadSettings, Photo
+    from common.refusals import Refusals
+    from common.tally import Tally
 
 MIRROR = "https://open-images-dataset.s3.amazonaws.com"
 SOURCES = ("mirror", "original", "thumbnail")
@@ -45,167 +53,132 @@ USER_AGENT = "open-images-to-tfrecords/1.0"
 # With 50 ms before each answer 16, 32, 64 and 128 threads in two processes fetched 207, 270, 269 and 238
 # photos a second on two busy cores (benchmarks/download.py, one round): from 32 on the CPU is full.
 THREADS = 32
-FIRST = 200  # photos; when all of them fail in passing, the fault is not theirs
 MEGABYTE = 10**6
-REASONS = (
-    "gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source",
-    "rate_limited", "server_error", "timeout", "connection", "tls",
-)  # fmt: skip
-COUNTS = ("images", "downloaded", "already_there", "failed", *REASONS, "bytes")
-
-
-class Tally:
-    """The counts, and the photos that are not there, in the order they failed."""
-
-    def __init__(self) -> None:
-        self.counts = Counter(dict.fromkeys(COUNTS, 0))
-        self.asked = 0
-        self.first: list[Failure] = []  # the photos asked for first, as long as all failed in passing
-
-    def add(self, size: int, failure: Failure | None) -> None:
-        """Count what came of a photo asked for; InputError when the first ones all failed in passing."""
-        from common.fetch import IN_PASSING
-
-        if failure and failure.reason in IN_PASSING and self.asked == len(self.first) < FIRST:
-            self.first.append(failure)
-        self.asked += 1
-        if failure:
-            self.add_failure(failure)
-        else:
-            self.counts.update(downloaded=1, bytes=size)
-        if self.asked == len(self.first) == FIRST:
-            raise InputError(f"the first {FIRST} photos all failed, {self.cause()}")
-
-    def add_failure(self, failure: Failure) -> None:
-        """Count a photo that is not there."""
-        self.counts.update(("failed", failure.reason))
-
-    def short(self) -> str:
-        """Return what stands beside the progress bar."""
-        return f"{self.counts['bytes'] / 1e9:.2f} GB, {self.counts['failed']} failed"
-
-    def cause(self) -> str:
-        """Return the fault that most of the first photos have, by way of an example."""
-        (reason, number), *_ = Counter(failure.reason for failure in self.first).most_common(1)
-        one = next(failure for failure in self.first if failure.reason == reason)
-        return f"{number} of them with {reason}: {one.detail} ({one.url})"
+FITS = ("longer", "shorter", "stretch")  # what is padded could not be told from the photo afterwards
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    order = args.image_source
     index = Path(args.images_path)
     folder = Path(args.images_output_directory)
     failures_path = args.failures_path or folder / "download_failures.csv"
+    shrink = image_settings(args) if args.max_side else None
 
-    from common.downloader import download
-    from common.photo_index import check_index, photos_in, photos_of, skip_refused
+    from common.photo_index import THERE, check_index, mark_photos, photos_of
     from common.refusals import Refusals
+    from common.shrunk_photos import mark_finished, shrunk_photos
+    from common.tally import Tally
 
-    if args.dry_run:
-        print_counts(plan(index, folder, order, args.mirror_url, forget=args.retry_failed))
-        return
-    settings = make_settings(args, folder)
-    with locked_folder(folder):
+    settings = make_settings(args, folder, shrink)
+    tally = Tally(shrinking=shrink is not None)
+    with locked_folder(folder) if folder.exists() or not args.dry_run else nullcontext():
+        there = check_index(index)
+        mark_photos(there, folder)
+        photos = photos_of(index, there, args.image_source, args.mirror_url)
+        refusals = Refusals(folder, forget=args.retry_failed, asked=str(shrink or ""))
+        if args.dry_run:
+            mark_finished(there, folder, shrink, overwrite=args.overwrite)
+            print_counts(plan(photos, there, refusals))
+            return
         sweep_parts(folder, image_file_name(""))
-        there = check_index(index, photos_in(folder))
-        tally = Tally()
-        tally.counts.update(images=len(there), already_there=sum(there.values()))
         with (
+            shrunk_photos(folder, there, shrink, overwrite=args.overwrite, workers=args.processes) as note,
             FailureList(failures_path) as failures,
-            Refusals(folder, forget=args.retry_failed) as refusals,
-            progress(len(there), "photo", "photos") as bar,
+            refusals,
         ):
-            bar.update(tally.counts["already_there"])
-
-            def wanted() -> "Iterator[Photo]":
-                for photo in photos_of(index, there, order, args.mirror_url):
-                    known = skip_refused(photo, refusals)
-                    if isinstance(known, Failure):
-                        failures.add(known)
-                        tally.add_failure(known)
-                        bar.update()
-                    else:
-                        yield known
-
-            with closing(download(wanted(), settings)) as outcomes:
-                for outcome in outcomes:
-                    refusals.add(outcome.refused)
-                    if outcome.failure:
-                        failures.add(outcome.failure)
-                    else:
-                        there[outcome.id] = True
-                    tally.add(outcome.size, outcome.failure)
-                    bar.set_postfix_str(tally.short(), refresh=False)
-                    bar.update()
-            failures.finish(image_id for image_id, is_there in there.items() if not is_there)
+            download_all(photos, there, settings, refusals, failures, tally, note)
+            failures.finish(image_id for image_id, state in there.items() if state < THERE)
     print_counts(tally.counts)
-    check_end(tally, failures_path, args.max_failures)
+    tally.check_end(failures_path, args.max_failures)
 
 
-def plan(index: Path, folder: Path, order: list[str], mirror: str, *, forget: bool) -> dict[str, int]:
+def plan(photos: "Iterator[Photo]", there: dict[str, int], refusals: "Refusals") -> dict[str, int]:
     """Return how many photos would be asked for, and the bytes of those whose size the index knows.
 
     The size is that of the original: it is known of the photos whose first source that is.
     """
-    from common.photo_index import check_index, photos_in, photos_of, skip_refused
-    from common.refusals import Refusals
+    from common.photo_index import THERE, skip_refused
 
-    with locked_folder(folder) if folder.exists() else nullcontext():
-        there = check_index(index, photos_in(folder) if folder.exists() else set())
-        refusals = Refusals(folder, forget=forget)
-        counts = Counter(images=len(there), already_there=sum(there.values()), to_download=0, refused=0)
-        counts.update(size_known=0, bytes=0)
-        for photo in photos_of(index, there, order, mirror):
-            known = skip_refused(photo, refusals)
-            if isinstance(known, Failure):
-                counts["refused"] += 1
-                continue
-            size = known.sources[0].size
-            counts.update(to_download=1, size_known=size is not None, bytes=size or 0)
+    counts = Counter(images=len(there), already_there=0, to_download=0, refused=0, size_known=0, bytes=0)
+    counts["already_there"] = sum(state >= THERE for state in there.values())
+    for photo in photos:
+        known = skip_refused(photo, refusals)
+        if isinstance(known, Failure):
+            counts["refused"] += 1
+            continue
+        size = known.sources[0].size
+        counts.update(to_download=1, size_known=size is not None, bytes=size or 0)
     return counts
 
 
-def check_end(tally: Tally, failures_path: Path, limit: Any) -> None:
-    """Raise InputError where nothing is there, or more failed than the user allows."""
-    images, failed = tally.counts["images"], tally.counts["failed"]
-    if failed == images:
-        why = f", {tally.cause()}" if len(tally.first) == failed else ""
-        raise InputError(f"none of the {images} photos is there{why}; see {failures_path}")
-    if limit:
-        limit.check(failed, images)
+def download_all(
+    photos: "Iterator[Photo]",
+    there: dict[str, int],
+    settings: "DownloadSettings",
+    refusals: "Refusals",
+    failures: FailureList,
+    tally: "Tally",
+    note_finished: Callable[[str], None],
+) -> None:
+    """Download the photos that may be asked for, and write down at once what comes of each."""
+    from common.downloader import download
+    from common.photo_index import THERE, skip_refused
+
+    tally.counts.update(images=len(there), already_there=sum(state >= THERE for state in there.values()))
+    with progress(len(there), "photo", "photos") as bar:
+        bar.update(tally.counts["already_there"])
+
+        def wanted() -> "Iterator[Photo]":
+            for photo in photos:
+                known = skip_refused(photo, refusals)
+                if isinstance(known, Failure):
+                    failures.add(known)
+                    tally.add_failure(known)
+                    bar.update()
+                else:
+                    yield known
+
+        with closing(download(wanted(), settings)) as outcomes:
+            for outcome in outcomes:
+                refusals.add(outcome.refused, outcome.failure if outcome.broken else None)
+                if outcome.failure:
+                    failures.add(outcome.failure)
+                else:
+                    there[outcome.id] = THERE
+                    if outcome.saved:
+                        note_finished(outcome.saved.stamp)
+                tally.add(outcome)
+                bar.set_postfix_str(tally.short(), refresh=False)
+                bar.update()
 
 
 # --- the command line ----------------------------------------------------------------------------
 
 
-def make_settings(args: argparse.Namespace, folder: Path) -> "DownloadSettings":
+def make_settings(args: argparse.Namespace, folder: Path, shrink: ImageSettings | None) -> "DownloadSettings":
     """Return the settings of the downloader, with what the environment says of proxies and certificates."""
-    from urllib.request import getproxies
-
-    from requests.utils import DEFAULT_CA_BUNDLE_PATH
-
     from common.downloader import DownloadSettings
+    from common.environment import ca_bundle, read_proxies
     from common.fetch import FetchSettings
 
-    environment = os.environ.get
-    bundle = environment("REQUESTS_CA_BUNDLE") or environment("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
-    if not os.path.exists(bundle):
-        raise InputError(f"{bundle}: no such file, REQUESTS_CA_BUNDLE names certificates")
-    proxies = getproxies()
-    for name, url in proxies.items():
-        if name != "no" and not url.lower().startswith(("http://", "https://")):
-            raise InputError(f"{name.upper()}_PROXY is {url!r}, an http:// or https:// address was expected")
     fetch = FetchSettings(
         user_agent=args.user_agent,
         max_bytes=args.max_megabytes * MEGABYTE,
         max_per_host=args.max_per_host,
         ignore_robots_tag=args.ignore_robots_tag,
-        ca_bundle=bundle,
-        proxies=proxies,
+        ca_bundle=ca_bundle(),
+        proxies=read_proxies(),
     )
     return DownloadSettings(
-        folder, args.processes, args.threads, args.deadline, args.retries, args.backoff, args.max_pause, fetch
+        folder=folder,
+        processes=args.processes,
+        threads=args.threads,
+        deadline=args.deadline,
+        retries=args.retries,
+        backoff=args.backoff,
+        max_pause=args.max_pause,
+        fetch=fetch,
+        shrink=shrink,
     )
 
 
@@ -285,6 +258,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max_megabytes", type=whole_number(1, most=1000), default=50, metavar="MB",
         help="larger photos are too_large (default: %(default)s)",
     )  # fmt: skip
+    add_image_flags(parser, FITS, "shrink photos as they come in, to this (default: keep the originals)")
+    add("--overwrite", action="store_true", help="fetch anew the photos shrunk with other settings")
     add("--dry_run", action="store_true", help="say how much would be downloaded, and change nothing")
     add("--retry_failed", action="store_true", help="ask again for photos that failed for good")
     add(
@@ -303,7 +278,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--ignore_robots_tag", action="store_true",
         help="take originals whose server asks for no use in training (X-Robots-Tag: noai, noimageai)",
     )  # fmt: skip
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not args.max_side and (given := given_image_flags(args)):
+        parser.error(f"{given[0]} needs --max_side")
+    return args
 
 
 if __name__ == "__main__":

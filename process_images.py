@@ -26,32 +26,33 @@ import argparse
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from common.bad_image import REASONS
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
 from common.failures import Failure, FailureList, parse_failure_limit
 from common.files import locked_folder, sweep_parts
 from common.finished import FinishedImages, make_stamp
 from common.fit import FITS, parse_turn
+from common.image_flags import add_image_flags, image_settings
 from common.image_tasks import Done, Task, finished_point, process_batch
-from common.images import MAX_JPEG_SIDE, ImageSettings
+from common.images import ImageSettings
 from common.json_files import json_writer
 from common.openimages import image_file_name, read_datapoints
 from common.parallel import batches, map_batches, usable_cores
 
 BATCH = 64  # photos a task: a tenth of a second of work, a thousand times what handing it over takes
-REASONS = ("missing", "truncated", "damaged", "unreadable", "too_large", "too_small")
-COUNTS = ("images", "resized", "unchanged", "damaged_kept", "already_there", "failed", *REASONS)
+COUNTS = ("images", "resized", "unchanged", "damaged_kept", "already_there", "failed", "missing", *REASONS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     source = Path(args.image_directory)
     target = Path(args.image_saving_directory or source)
-    settings = ImageSettings(**{field.name: getattr(args, field.name) for field in fields(ImageSettings)})
+    settings = image_settings(args)
     points_in, points_out = Path(args.datapoints_input_path), Path(args.datapoints_output_path)
     failures_path = Path(args.failures_path or target / "process_failures.csv")
 
@@ -165,32 +166,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--datapoints_output_path", required=True, metavar="DATAPOINTS_OUTPUT_PATH",
         help="where the datapoints of the photos that are there are written",
     )  # fmt: skip
-    add(
-        "--max_side", type=whole_number(1, most=MAX_JPEG_SIDE), default=256, metavar="PIXELS",
-        help="longer side at most, or what --fit says (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--min_side", type=whole_number(1), default=1, metavar="PIXELS",
-        help="photos with a shorter side below this are left out as too_small (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--fit", choices=FITS, default="longer",
-        help="longer, shorter: this side is at most --max_side, nothing is enlarged; pad, stretch: a square "
-        "of --max_side with the photo on black, or pulled to fill it (default: %(default)s)",
-    )  # fmt: skip
+    add_image_flags(parser, FITS)
     add(
         "--format",
         choices=("jpeg", "png"),
         default="jpeg",
         help="<id>.jpg or <id>.png (default: %(default)s)",
     )
-    add(
-        "--quality", type=whole_number(1, most=100), default=85, metavar="1-100",
-        help="of the JPEGs, whose colours are at full resolution (default: %(default)s)",
-    )  # fmt: skip
-    add("--precise", action="store_true", help="shrink as exactly as the slow way does, at half the speed")
     add("--rotate_upright", action="store_true", help="turn photos and boxes by the datapoints' rotation")
-    add("--keep_damaged", action="store_true", help="keep photos with damage in the picture")
     add(
         "--workers", type=whole_number(1), default=usable_cores(), metavar="N",
         help="processes (default: one a core, %(default)s here)",

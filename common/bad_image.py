@@ -10,8 +10,12 @@ DECODE_ERRORS = (
 )  # fmt: skip
 
 
+# Why a photo whose bytes are there cannot be used.
+REASONS = ("truncated", "damaged", "unreadable", "too_large", "too_small")
+
+
 class BadImageError(Exception):
-    """This photo cannot be used: `reason` is one of step 5's, `detail` a short line for people."""
+    """This photo cannot be used: `reason` is one of REASONS or missing, `detail` a short line for people."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)

@@ -22,12 +22,15 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from common.bad_image import BadImageError
 from common.cli import InputError
 from common.failures import Failure
 from common.fetch import FOR_GOOD, Answer, Fetcher, FetchSettings, Source, host_of
-from common.files import part_path, replace_file
+from common.files import part_path
 from common.hosts import Schedule
+from common.images import ImageSettings
 from common.openimages import image_file_name
+from common.saving import Saved, save_photo
 
 BATCH = 16  # photos handed over at a time
 WINDOW = 1024  # photos under way: enough that one paused host does not hold up the others
@@ -44,7 +47,10 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class DownloadSettings:
-    """How photos are fetched; times in seconds, `max_per_host` of `fetch` for the whole run."""
+    """How photos are fetched; times in seconds, `max_per_host` of `fetch` for the whole run.
+
+    With `shrink` they are verified and shrunk as they come in.
+    """
 
     folder: Path
     processes: int
@@ -54,16 +60,22 @@ class DownloadSettings:
     backoff: float
     max_pause: float
     fetch: FetchSettings
+    shrink: ImageSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a photo: its size in bytes, or a failure; and the sources that refused it for good."""
+    """What became of a photo: the bytes that came and how they were saved, or a failure.
+
+    `refused` are the sources that refused it for good; `broken` says that one had it, but of no use.
+    """
 
     id: str
     size: int = 0
     failure: Failure | None = None
     refused: tuple[Failure, ...] = ()
+    broken: bool = False
+    saved: Saved | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +261,7 @@ class _Process:
         """Save the photo, try again, ask the next source, or give up."""
         photo = task.photo
         if not answer.reason:
-            path = self.settings.folder / image_file_name(photo.id)
-            try:
-                replace_file(path, answer.data)
-            except OSError as error:
-                self.send(_Stop(error.errno or 0, error.strerror or str(error), str(path)))
-                return
-            self.send(Outcome(photo.id, len(answer.data), refused=tuple(task.refused)))
+            self.send(self.save(task, answer.data))
             return
         failure = Failure(photo.id, answer.reason, f"{task.source.name}: {answer.detail}", task.source.url)
         if answer.reason in FOR_GOOD:
@@ -276,6 +282,19 @@ class _Process:
                 self.schedule.put(host_of(task.source.url), task, delay)
                 return
         self.send(Outcome(photo.id, 0, failure, tuple(task.refused)))
+
+    def save(self, task: _Task, data: bytes) -> Outcome | _Stop:
+        """Save a photo; one that is of no use is not asked for elsewhere, as it would not be by step 5."""
+        image_id, folder, refused = task.photo.id, self.settings.folder, tuple(task.refused)
+        try:
+            saved = save_photo(image_id, data, folder, self.settings.shrink)
+        except BadImageError as bad:
+            failure = Failure(image_id, bad.reason, f"{task.source.name}: {bad.detail}", task.source.url)
+            return Outcome(image_id, 0, failure, refused, broken=True)
+        except OSError as error:
+            path = folder / image_file_name(image_id)
+            return _Stop(error.errno or 0, error.strerror or str(error), str(path))
+        return Outcome(image_id, len(data), None, refused, saved=saved)
 
     def pause(self, answer: Answer, delay: float) -> None:
         """Pause the hosts that said they are busy, here and in the other processes."""

@@ -9,7 +9,7 @@ photos are the same by size and time, the next run has nothing to do, and no nee
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +19,7 @@ from common.files import drop_cut_line, open_output, read_lines
 from common.json_files import to_json
 
 SETTINGS_NAME = "process_settings.json"
+JOURNAL_NAME = ".process_finished"
 COMPLETE_NAME = ".process_complete"
 _STAMP = re.compile(r"([A-Za-z0-9._-]+) ([0-9]{1,19}) (-?[0-9]{1,20}) ([0-9]{1,3})")
 
@@ -32,36 +33,61 @@ def make_stamp(image_id: str, path: str | Path, turn: int) -> str:
     return f"{image_id} {status.st_size} {status.st_mtime_ns} {turn}"
 
 
+def has_other_settings(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> bool:
+    """Tell whether these settings replace those of a folder; InputError where that was not asked for."""
+    path = folder / SETTINGS_NAME
+    before = _read_settings(path)
+    if before is not None and before != settings and not overwrite:
+        raise InputError(
+            f"{path}: the photos in this folder were made with {_differences(before, settings)}; "
+            "--overwrite makes them anew"
+        )
+    return before != settings
+
+
+def replace_settings(folder: Path, settings: dict[str, Any], *, keep_stale: bool = False) -> None:
+    """Give a folder its settings; no photo counts as finished any more.
+
+    With `keep_stale` the journal goes on naming the photos made with the settings before, with stamps that
+    read as 0 and that no photo has.
+    """
+    (folder / COMPLETE_NAME).unlink(missing_ok=True)
+    journal = folder / JOURNAL_NAME
+    if keep_stale:
+        with open_output(journal) as stream:
+            stream.writelines(f"{image_id} 0 0 0\n".encode() for image_id, _ in read_finished(folder))
+    else:
+        journal.unlink(missing_ok=True)
+    with open_output(folder / SETTINGS_NAME) as stream:
+        stream.write(json.dumps(settings, indent=2).encode() + b"\n")
+
+
+def read_finished(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yield the images in a folder's journal, each with the rest of its stamp as one number: less room."""
+    journal = folder / JOURNAL_NAME
+    if not journal.exists():
+        return
+    for line, text in read_lines(journal):
+        match = _STAMP.fullmatch(text.rstrip("\n"))
+        if match:
+            yield match[1], _number(match)
+        elif text.endswith("\n"):  # else the half line of a run that was killed
+            raise InputError(f"{journal}:{line}: {text[:80]!r}, id, size, time and turn were expected")
+
+
 class FinishedImages:
     """The stamps of a locked folder's finished photos; other settings than the folder's are refused."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
         self.folder = folder
-        self.journal = folder / ".process_finished"
+        self.journal = folder / JOURNAL_NAME
         self.complete = folder / COMPLETE_NAME
-        # id -> the rest of its stamp in one number, to save room; None when it was taken
-        self.known: dict[str, int | None] = {}
-        path = folder / SETTINGS_NAME
-        before = _read_settings(path)
-        if before is not None and before != settings and not overwrite:
-            raise InputError(
-                f"{path}: the photos in this folder were made with {_differences(before, settings)}; "
-                "--overwrite makes them anew"
-            )
-        if before != settings:
-            self.complete.unlink(missing_ok=True)
-            self.journal.unlink(missing_ok=True)
-            with open_output(path) as stream:
-                stream.write(json.dumps(settings, indent=2).encode() + b"\n")
+        if has_other_settings(folder, settings, overwrite=overwrite):
+            replace_settings(folder, settings)
         if self.journal.exists():
             drop_cut_line(self.journal)
-            for line, text in read_lines(self.journal):
-                match = _STAMP.fullmatch(text.rstrip("\n"))
-                if not match:
-                    raise InputError(
-                        f"{self.journal}:{line}: {text[:80]!r}, id, size, time and turn were expected"
-                    )
-                self.known[match[1]] = _number(match)
+        # id -> the rest of its stamp; None when it was taken
+        self.known: dict[str, int | None] = dict(read_finished(folder))
 
     def __enter__(self) -> Self:
         self.stream = open(self.journal, "ab", buffering=0)

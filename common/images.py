@@ -60,7 +60,16 @@ def process_image(source: Path, target: Path, settings: ImageSettings, turn: int
     size, in sRGB, without an orientation tag) keeps its bytes. Raises BadImageError; OSError where writing
     fails.
     """
-    data = read_photo(source)
+    data, processed = process_bytes(read_photo(source), settings, turn)
+    if processed.how != "unchanged" or source != target:
+        # In place the disk has it before the original goes: there is no other copy.
+        replace_file(target, data, sync=source == target)
+    return processed
+
+
+def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[bytes, Processed]:
+    """Return the bytes of a photo as `process_image` writes them, and what became of it."""
+    check_file_size(len(data))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on oddities in metadata; what matters is an outcome
@@ -69,10 +78,7 @@ def process_image(source: Path, target: Path, settings: ImageSettings, turn: int
             encoded = data if how == "unchanged" else encode(place(image, fit, turn), settings)
     except MemoryError:
         raise BadImageError("too_large", "not enough memory to decode it") from None
-    if how != "unchanged" or source != target:
-        # In place the disk has it before the original goes: there is no other copy.
-        replace_file(target, encoded, sync=source == target)
-    return Processed(fit, how)
+    return encoded, Processed(fit, how)
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
@@ -101,9 +107,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
 def read_photo(path: Path) -> bytes:
     """Return the bytes of a photo's file."""
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_SIZE:
-            raise BadImageError("too_large", f"{size} bytes, at most {MAX_FILE_SIZE} are read")
+        check_file_size(path.stat().st_size)
         data = path.read_bytes()
     except FileNotFoundError:
         raise BadImageError("missing") from None
@@ -112,6 +116,11 @@ def read_photo(path: Path) -> bytes:
     if not data:
         raise BadImageError("truncated", "an empty file")
     return data
+
+
+def check_file_size(size: int) -> None:
+    if size > MAX_FILE_SIZE:
+        raise BadImageError("too_large", f"{size} bytes, at most {MAX_FILE_SIZE} are read")
 
 
 # --- decoding ------------------------------------------------------------------------------------

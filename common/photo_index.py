@@ -1,4 +1,7 @@
-"""Where the photos of an image index may be: which are on disk, and the addresses of the others."""
+"""Where the photos of an image index may be: which are on disk, and the addresses of the others.
+
+A run holds each image once, in a dict from id to what is there of it: 150 bytes an image.
+"""
 
 import os
 from collections.abc import Iterator
@@ -13,17 +16,13 @@ from common.json_files import read_json
 from common.openimages import image_file_name, is_image_id, parse_number
 from common.refusals import Refusals
 
-
-def photos_in(folder: Path) -> set[str]:
-    """Return the names in the folder that look like photos: one listing, however many are asked for."""
-    suffix = image_file_name("")
-    with os.scandir(folder) as entries:
-        return {entry.name.removesuffix(suffix) for entry in entries if entry.name.endswith(suffix)}
+# What there is of a photo: nothing; one shrunk with other settings; one as it was fetched; one shrunk.
+WANTED, STALE, THERE, FINISHED = range(4)  # those below THERE are to be fetched
 
 
-def check_index(path: Path, there: set[str]) -> dict[str, bool]:
-    """Return whether each image of the index, in order, is there; InputError where an entry is wrong."""
-    images: dict[str, bool] = {}
+def check_index(path: Path) -> dict[str, int]:
+    """Return the images of the index, in order, as WANTED; InputError where an entry is wrong."""
+    images: dict[str, int] = {}
     image_id: Any
     for line, entry in read_json(path):
         where = f"{path}:{line}"
@@ -37,17 +36,28 @@ def check_index(path: Path, there: set[str]) -> dict[str, bool]:
                 raise InputError(f"{where}: {key} of {image_id} is {entry[key]!r:.80}, text was expected")
         if image_id in images:
             raise InputError(f"{where}: image {image_id} is there twice")
-        images[image_id] = image_id in there
-        there.discard(image_id)
+        images[image_id] = WANTED
     if not images:
         raise InputError(f"{path}: no images in it")
     return images
 
 
-def photos_of(path: Path, there: dict[str, bool], order: list[str], mirror: str) -> Iterator[Photo]:
-    """Yield the photos of the index that are not there, with their sources in order."""
+def mark_photos(there: dict[str, int], folder: Path) -> None:
+    """Set the photos that are in the folder to THERE: one listing, however many are asked for."""
+    suffix = image_file_name("")
+    if not folder.exists():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            image_id = entry.name.removesuffix(suffix)
+            if image_id in there and image_id != entry.name:
+                there[image_id] = THERE
+
+
+def photos_of(path: Path, there: dict[str, int], order: list[str], mirror: str) -> Iterator[Photo]:
+    """Yield the photos of the index that are to be fetched, with their sources in order."""
     for _, entry in read_json(path):
-        if there.get(entry["id"]) is False:
+        if there.get(entry["id"], THERE) < THERE:
             sources = (source_of(entry, name, mirror) for name in order)
             yield Photo(entry["id"], tuple(source for source in sources if source))
 
@@ -68,9 +78,19 @@ def source_of(entry: dict[str, Any], name: str, mirror: str) -> Source | None:
 
 
 def skip_refused(photo: Photo, refusals: Refusals) -> Photo | Failure:
-    """Return the photo with the sources that are worth asking, or why there are none."""
+    """Return the photo with the sources that are worth asking, or why there are none.
+
+    A source whose photo came and could not be used is the last that is asked, then as now.
+    """
     if not photo.sources:
         return Failure(photo.id, "no_source", "no address in the index for any --image_source")
-    before = [refusals.find(photo.id, source.url) for source in photo.sources]
-    left = tuple(source for source, refusal in zip(photo.sources, before, strict=True) if not refusal)
-    return Photo(photo.id, left) if left else before[-1] or photo
+    left: list[Source] = []
+    refusal: Failure | None = None
+    for source in photo.sources:
+        if broken := refusals.find_broken(photo.id, source.url):
+            refusal = broken
+            break
+        refusal = refusals.find(photo.id, source.url)
+        if not refusal:
+            left.append(source)
+    return Photo(photo.id, tuple(left)) if left else refusal or photo

@@ -1,0 +1,38 @@
+"""A photo that came in, onto disk, as it came or shrunk: the one place where step 4 saves one."""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.files import replace_file
+from common.finished import make_stamp
+from common.images import ImageSettings, process_bytes
+from common.openimages import image_file_name
+
+_a_core = (
+    threading.Lock()
+)  # shrinking takes one: a process, of as many as there are cores, does it for one photo
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """How a photo was shrunk: a key of step 5's counts, and the stamp that its journal has."""
+
+    how: str  # resized, unchanged or damaged_kept
+    stamp: str
+
+
+def save_photo(image_id: str, data: bytes, folder: Path, shrink: ImageSettings | None) -> Saved | None:
+    """Write a photo whole, as <id>.jpg; shrunk as `shrink` says, in which case its original is never on disk.
+
+    Return how it was shrunk. Raises BadImageError where it cannot be used, and nothing is written; OSError
+    where writing fails.
+    """
+    path = folder / image_file_name(image_id)
+    if shrink is None:
+        replace_file(path, data)
+        return None
+    with _a_core:
+        data, processed = process_bytes(data, shrink)
+    replace_file(path, data)
+    return Saved(processed.how, make_stamp(image_id, path, 0))

@@ -1,0 +1,89 @@
+"""A folder of photos that step 4 shrinks as they come in: left as step 5 leaves one it worked on in place.
+
+So step 5 finds there its settings and journal, and nothing to do; and what lies there as it was fetched, from
+a run without --max_side or from one killed before it noted a photo, is shrunk where it lies.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from common.cli import progress
+from common.failures import Failure
+from common.files import drop_cut_line
+from common.finished import (
+    JOURNAL_NAME,
+    SETTINGS_NAME,
+    has_other_settings,
+    read_finished,
+    replace_settings,
+)  # fmt: skip
+from common.image_tasks import Task, process_batch
+from common.images import ImageSettings
+from common.parallel import batches, map_batches
+from common.photo_index import FINISHED, STALE, THERE, WANTED
+
+BATCH = 64  # photos a task
+
+
+@contextmanager
+def shrunk_photos(
+    folder: Path, there: dict[str, int], settings: ImageSettings | None, *, overwrite: bool, workers: int
+) -> Iterator[Callable[[str], None]]:
+    """Yield a function that notes the stamp of a photo that came in shrunk; without settings do nothing.
+
+    Photos that are there and cannot be used become WANTED, those made with other settings STALE.
+    """
+    if settings is None:
+        yield lambda stamp: None
+        return
+    journal = folder / JOURNAL_NAME
+    if journal.exists():
+        drop_cut_line(journal)
+    if mark_finished(there, folder, settings, overwrite=overwrite):
+        replace_settings(folder, asdict(settings), keep_stale=(folder / SETTINGS_NAME).exists())
+    with open(journal, "ab", buffering=0) as stream:
+
+        def note(*stamps: str) -> None:
+            stream.write("".join(f"{stamp}\n" for stamp in stamps if stamp).encode())
+
+        for stamps in _shrink_in_place(folder, there, settings, workers):
+            note(*stamps)
+        yield note
+
+
+def mark_finished(
+    there: dict[str, int], folder: Path, settings: ImageSettings | None, *, overwrite: bool
+) -> bool:
+    """Set photos that are there and in the folder's journal to FINISHED, or STALE; with settings alone.
+
+    Return whether the folder's settings are to be replaced by these; InputError where that was not asked for.
+    """
+    if settings is None:
+        return False
+    other = has_other_settings(folder, asdict(settings), overwrite=overwrite)
+    if (folder / SETTINGS_NAME).exists():  # without it no one knows what the journal is of
+        for image_id, number in read_finished(folder):
+            if there.get(image_id):
+                there[image_id] = STALE if other or not number else FINISHED
+    return other
+
+
+def _shrink_in_place(
+    folder: Path, there: dict[str, int], settings: ImageSettings, workers: int
+) -> Iterator[list[str]]:
+    """Yield the stamps of the photos that were THERE and are FINISHED now, a batch at a time."""
+    number = sum(state == THERE for state in there.values())
+    if not number:
+        return
+    tasks = (Task(image_id, 0, "", False) for image_id, state in there.items() if state == THERE)
+    work = partial(process_batch, source=folder, target=folder, settings=settings)
+    with progress(number, "photo", "photos on disk") as bar:
+        for results in map_batches(work, batches(tasks, BATCH), workers if number > BATCH else 1):
+            stamps = [result.stamp for result in results if not isinstance(result, Failure)]
+            there.update(dict.fromkeys((stamp.partition(" ")[0] for stamp in stamps), FINISHED))
+            there.update((result.id, WANTED) for result in results if isinstance(result, Failure))
+            yield stamps
+            bar.update(len(results))

@@ -1,0 +1,311 @@
+"""Step 4 with --max_side: byte for byte what downloading first and step 5 in place make, and no original on disk."""
+
+import io
+import json
+import re
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from common.failures import read_failures
+from sample.scenes import draw
+from tests.fault_server import fault_server
+from tests.test_download_images import Gate, arguments, children, start, umask, wait_gone, write_index
+
+SIDE = ("--max_side", 200)
+
+
+def jpeg(number: int, size: tuple[int, int] | None = None, mode: str = "RGB", **options: Any) -> bytes:
+    image = draw(str(number))[0]
+    stream = io.BytesIO()
+    (image.resize(size) if size else image).convert(mode).save(stream, "JPEG", quality=95, **options)
+    return stream.getvalue()
+
+
+def damaged(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(300) + data[middle + 300 :]
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+GOOD = {
+    "large": jpeg(1),
+    "progressive": jpeg(2, progressive=True),
+    "small": jpeg(3, (150, 100)),
+    "narrow": jpeg(4, (900, 60)),
+    "grey": jpeg(5, mode="L"),
+    "cmyk": jpeg(6, mode="CMYK"),
+    "turned": jpeg(7, (150, 100), exif=turned()),
+}
+BROKEN = {
+    "cut": (jpeg(8)[:9000], "truncated"),
+    "damaged": (damaged(jpeg(9)), "damaged"),
+    "nonsense": (b"\xff\xd8\xff" + b"no photo" * 20, "truncated"),
+}
+PHOTOS = GOOD | {image_id: data for image_id, (data, _) in BROKEN.items()}
+
+
+@pytest.fixture
+def server():
+    with fault_server() as running:
+        running.routes["p"] = lambda e: e.answer(PHOTOS[e.path.rpartition("/")[2]])
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path, server):
+    """Return a folder for photos, with an index and datapoints of all of PHOTOS beside it."""
+    write_index(tmp_path / "photos", [{"id": name, "url": f"{server.base}/p/{name}"} for name in PHOTOS])
+    box = {"label": "/m/01yrx", "x0": 0.25, "x1": 0.5, "y0": 0.125, "y1": 0.75}
+    points = [{"id": name, "annotations": [box]} for name in PHOTOS]
+    (tmp_path / "points.json").write_text(json.dumps(points))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def download(script):
+    def call(folder: Path, *flags: object):
+        return script("download_images", *arguments(folder, *flags))
+
+    return call
+
+
+@pytest.fixture
+def process(script):
+    """Return a function that runs step 5 on a folder, and gives its outcome and datapoints."""
+
+    def call(folder: Path, *flags: object):
+        out = folder.parent / f"{folder.name}.json"
+        outcome = script(
+            "process_images", "--image_directory", folder, "--datapoints_input_path", folder.parent / "points.json",
+            "--datapoints_output_path", out, "--workers", 1, *flags,
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+        return outcome, out.read_bytes()
+
+    return call
+
+
+def photos(folder: Path) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in folder.glob("*.jpg")}
+
+
+def failures(folder: Path) -> dict[str, str]:
+    return {failure.id: failure.reason for failure in read_failures(folder / "download_failures.csv")}
+
+
+def journal(folder: Path) -> set[str]:
+    """Return the lines of the journal of what is finished, without the time in them."""
+    lines = (folder / ".process_finished").read_text().splitlines()
+    assert len(set(lines)) == len(lines)
+    return {re.sub(r" [0-9]{19} ", " TIME ", line) for line in lines}
+
+
+def look(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return all that is in a folder, with the times at which photos were written."""
+    times = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.jpg")}
+    return {path.name: (times.get(path.name, 0), path.read_bytes()) for path in folder.iterdir()}
+
+
+FLAGS = {
+    "nothing more": (),
+    "quality": ("--quality", 60),
+    "the shorter side": ("--fit", "shorter"),
+    "stretched": ("--fit", "stretch"),
+    "precise": ("--precise",),
+    "damaged ones kept": ("--keep_damaged",),
+    "too small ones left out": ("--min_side", 110),
+}
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_it_equals_downloading_first_and_step_5_in_place(download, process, folder, flags):
+    first = folder.with_name("first")
+    assert download(first).counts["downloaded"] == len(PHOTOS)
+    processed, points = process(first, *SIDE, *flags)
+    outcome = download(folder, *SIDE, *flags)
+    assert (outcome.code, outcome.err) == (0, "")
+    for name in ("resized", "unchanged", "damaged_kept", "truncated", "damaged", "too_small", "failed"):
+        assert outcome.counts[name] == processed.counts[name], name
+    lost = {f.id: f.reason for f in read_failures(first / "process_failures.csv")}
+    assert failures(folder) == lost
+    assert photos(folder) == {name: data for name, data in photos(first).items() if name not in lost}
+    assert (folder / "process_settings.json").read_bytes() == (first / "process_settings.json").read_bytes()
+    assert journal(folder) == journal(first)
+    assert (folder / "large.jpg").stat().st_mode & 0o777 == 0o666 & ~umask()
+    # Step 5 has nothing left to do, and the same to say, in place and into another folder.
+    before = look(folder)
+    again, same_points = process(folder, *SIDE, *flags)
+    assert same_points == points
+    assert again.counts["already_there"] == outcome.counts["downloaded"]
+    assert again.counts["missing"] == len(lost)
+    assert {name: look(folder)[name] for name in before} == before
+    if not flags or "--min_side" not in flags:  # what was shrunk may be too small now
+        elsewhere = folder.with_name("elsewhere")
+        copied, same_points = process(folder, *SIDE, *flags, "--image_saving_directory", elsewhere)
+        assert copied.counts["unchanged"] == outcome.counts["downloaded"]
+        assert (photos(elsewhere), same_points) == (photos(folder), points)
+
+
+def test_the_originals_never_touch_the_disk(server, folder):
+    """No file may be larger than 30 kB here, and the originals are."""
+    assert len(GOOD["large"]) > 30_000
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    process = start(folder, *SIDE, preexec_fn=limit)
+    _, error = process.communicate(timeout=30)
+    assert (process.returncode, error) == (0, "")
+    assert photos(folder).keys() == GOOD.keys()
+
+
+def test_what_is_of_no_use_is_asked_for_once_and_nowhere_else(download, server, folder):
+    """By the mirror first; the original is not asked, and neither is anyone by the next run."""
+    entries = [{"id": name, "subset": "p", "url": f"{server.base}/good/{name}"} for name in PHOTOS]
+    write_index(folder, entries)
+    mirror = ("--mirror_url", server.base)
+    server.routes["p"] = lambda e: e.answer(PHOTOS[Path(e.path).stem])
+    first = download(folder, *mirror, *SIDE)
+    assert failures(folder) == {name: reason for name, (_, reason) in BROKEN.items()}
+    details = {failure.id: failure for failure in read_failures(folder / "download_failures.csv")}
+    assert details["cut"].detail.startswith("mirror: Premature end of JPEG file")
+    assert details["cut"].url == f"{server.base}/p/cut.jpg"
+    assert server.asked.total() == len(PHOTOS)
+    listed = look(folder)["download_failures.csv"][1]
+    second = download(folder, *mirror, *SIDE)
+    assert second.counts == first.counts | {
+        "downloaded": 0, "already_there": len(GOOD), "resized": 0, "unchanged": 0, "bytes": 0,
+    }  # fmt: skip
+    assert look(folder)["download_failures.csv"][1] == listed
+    assert server.asked.total() == len(PHOTOS)
+    download(folder, *mirror, *SIDE, "--retry_failed")
+    assert server.asked.total() == len(PHOTOS) + len(BROKEN)
+    # As they come, or kept though damaged, they are something else.
+    assert download(folder, *mirror).counts["failed"] == 0
+    kept = download(folder.with_name("kept"), *mirror, *SIDE, "--keep_damaged")
+    assert (kept.counts["damaged_kept"], kept.counts["failed"]) == (1, 2)
+
+
+def test_what_lies_there_as_it_came_is_shrunk_where_it_lies(download, server, folder):
+    whole = folder.with_name("whole")
+    download(whole, *SIDE)
+    download(folder)
+    asked = server.asked.copy()
+    assert photos(folder).keys() == PHOTOS.keys()
+    outcome = download(folder, *SIDE)
+    assert (outcome.code, outcome.counts["already_there"], outcome.counts["downloaded"]) == (0, len(GOOD), 0)
+    good = {name: data for name, data in photos(folder).items() if name in GOOD}
+    assert (good, failures(folder), journal(folder)) == (photos(whole), failures(whole), journal(whole))
+    # A broken photo is asked for again, since the disk may have broken it, and is not touched where that fails.
+    assert server.asked - asked == {f"/p/{name}": 1 for name in BROKEN}
+    assert {name: photos(folder)[name] for name in BROKEN} == {name: PHOTOS[name] for name in BROKEN}
+
+
+def test_a_photo_that_was_not_noted_is_not_fetched_again(download, process, server, folder):
+    """A kill between the photo and its line in the journal, and one inside the line."""
+    whole = folder.with_name("whole")
+    download(whole, *SIDE)
+    download(folder, *SIDE)
+    server.asked.clear()
+    lines = (folder / ".process_finished").read_text().splitlines(keepends=True)
+    (folder / ".process_finished").write_text("".join(lines[2:]) + lines[0][:-4])
+    outcome = download(folder, *SIDE)
+    assert (outcome.counts["already_there"], server.asked.total()) == (len(GOOD), 0)
+    assert (photos(folder), journal(folder)) == (photos(whole), journal(whole))
+    assert process(folder, *SIDE)[0].counts["already_there"] == len(GOOD)
+
+
+def test_other_settings_are_refused_in_one_line(download, folder):
+    download(folder, *SIDE)
+    before = look(folder)
+    for more in (("--max_side", 100), (*SIDE, "--quality", 60), ("--max_side", 100, "--dry_run")):
+        outcome = download(folder, *more)
+        assert (outcome.code, len(outcome.err.splitlines())) == (1, 1)
+        assert outcome.err.startswith(
+            f"download_images.py: {folder}/process_settings.json: the photos in this "
+        )
+        assert outcome.err.endswith("--overwrite makes them anew\n")
+    assert look(folder) == before
+
+
+def test_with_overwrite_all_are_fetched_anew_however_often_interrupted(download, server, folder):
+    """What was 100 pixels cannot become 200 from what is on disk: a run that ends early must not take it for that."""
+    wanted = folder.with_name("wanted")
+    download(wanted, *SIDE)
+    download(folder, "--max_side", 100)
+    small = photos(folder)
+    plan = download(folder, *SIDE, "--overwrite", "--dry_run").counts
+    assert (plan["already_there"], plan["to_download"]) == (0, len(GOOD) + len(BROKEN))
+    server.asked.clear()
+    serve = server.routes["p"]
+    lame = ("large", "small", "grey")
+
+    def limp(e) -> None:
+        name = e.path.rpartition("/")[2]
+        e.answer(b"", "500 Internal Server Error") if name in lame else serve(e)
+
+    server.routes["p"] = limp
+    first = download(folder, *SIDE, "--overwrite", "--retries", 0)
+    assert (first.counts["downloaded"], first.counts["server_error"]) == (len(GOOD) - 3, 3)
+    assert {name: photos(folder)[name] for name in lame} == {name: small[name] for name in lame}
+    server.routes["p"] = serve
+    second = download(folder, *SIDE)
+    assert (second.code, second.counts["downloaded"], second.counts["already_there"]) == (0, 3, len(GOOD) - 3)
+    assert (photos(folder), failures(folder)) == (photos(wanted), failures(wanted))
+    third = download(folder, *SIDE)
+    assert (third.counts["already_there"], third.counts["downloaded"]) == (len(GOOD), 0)
+
+
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(download, process, folder):
+    with fault_server() as server:
+        entries = [{"id": f"k{n}", "url": f"{server.base}/good/k{n}"} for n in range(200)]
+        write_index(folder, entries)
+        (folder.parent / "points.json").write_text(
+            json.dumps([{"id": entry["id"], "annotations": []} for entry in entries])
+        )
+        whole = folder.with_name("whole")
+        download(whole, "--max_side", 20)
+        gate = Gate(server, 100)
+        run = start(folder, "--max_side", 20, "--processes", 2, "--threads", 8)
+        assert gate.reached.wait(30)
+        workers = children(run.pid)
+        run.kill()
+        run.communicate()
+        assert all(wait_gone(pid, 10) for pid in workers)
+        killed = photos(folder)
+        assert 30 <= len(killed) < 200
+        gate.opened.set()
+        server.asked.clear()
+        outcome = download(folder, "--max_side", 20)
+    assert (outcome.code, outcome.counts["already_there"]) == (0, len(killed))
+    assert not [image_id for image_id in killed if f"/good/{image_id}" in server.asked]
+    assert (photos(folder), journal(folder)) == (photos(whole), journal(whole))
+    assert not list(folder.glob(".*.part"))
+    assert process(folder, "--max_side", 20)[0].counts["already_there"] == 200
+
+
+WRONG = {
+    "--quality needs --max_side": ("--quality", 60),
+    "--keep_damaged needs --max_side": ("--keep_damaged",),
+    "argument --fit: invalid choice: 'pad'": (*SIDE, "--fit", "pad"),
+    "argument --max_side: '0'": ("--max_side", 0),
+}
+
+
+@pytest.mark.parametrize(("message", "flags"), WRONG.items(), ids=WRONG)
+def test_wrong_flags(download, folder, message, flags):
+    outcome = download(folder, *flags)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert not folder.exists()
