@@ -5,6 +5,7 @@ The names, types and values are those that the Object Detection API's and Model 
 """
 
 import hashlib
+from functools import cache
 from typing import Any
 
 ATTRIBUTES = ("occluded", "truncated", "depiction", "inside")
@@ -13,29 +14,24 @@ Values = list[bytes] | list[int] | list[float]
 
 
 def example_features(
-    point: dict[str, Any],
-    boxes: list[dict[str, Any]],
-    image: bytes,
-    size: tuple[int, int],
-    ids: dict[str, int],
-    texts: dict[str, str],
+    work: dict[str, Any], image: bytes, size: tuple[int, int], ids: dict[str, int], texts: dict[str, str]
 ) -> dict[str, Values]:
-    """Return each feature's list of values, all of bytes, of int or of float.
+    """Return each feature's list of values, all of the kind that `feature_kind` says.
 
-    `boxes` are those annotations of the datapoint whose class is in `ids`; `size` is width and height in
-    pixels; `texts` are what class/text says of a MID. All lists of boxes have one length; group_of is 0 where
-    it is unknown, the other attributes -1.
+    `work` is a line of the work list: the `id`, and those `boxes` and `image_labels` of the datapoint whose
+    class is in `ids`. `size` is width and height in pixels; `texts` are what class/text says of a MID. All
+    lists of boxes have one length; group_of is 0 where it is unknown, the other attributes -1.
     """
     width, height = size
     encoded_format = b"png" if image.startswith(b"\x89PNG") else b"jpeg"
     extension = {b"png": "png", b"jpeg": "jpg"}[encoded_format]
+    boxes, labels = work["boxes"], work["image_labels"]
     group_of = [int(_attribute(box, "group_of") == 1) for box in boxes]
-    verified = [label for label in point.get("image_labels", []) if label["label"] in ids]
     return {
         "image/encoded": [image],
         "image/format": [encoded_format],
-        "image/filename": [f"{point['id']}.{extension}".encode()],
-        "image/source_id": [point["id"].encode()],
+        "image/filename": [f"{work['id']}.{extension}".encode()],
+        "image/source_id": [work["id"].encode()],
         "image/key/sha256": [hashlib.sha256(image).hexdigest().encode()],
         "image/height": [height],
         "image/width": [width],
@@ -53,10 +49,20 @@ def example_features(
         "image/object/difficult": [0] * len(boxes),
         "image/object/weight": [1.0] * len(boxes),
         **{f"image/object/{name}": [_attribute(box, name) for box in boxes] for name in ATTRIBUTES},
-        "image/class/label": [ids[label["label"]] for label in verified],
-        "image/class/text": [texts[label["label"]].encode() for label in verified],
-        "image/class/confidence": [float(label["confidence"]) for label in verified],
+        "image/class/label": [ids[label["label"]] for label in labels],
+        "image/class/text": [texts[label["label"]].encode() for label in labels],
+        "image/class/confidence": [float(label["confidence"]) for label in labels],
     }
+
+
+@cache
+def feature_kind(name: str) -> str:
+    """Return the list of a tf.train.Feature that holds the values of this feature."""
+    if name.endswith(("/text", "/encoded", "/format", "/filename", "/source_id", "/sha256")):
+        return "bytes_list"
+    if "/bbox/" in name or name.endswith(("/area", "/weight", "/confidence")):
+        return "float_list"
+    return "int64_list"
 
 
 def record_bytes(boxes: list[dict[str, Any]], image_bytes: int) -> int:
@@ -67,4 +73,4 @@ def record_bytes(boxes: list[dict[str, Any]], image_bytes: int) -> int:
 def _attribute(box: dict[str, Any], name: str) -> int:
     """Return an attribute as annotated: 1, 0, or -1 where it is unknown or missing."""
     value = box.get(name, -1)
-    return int(value) if str(value) in ("0", "1") else -1
+    return int(value) if value in (0, 1, "0", "1") else -1

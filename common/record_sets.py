@@ -13,11 +13,12 @@ from typing import Any
 
 from common.cli import InputError, progress, say
 from common.parallel import map_batches
-from common.records import RecordSettings, Shard, read_records, verify_shard, write_shard
+from common.read_records import read_records, verify_shard
+from common.records import RecordSettings, Shard, write_shard
 from common.shards import deal, manifest_path, read_manifest, remove_older, shard_paths, write_manifest
 
-RECORDS_A_PROCESS = 500  # fewer take less time than a further process takes to load TensorFlow
-LAYOUT = 2  # raised when the same inputs give other records than before
+RECORDS_A_PROCESS = 2000  # fewer take less time than a further process takes to load TensorFlow
+LAYOUT = 3  # raised when the same inputs give other records than before
 
 
 @dataclass

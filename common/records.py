@@ -1,10 +1,10 @@
-"""TFRecord files: one tf.train.Example for each photo, written whole, and read back to be verified."""
+"""TFRecord files: one tf.train.Example for each photo, each file written whole."""
 
 import hashlib
 import io
-import json
 import os
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.examples import example_features
+from common.examples import example_features, feature_kind
 from common.files import atomic_path
+
+FORMATS = ("jpeg", "png")
+PHOTOS_AHEAD = 64
 
 
 @dataclass(frozen=True)
@@ -59,18 +62,14 @@ def load_tensorflow() -> Any:
         return tensorflow
 
 
-# --- writing -------------------------------------------------------------------------------------------
-
-
 def write_shard(shard: Shard, settings: RecordSettings) -> dict[str, Any]:
     """Write one file of records, whole or not at all, and return its entry in the manifest."""
     tf = load_tensorflow()
     options = tf.io.TFRecordOptions(compression_type=settings.compression)
     with atomic_path(shard.path) as part:
-        with open(settings.work_list, "rb") as lines, tf.io.TFRecordWriter(str(part), options) as writer:
-            for offset in shard.offsets:
-                lines.seek(offset)
-                writer.write(make_record(tf, json.loads(lines.readline()), settings))
+        with tf.io.TFRecordWriter(str(part), options) as writer:
+            for work in read_ahead(shard, settings):
+                writer.write(make_record(tf, work, settings))
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -78,128 +77,73 @@ def write_shard(shard: Shard, settings: RecordSettings) -> dict[str, Any]:
     return {"file": shard.path.name, "records": len(shard.offsets), "bytes": size, "sha256": digest}
 
 
+def read_ahead(shard: Shard, settings: RecordSettings) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a file's work, and have the system fetch the next photos meanwhile."""
+    import orjson
+
+    waiting: deque[dict[str, Any]] = deque()
+    with open(settings.work_list, "rb") as lines:
+        for offset in shard.offsets:
+            lines.seek(offset)
+            work = orjson.loads(lines.readline())
+            fetch_soon(f"{settings.images}/{work['file']}")
+            waiting.append(work)
+            if len(waiting) > PHOTOS_AHEAD:
+                yield waiting.popleft()
+    yield from waiting
+
+
+def fetch_soon(path: str) -> None:
+    """Ask the system to read a file into memory, where it can be asked: disks serve many reads at a time."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # make_record says so
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+    os.close(descriptor)
+
+
 def make_record(tf: Any, work: dict[str, Any], settings: RecordSettings) -> bytes:
     """Return the serialized tf.train.Example of one line of the work list."""
-    path = settings.images / work["file"]
+    path = f"{settings.images}/{work['file']}"
     try:
-        image = path.read_bytes()
+        with open(path, "rb", buffering=0) as stream:
+            image = stream.read()
     except FileNotFoundError:
         image = b""
     if len(image) != work["bytes"]:
         raise InputError(f"{path}: changed while the records were made; run the same command again")
-    features = example_features(
-        work["point"], work["boxes"], image, tuple(work["size"]), settings.ids, settings.texts
-    )
-    example = tf.train.Example(
-        features=tf.train.Features(
-            feature={name: make_feature(tf, name, values) for name, values in features.items()}
+    size = rgb_size(image)
+    if size is None:
+        raise InputError(
+            f"{path}: no RGB JPEG or PNG, though its datapoint has the width and height that step 5 gives to "
+            "such; run process_images.py again"
         )
+    features = example_features(work, image, size, settings.ids, settings.texts)
+    example = tf.train.Example(
+        features={"feature": {name: {feature_kind(name): {"value": features[name]}} for name in features}}
     )
     # The order of a protobuf map is not stable otherwise.
     serialized: bytes = example.SerializeToString(deterministic=True)
     return serialized
 
 
-def make_feature(tf: Any, name: str, values: Any) -> Any:
-    """Return a tf.train.Feature; an empty list has the type its name calls for."""
-    train = tf.train
-    if name.endswith(("/text", "/encoded", "/format", "/filename", "/source_id", "/sha256")):
-        return train.Feature(bytes_list=train.BytesList(value=values))
-    if "/bbox/" in name or name.endswith(("/area", "/weight", "/confidence")):
-        return train.Feature(float_list=train.FloatList(value=values))
-    return train.Feature(int64_list=train.Int64List(value=values))
-
-
-# --- reading back --------------------------------------------------------------------------------------
-
-
-def read_records(path: Path, compression: str) -> Iterator[dict[str, list[Any]]]:
-    """Yield the features of each record of a file; InputError names the record that cannot be read."""
-    tf = load_tensorflow()
-    from google.protobuf.message import DecodeError
-
-    raws = tf.data.TFRecordDataset(str(path), compression_type=compression).as_numpy_iterator()
-    number = 0
-    while True:
-        number += 1
-        try:
-            raw = next(raws, None)
-            if raw is None:
-                return
-            features = tf.train.Example.FromString(raw).features.feature
-        except tf.errors.OpError as error:
-            raise InputError(f"{path}: record {number}: {_first_line(error.message)}") from None
-        except DecodeError:
-            raise InputError(f"{path}: record {number}: no tf.train.Example") from None
-        yield {
-            name: list(getattr(feature, kind).value) if (kind := feature.WhichOneof("kind")) else []
-            for name, feature in features.items()
-        }
-
-
-def _first_line(message: str) -> str:
-    return message.partition("\n")[0].split(" [Op:")[0].removesuffix("{{node IteratorGetNext}}").strip()
-
-
-def verify_shard(
-    entry: dict[str, Any], folder: Path, settings: RecordSettings
-) -> tuple[dict[str, int], str | None]:
-    """Read one file back and return its counts and what is wrong with it, None where it is sound.
-
-    Checked are the CRCs, each photo (it decodes, has the size and the hash that the record says), the
-    boxes (in [0, 1], lists of one length), the classes (in the label map, number and text agreeing),
-    and the file against the manifest.
-    """
-    path = folder / entry["file"]
-    text_of = {number: settings.texts[mid].encode() for mid, number in settings.ids.items()}
-    counts = {"records": 0, "boxes": 0, "bytes": 0}
-    try:
-        for record in read_records(path, settings.compression):
-            problem = record_problem(record, text_of)
-            if problem:
-                return counts, f"{path}: record {counts['records'] + 1}: {problem}"
-            counts["records"] += 1
-            counts["boxes"] += len(record["image/object/class/label"])
-    except InputError as error:
-        return counts, str(error)
-    with open(path, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        counts["bytes"] = stream.tell()
-    if counts["records"] != entry["records"]:
-        return counts, f"{path}: {counts['records']} records, {entry['records']} were written"
-    if digest != entry["sha256"]:
-        return counts, f"{path}: not the bytes that were written, though every record can be read"
-    return counts, None
-
-
-def record_problem(record: dict[str, list[Any]], text_of: dict[int, bytes]) -> str | None:
-    """Return what is wrong with one record, None where it is sound."""
+def rgb_size(photo: Path | bytes) -> tuple[int, int] | None:
+    """Return width and height of an RGB JPEG or PNG in pixels, by its header; None for any other."""
+    import simplejpeg
     from PIL import Image
 
+    if isinstance(photo, bytes):
+        try:
+            height, width, space, _ = simplejpeg.decode_jpeg_header(photo)
+            if space in ("YCbCr", "RGB"):
+                return width, height
+        except ValueError:
+            pass  # a PNG, or a JPEG with what libjpeg's header reader stops at
     try:
-        (encoded,), (digest,) = record["image/encoded"], record["image/key/sha256"]
-        (width,), (height,) = record["image/width"], record["image/height"]
-        labels, texts = record["image/object/class/label"], record["image/object/class/text"]
-        corners = [record[f"image/object/bbox/{name}"] for name in ("xmin", "xmax", "ymin", "ymax")]
-    except (KeyError, ValueError) as error:
-        return f"a feature is missing or not single ({error})"
-    if hashlib.sha256(encoded).hexdigest().encode() != digest:
-        return "the photo is not the one that was written (image/key/sha256)"
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("jpeg", "png")) as image:
-            image.load()
-            size = image.size
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"the photo cannot be decoded ({error})"
-    if size != (width, height):
-        return f"the photo has {size[0]}x{size[1]} pixels, the record says {width}x{height}"
-    lengths = {name: len(values) for name, values in record.items() if name.startswith("image/object/")}
-    if len(set(lengths.values())) != 1:
-        return f"the lists of boxes differ in length ({lengths})"
-    for xmin, xmax, ymin, ymax in zip(*corners, strict=True):
-        if not (0 <= xmin <= xmax <= 1 and 0 <= ymin <= ymax <= 1):
-            return f"a box from ({xmin}, {ymin}) to ({xmax}, {ymax}), inside (0, 0) to (1, 1) was expected"
-    for label, text in zip(labels, texts, strict=True):
-        if text_of.get(label) != text:
-            return f"class {label} with the text {text!r} is not in the label map"
-    return None
+        with Image.open(io.BytesIO(photo) if isinstance(photo, bytes) else photo, formats=FORMATS) as image:
+            return image.size if image.mode == "RGB" else None
+    except (OSError, Image.DecompressionBombError):
+        return None

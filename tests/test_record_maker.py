@@ -178,7 +178,9 @@ def test_every_record_comes_back_as_its_datapoint(step, tmp_path):
 )
 def test_lists_of_boxes_have_one_length_whatever_is_annotated(rows):
     boxes = [annotation(x0=x, y1=y, **({} if flag is None else {"inside": flag})) for x, y, flag in rows]
-    features = example_features({"id": "a"}, boxes, b"", (4, 4), {CAT: 1}, {CAT: CAT})
+    features = example_features(
+        {"id": "a", "boxes": boxes, "image_labels": []}, b"", (4, 4), {CAT: 1}, {CAT: CAT}
+    )
     assert {len(values) for name, values in features.items() if "/object/" in name} == {len(rows)}
     assert features["image/object/inside"] == [-1 if flag is None else int(flag) for _, _, flag in rows]
 
@@ -522,14 +524,14 @@ def test_a_flipped_byte_anywhere_is_found_and_named(step, tmp_path, compression)
 
 
 def test_records_that_say_what_is_not_so_are_found():
-    from common.records import record_problem
+    from common.read_records import record_problem
 
     image = photo(size=(40, 30))
     texts = {CAT: CAT}
-    point = {"id": "a1", "annotations": []}
+    work = {"id": "a1", "boxes": [annotation()], "image_labels": []}
 
     def problem(**changes: list[Any]) -> str | None:
-        record = example_features(point, [annotation()], image, (40, 30), {CAT: 1}, texts)
+        record = example_features(work, image, (40, 30), {CAT: 1}, texts)
         for name, values in changes.items():
             record["image/" + name.replace("__", "/")] = values
         return record_problem(record, {1: CAT.encode()})

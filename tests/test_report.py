@@ -40,7 +40,9 @@ def record(
     ids = {f"/m/{index}": index for index in range(1, classes + 1)}
     box = {"label": f"/m/{number}", "x0": 0.25, "x1": 0.5, "y0": 0.25, "y1": 0.5, **attributes}
     texts = {mid: mid for mid in ids}
-    return example_features({"id": name}, [box], photo or scene(size), size, ids, texts)
+    return example_features(
+        {"id": name, "boxes": [box], "image_labels": []}, photo or scene(size), size, ids, texts
+    )
 
 
 # --- counts and drawings -----------------------------------------------------------------------------------
