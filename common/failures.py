@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import Self
 
 from common.cli import InputError
-from common.files import drop_cut_line, read_csv, write_csv
+from common.files import read_csv, write_csv
+from common.journal import Journal, read_journal
+from common.storage import parse_path, status
 
 HEADER = ["id", "reason", "detail", "url"]
 
@@ -34,24 +36,22 @@ class FailureList:
     """The failures known so far: those of earlier runs and, as they come in, those of this one."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.journal = self.path.with_name(f".{self.path.name}.journal")
+        self.path = parse_path(path)
+        self.journal = Journal(self.path.with_name(f".{self.path.name}.journal"))
         self.by_id: dict[str, Failure] = {}
-        if self.path.exists():
+        if status(self.path):
             self.by_id.update((failure.id, failure) for failure in read_failures(self.path))
-        if self.journal.exists():
-            drop_cut_line(self.journal)
-            self.by_id.update((failure.id, failure) for failure in _rows(self.journal))
+        if journal := read_journal(self.journal.path):
+            self.by_id.update((failure.id, failure) for failure in _rows(journal))
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.stream = open(self.journal, "ab", buffering=0)
+        self.journal.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stream.close()
+        self.journal.__exit__(kind, error, trace)
 
     def add(self, failure: Failure) -> None:
         """Remember a failure, in memory and in the journal."""
@@ -59,14 +59,14 @@ class FailureList:
         line = io.StringIO()
         row = [failure.id, failure.reason, _one_line(failure.detail), _one_line(failure.url)]
         csv.writer(line, lineterminator="\n").writerow(row)
-        self.stream.write(line.getvalue().encode(errors="backslashreplace"))
+        self.journal.add(line.getvalue())
 
     def finish(self, missing: Iterable[str]) -> int:
         """Write the list of the images in `missing`, in that order, drop the journal, return the number."""
         failures = (self.by_id[image_id] for image_id in missing)
         rows = ((f.id, f.reason, _one_line(f.detail), _one_line(f.url)) for f in failures)
         count = write_csv(self.path, HEADER, rows)
-        self.journal.unlink(missing_ok=True)
+        self.journal.drop()
         return count
 
 

@@ -6,14 +6,13 @@ the last of them. The next run makes one object of them.
 """
 
 import re
-import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from common.files import drop_cut_line
-from common.storage import fetch_files, is_remote, list_objects, put_bytes, put_file, remove
+from common.files import drop_cut_line, open_output
+from common.storage import is_remote, list_objects, put_bytes, read_pieces, remove
 
 SECONDS = 30.0
 
@@ -30,15 +29,10 @@ def read_journal(path: Path) -> Path | None:
         return None
     whole = _part(path, 0)
     if names != [whole.name]:
-        with tempfile.TemporaryDirectory() as scratch:
-            joined = Path(scratch) / "joined"
-            with open(joined, "wb") as stream:
-                for name in names:
-                    fetch_files(path.parent, [name], Path(scratch))
-                    stream.write((Path(scratch) / name).read_bytes())
-                    (Path(scratch) / name).unlink()
-            # Killed before the parts are gone, they come twice, in the same order: the last word is the same.
-            put_file(joined, whole)
+        # Killed before the parts are gone, they come twice, in the same order: the last word is the same.
+        with open_output(whole) as stream:
+            for name in names:
+                stream.writelines(read_pieces(path.parent / name))
         for name in names:
             if name != whole.name:
                 remove(path.parent / name)
@@ -65,6 +59,7 @@ class Journal:
 
     def __enter__(self) -> Self:
         if not is_remote(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.stream = open(self.path, "ab", buffering=0)
         return self
 
@@ -85,6 +80,11 @@ class Journal:
         self.pending += lines
         if time.monotonic() - self.put_at > SECONDS:
             self._put()
+
+    def drop(self) -> None:
+        """Remove the journal with all that was added."""
+        self.pending = b""
+        remove_journal(self.path)
 
     def _put(self) -> None:
         if self.pending:

@@ -181,31 +181,23 @@ def put_file(local: Path, path: Path) -> None:
         _store(path).put_file(str(local), _key(path))
 
 
-def put_files(local: Path, names: Sequence[str], folder: Path) -> None:
-    """Make files of a local folder objects of these names, some at once."""
-    if not names:
-        return
+def put_objects(folder: Path, objects: dict[str, bytes]) -> None:
+    """Put objects of these names and bytes into a folder, some at once; each whole or not at all."""
     with store_errors(folder):
-        _store(folder).put(
-            [str(local / name) for name in names],
-            [_key(folder / name) for name in names],
-            batch_size=AT_ONCE,
-        )
+        _store(folder).pipe({_key(folder / name): data for name, data in objects.items()}, batch_size=AT_ONCE)
 
 
-def fetch_files(folder: Path, names: Sequence[str], local: Path) -> None:
-    """Copy objects of a folder into a local folder, some at once; those that are not there are left out."""
+def read_objects(folder: Path, names: Sequence[str]) -> Iterator[bytes | None]:
+    """Yield the bytes of each object of a folder, None where there is none; some come at once."""
     for start in range(0, len(names), AT_ONCE):
-        some = names[start : start + AT_ONCE]
-        keys = [_key(folder / name) for name in some]
+        keys = [_key(folder / name) for name in names[start : start + AT_ONCE]]
         with store_errors(folder):
             found = _store(folder).cat_ranges(keys, 0, 1 << 40, on_error="return")
-            for name, key, data in zip(some, keys, found, strict=True):
-                if isinstance(data, FileNotFoundError):
-                    continue
-                if isinstance(data, Exception):
+        for key, data in zip(keys, found, strict=True):
+            if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                with store_errors(folder):
                     data = _store(folder).cat_file(key)  # an empty object has no range; else it says why not
-                (local / name).write_bytes(data)
+            yield None if isinstance(data, FileNotFoundError) else data
 
 
 def read_pieces(path: Path) -> Iterator[bytes]:
