@@ -275,11 +275,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--keep_labels_only needs --image_labels_input_path")
     paths = {name: value for name, value in vars(args).items() if name.endswith("_path") and value}
     inputs = {os.path.realpath(path) for name, path in paths.items() if not name.endswith("output_path")}
-    outputs = [os.path.realpath(path) for name, path in paths.items() if name.endswith("output_path")]
-    if len(set(outputs)) != len(outputs):
+    outputs = [path for name, path in paths.items() if name.endswith("output_path")]
+    if len(set(map(os.path.realpath, outputs))) != len(outputs):
         parser.error("the outputs need a path each")
-    if not inputs.isdisjoint(outputs):
-        parser.error(f"{inputs.intersection(outputs).pop()} is an input: an output would replace it")
+    for path in outputs:
+        if os.path.realpath(path) in inputs:
+            parser.error(f"{path} is an input: an output would replace it")
     return args
 
 

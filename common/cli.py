@@ -33,10 +33,11 @@ def whole_number(least: int, most: int = 10**9) -> Callable[[str], int]:
     """Return an argparse type: a whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        if int(text) > most:
-            raise argparse.ArgumentTypeError(f"{text!r} is more than {most}")
+        digits = text.isascii() and text.isdigit()
+        if not digits or (len(text) < 10 and int(text) < least):
+            raise argparse.ArgumentTypeError(f"{text!r:.80} is not a whole number of at least {least}")
+        if len(text) > 10 or int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text!r:.80} is more than {most}")
         return int(text)
 
     return parse

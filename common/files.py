@@ -46,7 +46,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise InputError(f"{path}: not a regular file, a file to write was expected")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{path}: a file stands where its folder is to be") from None
     part = part_path(target)
     lock = _open_locked(part, busy=f"{path}: another run is writing this file")
     try:
@@ -330,6 +333,8 @@ def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> d
     """Return the place of each column by name; a missing or repeated one is an error."""
     places = {name.strip().removeprefix("\ufeff"): place for place, name in enumerate(header)}
     missing = [name for name in required if name not in places]
+    if not header:
+        raise InputError(f"{path}: an empty file, a header with {', '.join(required)} was expected")
     if missing:
         raise InputError(
             f"{path}:1: no column {', '.join(missing)}; the header has {', '.join(header)[:200]}"

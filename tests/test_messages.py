@@ -1,0 +1,233 @@
+"""Every error that a user can cause, with its text: one line that says where, what, and what was expected."""
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+from PIL import Image
+
+CAT, DOG = "/m/01yrx", "/m/0bt9lr"
+BOX = {"id": "a1", "label": CAT, "x0": 0.1, "x1": 0.9, "y0": 0.2, "y1": 0.8}
+POINT = {"id": "a1", "annotations": [BOX]}
+BOXES = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded\n"
+INDEX = "ImageID,Subset,OriginalURL,Rotation\n"
+GOOD = {
+    "classes.txt": f"{CAT}\n{DOG}\n",
+    "descriptions.csv": f"{CAT},Cat\n{DOG},Dog\n/m/0cvnqh,Bench\n/m/076lb9,Bench\n",
+    "boxes.csv": f"{BOXES}a1,xclick,{CAT},1,0.1,0.9,0.2,0.8,0\n",
+    "images.csv": f"{INDEX}a1,train,http://127.0.0.1:9/a1.jpg,0.0\n",
+    "labels.csv": f"ImageID,Source,LabelName,Confidence\na1,verification,{CAT},1\n",
+    "hierarchy.json": json.dumps({"LabelName": "/m/0bl9f", "Subcategory": [{"LabelName": CAT}]}),
+    "images.json": '[\n{"id":"a1","url":"http://127.0.0.1:9/a1.jpg"}\n]\n',
+    "points.json": f"[\n{json.dumps(POINT)}\n]\n",
+}
+ARGUMENTS = {
+    "translate_class_descriptions": {
+        "trainable_classes_path": "classes.txt", "class_description_path": "descriptions.csv",
+        "trainable_translated_path": "out/names.json",
+    },
+    "process_metadata": {
+        "annotations_input_path": "boxes.csv", "image_index_input_path": "images.csv",
+        "trainable_classes_path": "classes.txt", "point_output_path": "out/points.json",
+        "image_index_output_path": "out/images.json",
+    },
+    "download_images": {"images_path": "images.json", "images_output_directory": "out", "retries": "0"},
+    "process_images": {
+        "image_directory": "photos", "image_saving_directory": "out", "datapoints_input_path": "points.json",
+        "datapoints_output_path": "out/points.json", "workers": "1",
+    },
+    "create_label_map": {
+        "trainable_classes_path": "classes.txt", "class_description_path": "descriptions.csv",
+        "label_map_save_path": "out/label_map.pbtxt",
+    },
+    "record_maker": {
+        "points_path": "points.json", "saved_images_directory": "photos", "trainable_classes_path": "classes.txt",
+        "record_save_path": "out/train.tfrecord", "workers": "1",
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a user does wrong in a step, and what the user then reads."""
+
+    step: str
+    message: str
+    files: dict[str, str | bytes | None] = field(default_factory=dict)  # None: removed
+    flags: dict[str, str | None] = field(default_factory=dict)  # None: left out; "": without a value
+    environment: dict[str, str] = field(default_factory=dict)
+    code: int = 1
+
+
+def case(step, message, files=None, code=1, environment=None, **flags):
+    return Case(step, message, files or {}, flags, environment or {}, code)
+
+
+def usage(step, message, **flags):
+    return case(step, f"error: {message}", code=2, **flags)
+
+
+def point(**changes) -> dict[str, str | bytes | None]:
+    """Return a datapoints file whose second line has these changes."""
+    return {"points.json": json.dumps([{**POINT, **changes}])}
+
+
+def box(**changes) -> dict[str, str | bytes | None]:
+    return point(annotations=[{key: value for key, value in {**BOX, **changes}.items() if value is not None}])
+
+
+LABEL_MAP, TRANSLATE, METADATA = "create_label_map", "translate_class_descriptions", "process_metadata"
+DOWNLOAD, PROCESS, RECORDS = "download_images", "process_images", "record_maker"
+CHOSEN = {"trainable_classes_output_path": "out/classes.txt"}
+NAMED = {**CHOSEN, "class_description_path": "descriptions.csv"}
+
+CASES = [
+    # files of any kind
+    case(LABEL_MAP, "classes.txt: no such file", {"classes.txt": None}),
+    case(LABEL_MAP, "classes.txt:1: not UTF-8 text", {"classes.txt": b"\xff\xfe\n"}),
+    case(LABEL_MAP, "out/label_map.pbtxt: not a regular file, a file to write was expected", {"out/label_map.pbtxt/x": ""}),
+    case(LABEL_MAP, "out/label_map.pbtxt: a file stands where its folder is to be", {"out": ""}),
+    case(METADATA, ".: a folder, a file was expected", annotations_input_path="."),
+    case(METADATA, "boxes.csv.gz: damaged gzip file (Not a gzipped file (b'no'))", {"boxes.csv.gz": b"no gzip"}, annotations_input_path="boxes.csv.gz"),
+    case(PROCESS, "points.json: not a folder, a folder to write into was expected", image_saving_directory="points.json"),
+    # class lists and descriptions
+    case(LABEL_MAP, "classes.txt: no classes in it, one MID a line was expected", {"classes.txt": "\n\n"}),
+    case(LABEL_MAP, "classes.txt:2: 'Cat', a class MID such as /m/01yrx was expected", {"classes.txt": f"{CAT}\nCat\n"}),
+    case(LABEL_MAP, "classes.txt:3: /m/01yrx stands in line 1 already", {"classes.txt": f"{CAT}\n{DOG}\n{CAT}\n"}),
+    case(LABEL_MAP, "descriptions.csv: no description of 1 of the 2 classes in classes.txt: /m/0zzz; the class-descriptions.csv of the same release is what is needed", {"classes.txt": f"{CAT}\n/m/0zzz\n"}),
+    case(LABEL_MAP, "descriptions.csv: no class descriptions in it", {"descriptions.csv": "\n"}),
+    case(LABEL_MAP, "descriptions.csv:1: 3 fields, two were expected: MID, name", {"descriptions.csv": f"{CAT},Cat,feline\n"}),
+    case(LABEL_MAP, "descriptions.csv:2: 'Dog', a class MID such as /m/01yrx was expected", {"descriptions.csv": f"{CAT},Cat\nDog,{DOG}\n"}),
+    case(LABEL_MAP, "descriptions.csv:2: /m/01yrx is 'Dog' here and 'Cat' before", {"descriptions.csv": f"{CAT},Cat\n{CAT},Dog\n"}),
+    case(TRANSLATE, "folder: no file in this folder is a class list (one MID a line)", {"folder/readme.txt": "hello\n"}, trainable_classes_path="folder"),
+    case(TRANSLATE, "folder: 2 files in this folder are a class list (one MID a line), name one: a.txt, b.txt", {"folder/a.txt": f"{CAT}\n", "folder/b.txt": f"{DOG}\n"}, trainable_classes_path="folder"),
+    # CSV
+    case(METADATA, "boxes.csv: an empty file, a header with ImageID, LabelName, XMin, XMax, YMin, YMax was expected", {"boxes.csv": ""}),
+    case(METADATA, "boxes.csv:1: no column XMin, XMax, YMin, YMax; the header has ImageID, LabelName", {"boxes.csv": "ImageID,LabelName\n"}),
+    case(METADATA, "boxes.csv:1: a column name stands twice in the header ImageID, ImageID, LabelName, XMin, XMax, YMin, YMax", {"boxes.csv": "ImageID,ImageID,LabelName,XMin,XMax,YMin,YMax\n"}),
+    case(METADATA, "boxes.csv:2: 5 fields, 9 were expected", {"boxes.csv": f"{BOXES}a1,x,{CAT},1,0.1\n"}),
+    case(METADATA, "boxes.csv:2: no line end after the last row; is the file cut short?", {"boxes.csv": f"{BOXES}a1,x,{CAT},1,0.1,0.9,0.2,0.8,0"}),
+    case(METADATA, "boxes.csv:2: a NUL byte, text was expected", {"boxes.csv": f"{BOXES}a1,\0,{CAT},1,0.1,0.9,0.2,0.8,0\n"}),
+    case(METADATA, "boxes.csv:2: a carriage return inside a line, LF or CRLF was expected", {"boxes.csv": f"{BOXES}a1,x\ry,{CAT},1,0.1,0.9,0.2,0.8,0\n"}),
+    case(METADATA, "boxes.csv:2: unexpected end of data, a CSV row was expected", {"boxes.csv": f'{BOXES}a1,"x,{CAT},1,0.1,0.9,0.2,0.8,0\n'}),
+    # boxes, index, labels
+    case(METADATA, "boxes.csv:2: ImageID '../a1', an image id was expected", {"boxes.csv": f"{BOXES}../a1,x,{CAT},1,0.1,0.9,0.2,0.8,0\n"}),
+    case(METADATA, "boxes.csv:2: XMin is '', a number was expected", {"boxes.csv": f"{BOXES}a1,x,{CAT},1,,0.9,0.2,0.8,0\n"}),
+    case(METADATA, "boxes.csv:2: IsOccluded is '2', 1, 0 or -1 was expected", {"boxes.csv": f"{BOXES}a1,x,{CAT},1,0.1,0.9,0.2,0.8,2\n"}),
+    case(METADATA, "boxes.csv: no box to keep: asked for 2 classes (/m/01yrx, /m/0bt9lr), the file has 1 classes (/m/0zzz); rows=1, other_classes=1", {"boxes.csv": f"{BOXES}a1,x,/m/0zzz,1,0.1,0.9,0.2,0.8,0\n"}),
+    case(METADATA, "images.csv: no images in it", {"images.csv": INDEX}),
+    case(METADATA, "images.csv:2: ImageID 'a/1', an image id was expected", {"images.csv": f"{INDEX}a/1,train,http://x/,0.0\n"}),
+    case(METADATA, "images.csv:2: rotation is 'ninety', a number was expected", {"images.csv": f"{INDEX}a1,train,http://x/,ninety\n"}),
+    case(METADATA, "images.csv: none of the 1 images with boxes to keep in boxes.csv is in this index, one of the same release and split was expected", {"images.csv": f"{INDEX}b2,train,http://x/,\n"}),
+    case(METADATA, "labels.csv:2: Confidence is '0.5', 0 or 1 was expected", {"labels.csv": f"ImageID,LabelName,Confidence\na1,{CAT},0.5\n"}, image_labels_input_path="labels.csv"),
+    # choices
+    case(METADATA, "class 'Unicorn' is not known", **NAMED, classes="Unicorn"),
+    case(METADATA, "class 'Bench' is not trainable (/m/0cvnqh, /m/076lb9)", **NAMED, classes="Bench"),
+    case(METADATA, "class 'Bench' is 2 classes, name one by its MID: /m/0cvnqh, /m/076lb9", {"classes.txt": f"{CAT}\n/m/0cvnqh\n/m/076lb9\n"}, **NAMED, classes="Bench"),
+    case(METADATA, "--classes: --class_description_path is needed to know classes by their names", **CHOSEN, classes="Cat"),
+    case(METADATA, "class /m/0zzz is not among the 2 trainable classes", **NAMED, classes="/m/0zzz"),
+    case(METADATA, "--classes: unexpected end of data, names separated by commas were expected", **NAMED, classes='"Cat'),
+    case(METADATA, "wanted.txt: no class in it, names or MIDs were expected", {"wanted.txt": "\n"}, **NAMED, classes_path="wanted.txt"),
+    case(METADATA, "ids.txt: no image ids in it, one a line was expected", {"ids.txt": "\n"}, image_ids_path="ids.txt"),
+    case(METADATA, "ids.txt:1: 'a b', an image id was expected", {"ids.txt": "a b\n"}, image_ids_path="ids.txt"),
+    case(METADATA, "boxes.csv: none of its images is among those of --image_ids_path", {"ids.txt": "b2\n"}, image_ids_path="ids.txt"),
+    case(METADATA, "hierarchy.json: not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)), the class hierarchy was expected", {"hierarchy.json": "{"}, hierarchy_path="hierarchy.json"),
+    case(METADATA, "hierarchy.json: [], an object with LabelName was expected", {"hierarchy.json": "[]"}, hierarchy_path="hierarchy.json"),
+    case(METADATA, "hierarchy.json: Subcategory of /m/1 is no array", {"hierarchy.json": '{"LabelName": "/m/1", "Subcategory": 3}'}, hierarchy_path="hierarchy.json"),
+    case(METADATA, "boxes.csv:1: no column says which boxes are inside, to exclude them", exclude="inside"),
+    usage(METADATA, "--classes and --classes_path need --trainable_classes_output_path for the chosen list", classes="Cat"),
+    usage(METADATA, "--expand_hierarchy needs --hierarchy_path", expand_hierarchy=""),
+    usage(METADATA, "--keep_labels_only needs --image_labels_input_path", keep_labels_only=""),
+    usage(METADATA, "the outputs need a path each", point_output_path="out/images.json"),
+    usage(METADATA, "boxes.csv is an input: an output would replace it", point_output_path="boxes.csv"),
+    usage(METADATA, "argument --exclude: 'blurred' is none of occluded,truncated,group_of,depiction,inside", exclude="blurred"),
+    usage(METADATA, "argument --min_box_side: '1.5' is not a number from 0 to 1", min_box_side="1.5"),
+    usage(METADATA, "argument --max_images: '0' is not a whole number of at least 1", max_images="0"),
+    usage(METADATA, "argument --seed: '9999999999' is more than 1000000000", seed="9999999999"),
+    # JSON
+    case(DOWNLOAD, "images.json:3: the array has no end; is the file cut short?", {"images.json": '[\n{"id":"a1","url":"http://x/"},\n'}),
+    case(DOWNLOAD, "images.json:3: ',' or ']' was expected after an element; is the file cut short?", {"images.json": '[\n{"id":"a1","url":"http://x/"}\n{"id":"a2"}]'}),
+    case(DOWNLOAD, "images.json:1: text after the end of the array", {"images.json": "[] []"}),
+    case(DOWNLOAD, "images.json:3: text after the end of the array", {"images.json": '[\n{"id":"a1"}\n] more'}),
+    case(DOWNLOAD, "images.json:2: not JSON (Expecting property name enclosed in double quotes)", {"images.json": "[\n{'id':'a1'}\n]"}),
+    case(DOWNLOAD, "images.json:1: nested too deeply", {"images.json": "[" * 100_000}),
+    # the index of step 4
+    case(DOWNLOAD, "images.json: no images in it", {"images.json": "[]"}),
+    case(DOWNLOAD, "images.json:1: an object with id and url was expected", {"images.json": '["a1"]'}),
+    case(DOWNLOAD, "images.json:1: id '../a1', an image id of A-Z a-z 0-9 . _ - was expected", {"images.json": '[{"id":"../a1","url":"http://x/"}]'}),
+    case(DOWNLOAD, "images.json:1: url of a1 is 7, text was expected", {"images.json": '[{"id":"a1","url":7}]'}),
+    case(DOWNLOAD, "images.json:2: image a1 is there twice", {"images.json": '[{"id":"a1","url":"http://x/"},\n{"id":"a1","url":"http://x/"}]'}),
+    # step 4
+    case(DOWNLOAD, "none of the 1 photos is there, 1 of them with connection: original: Connection refused (http://127.0.0.1:9/a1.jpg); see out/download_failures.csv"),
+    case(DOWNLOAD, "the first 200 photos all failed, 200 of them with connection: original: Connection refused (http://127.0.0.1:9/a)", {"images.json": json.dumps([{"id": f"a{n}", "url": "http://127.0.0.1:9/a"} for n in range(200)])}),
+    case(DOWNLOAD, "1 of 2 images failed, --max_failures is 0", {"images.json": '[{"id":"a1","url":""},{"id":"a2","url":""}]', "out/a1.jpg": b"\xff"}, max_failures="0"),
+    case(DOWNLOAD, "nowhere.pem: no such file, REQUESTS_CA_BUNDLE names certificates", environment={"REQUESTS_CA_BUNDLE": "nowhere.pem"}),
+    case(DOWNLOAD, "HTTPS_PROXY is 'socks5://127.0.0.1:9', an http:// or https:// address was expected", environment={"HTTPS_PROXY": "socks5://127.0.0.1:9"}),
+    case(DOWNLOAD, "out/download_failures.csv:1: the header id,reason,detail,url was expected", {"out/download_failures.csv": "id,why\n"}),
+    case(DOWNLOAD, "out/.download_failures.csv.journal:1: 2 fields, 4 were expected", {"out/.download_failures.csv.journal": "a1,gone\n"}),
+    case(DOWNLOAD, "out/.download_refused:1: key, reason and detail of a refusal were expected", {"out/.download_refused": "a1,gone\n"}),
+    usage(DOWNLOAD, "argument --image_source: 'mirror,flickr' is no list out of mirror,original,thumbnail", image_source="mirror,flickr"),
+    usage(DOWNLOAD, "argument --mirror_url: 'ftp://mirror': ftp: only http and https addresses are fetched", mirror_url="ftp://mirror"),
+    usage(DOWNLOAD, "argument --deadline: '0' is not a number of seconds above 0", deadline="0"),
+    usage(DOWNLOAD, "argument --user_agent: 'a\\nb' is not plain text", user_agent="a\nb"),
+    usage(DOWNLOAD, "argument --max_failures: 'many' is neither a whole number nor a percentage such as 5%", max_failures="many"),
+    usage(DOWNLOAD, "argument --processes: '1000' is more than 256", processes="1000"),
+    # datapoints
+    case(PROCESS, "points.json: no datapoints in it", {"points.json": "[]"}),
+    case(PROCESS, "points.json:1: a string, an object with id and annotations was expected", {"points.json": '["a1"]'}),
+    case(PROCESS, "points.json:1: id 'a/1', an image id of A-Z a-z 0-9 . _ - was expected", point(id="a/1")),
+    case(PROCESS, "points.json:1: annotations of a1 are an object, an array was expected", point(annotations={})),
+    case(PROCESS, "points.json:1: annotation 0 of a1: an object with a label was expected", point(annotations=[{}])),
+    case(PROCESS, "points.json:1: annotation 0 of a1: x0 is 1.5, a number from 0 to 1 was expected", box(x0=1.5)),
+    case(PROCESS, "points.json:1: annotation 0 of a1: x0 < x1 and y0 < y1 were expected", box(x0=0.9)),
+    case(PROCESS, "points.json:1: image_labels of a1: an object, an array was expected", point(image_labels={})),
+    case(PROCESS, "points.json:1: image_labels of a1: an object with a label was expected", point(image_labels=[{}])),
+    case(PROCESS, "points.json:1: image_labels of a1: confidence 2, 0 to 1 was expected", point(image_labels=[{"label": CAT, "confidence": 2}])),
+    # step 5
+    case(PROCESS, "nowhere: no such folder, one with photos was expected", image_directory="nowhere"),
+    case(PROCESS, "none of the 1 photos can be used, see out/process_failures.csv", {"photos/a1.jpg": None}),
+    case(PROCESS, "none of the 1 photos can be used, see out/process_failures.csv", {"photos/a1.jpg": None}, max_failures="0%"),
+    case(PROCESS, "points.json: rotation of a1 is 45, 0, 90, 180 or 270 was expected", point(rotation=45), rotate_upright=""),
+    case(PROCESS, "points.json: image a1 is there twice", {"points.json": json.dumps([POINT, POINT])}),
+    case(PROCESS, "out/process_settings.json: not the settings of a folder of photos; remove it to make them anew", {"out/process_settings.json": "[]"}),
+    case(PROCESS, "out/process_settings.json: the photos in this folder were made with max_side None, not 256, quality None, not 85, min_side None, not 1, fit None, not longer, format None, not jpeg, precise None, not False, keep_damaged None, not False, rotate_upright None, not False; --overwrite makes them anew", {"out/process_settings.json": "{}"}),
+    usage(PROCESS, "--rotate_upright needs an --image_saving_directory other than the --image_directory", image_saving_directory=None, rotate_upright=""),
+    # step 7
+    case(RECORDS, "nowhere: no such folder, the resized photos were expected", saved_images_directory="nowhere"),
+    case(RECORDS, "points.json: no record can be made of its 1 images: 1 are missing in photos or no RGB JPEG (run process_images.py first), 0 have no box of the classes in classes.txt", {"photos/a1.jpg": None}),
+    case(RECORDS, "photos: a folder, a file name for the records was expected", record_save_path="photos"),
+    case(RECORDS, "out/train.tfrecord: training and evaluation records need different names", eval_record_save_path="out/train.tfrecord", eval_fraction="0.5"),
+    case(RECORDS, "out/eval.tfrecord: all images are on the other side of the split, none would be here", eval_record_save_path="out/eval.tfrecord", eval_subset="test"),
+    usage(RECORDS, "--eval_record_save_path goes with --eval_fraction or --eval_subset", eval_fraction="0.5"),
+    usage(RECORDS, "--class_text name needs --class_description_path", class_text="name"),
+    usage(RECORDS, "argument --eval_fraction: '2' is no share between 0 and 1, such as 0.1", eval_record_save_path="out/eval.tfrecord", eval_fraction="2"),
+    usage(RECORDS, "argument --shard_bytes: 'much' is no number of bytes such as 500K, 100M or 2G", shard_bytes="much"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", CASES, ids=lambda given: f"{given.step}: {given.message}"[:90])
+def test_the_message(given, script, tmp_path, monkeypatch):
+    prepare(tmp_path, given)
+    monkeypatch.chdir(tmp_path)
+    for name, value in given.environment.items():
+        monkeypatch.setenv(name, value)
+    flags = ARGUMENTS[given.step] | given.flags
+    words = [word for name, value in flags.items() if value is not None for word in (f"--{name}", value)]
+    outcome = script(given.step, *(word for word in words if word))
+    lines = outcome.err.splitlines()
+    assert outcome.code == given.code
+    assert lines[-1] == f"{given.step}.py: {given.message}"
+    assert given.code == 2 or len(lines) == 1  # argparse shows the usage first
+
+
+def prepare(folder, given):
+    """Write the good files, then what is wrong with them."""
+    (folder / "photos").mkdir()
+    Image.new("RGB", (40, 30)).save(folder / "photos/a1.jpg")
+    for name, content in {**GOOD, **given.files}.items():
+        path = folder / name
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
