@@ -23,7 +23,6 @@ Exit codes: 0 done, the counts say what was lost; 1 bad input, no photo at all, 
 """
 
 import argparse
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -43,6 +42,7 @@ from common.images import ImageSettings
 from common.json_files import json_writer
 from common.openimages import image_file_name, read_datapoints
 from common.parallel import batches, map_batches, usable_cores
+from common.storage import Status, is_folder, is_same_folder, parse_path, statuses
 
 BATCH = 64  # photos a task: a tenth of a second of work, a thousand times what handing it over takes
 COUNTS = ("images", "resized", "unchanged", "damaged_kept", "already_there", "failed", "missing", *REASONS)
@@ -50,11 +50,13 @@ COUNTS = ("images", "resized", "unchanged", "damaged_kept", "already_there", "fa
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    source = Path(args.image_directory)
-    target = Path(args.image_saving_directory or source)
+    source = parse_path(args.image_directory)
+    target = parse_path(args.image_saving_directory or source)
     settings = image_settings(args)
-    points_in, points_out = Path(args.datapoints_input_path), Path(args.datapoints_output_path)
-    failures_path = Path(args.failures_path or target / "process_failures.csv")
+    points_in, points_out = map(parse_path, (args.datapoints_input_path, args.datapoints_output_path))
+    failures_path = parse_path(args.failures_path or target / "process_failures.csv")
+    originals = statuses(source)
+    photos = originals if source == target else statuses(target)
 
     def report(counts: dict[str, int]) -> None:
         print_counts(counts)
@@ -71,14 +73,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         files = (points_in, points_out, failures_path)
         counts = finished.counts_if_unchanged(
             files,
-            original=lambda image_id: f"{source}/{image_file_name(image_id)}",
-            photo=lambda image_id: f"{target}/{image_file_name(image_id, settings.format)}",
+            original=lambda image_id: originals(image_file_name(image_id)),
+            photo=lambda image_id: photos(image_file_name(image_id, settings.format)),
         )
         if counts:
             report(counts)
             return
         with FailureList(failures_path) as failures, json_writer(points_out) as write:
-            tasks = read_tasks(points_in, source, settings, finished)
+            tasks = read_tasks(points_in, originals, settings, finished)
             work = partial(process_batch, source=source, target=target, settings=settings)
             counts, failed = process_all(tasks, work, settings, args.workers, write, failures, finished)
             report(counts)
@@ -88,7 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_tasks(
-    path: Path, source: Path, settings: ImageSettings, finished: FinishedImages
+    path: Path,
+    originals: Callable[[str], Status | None],
+    settings: ImageSettings,
+    finished: FinishedImages,
 ) -> Iterator[tuple[dict[str, Any], Task]]:
     """Yield each datapoint and what is to be done for it.
 
@@ -100,7 +105,7 @@ def read_tasks(
         if turn is None:
             what = f"rotation of {image_id} is {rotation!r:.80}"
             raise InputError(f"{path}: {what}, 0, 90, 180 or 270 was expected")
-        stamp = make_stamp(image_id, source / image_file_name(image_id), turn)
+        stamp = make_stamp(image_id, originals(image_file_name(image_id)), turn)
         known = finished.take(image_id, stamp)
         if known is None:
             raise InputError(f"{path}: image {image_id} is there twice")
@@ -194,11 +199,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def check_folders(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Refuse what cannot be: no photos to read, or in place what would be done again to the result."""
-    source = args.image_directory
-    if not os.path.isdir(source):
+    source = parse_path(args.image_directory)
+    if not is_folder(source):
         raise InputError(f"{source}: no such folder, one with photos was expected")
     target = args.image_saving_directory
-    if target and os.path.exists(target) and os.path.samefile(source, target):
+    if target and is_same_folder(source, parse_path(target)):
         target = args.image_saving_directory = None
     if not target:
         for flag, given in (

@@ -41,7 +41,7 @@ class FailureList:
         self.by_id: dict[str, Failure] = {}
         if status(self.path):
             self.by_id.update((failure.id, failure) for failure in read_failures(self.path))
-        if journal := read_journal(self.journal.path):
+        for journal in read_journal(self.journal.path):
             self.by_id.update((failure.id, failure) for failure in _rows(journal))
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from common.cli import InputError
-from common.storage import is_folder, is_remote, parse_path, put_bytes, put_file, read_pieces
+from common.storage import is_folder, is_remote, parse_path, put_bytes, put_file, read_objects, read_pieces
 from common.store_lock import store_lock
 
 CHUNK = 1 << 20  # bytes read at a time
@@ -255,6 +255,16 @@ def open_input(path: str | Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: no such file") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: damaged gzip file ({error})") from None
+
+
+def read_small(path: Path) -> bytes | None:
+    """Return the bytes of a small file, None where there is none."""
+    if is_remote(path):
+        return next(read_objects(path.parent, [path.name]))
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def text_chunks(path: str | Path) -> Iterator[str]:

@@ -7,7 +7,6 @@ photos are the same by size and time, the next run has nothing to do, and no nee
 """
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,8 +14,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from common.cli import InputError
-from common.files import drop_cut_line, open_output, read_lines
+from common.files import open_output, read_lines, read_small
+from common.journal import Journal, read_journal, remove_journal, replace_journal
 from common.json_files import to_json
+from common.storage import Status, is_remote, remove, status
 
 SETTINGS_NAME = "process_settings.json"
 JOURNAL_NAME = ".process_finished"
@@ -24,13 +25,9 @@ COMPLETE_NAME = ".process_complete"
 _STAMP = re.compile(r"([A-Za-z0-9._-]+) ([0-9]{1,19}) (-?[0-9]{1,20}) ([0-9]{1,3})")
 
 
-def make_stamp(image_id: str, path: str | Path, turn: int) -> str:
-    """Return what a photo is made from: its original's size and time, and its turn; "" without one."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return ""
-    return f"{image_id} {status.st_size} {status.st_mtime_ns} {turn}"
+def make_stamp(image_id: str, original: Status | None, turn: int) -> str:
+    """Return what a photo is made from: its original's size and version, and its turn; "" without one."""
+    return f"{image_id} {original.size} {original.version} {turn}" if original else ""
 
 
 def has_other_settings(folder: Path, settings: dict[str, Any], *, overwrite: bool) -> bool:
@@ -51,28 +48,24 @@ def replace_settings(folder: Path, settings: dict[str, Any], *, keep_stale: bool
     With `keep_stale` the journal goes on naming the photos made with the settings before, with stamps that
     read as 0 and that no photo has.
     """
-    (folder / COMPLETE_NAME).unlink(missing_ok=True)
+    remove(folder / COMPLETE_NAME)
     journal = folder / JOURNAL_NAME
     if keep_stale:
-        with open_output(journal) as stream:
-            stream.writelines(f"{image_id} 0 0 0\n".encode() for image_id, _ in read_finished(folder))
+        replace_journal(journal, (f"{image_id} 0 0 0\n".encode() for image_id, _ in read_finished(folder)))
     else:
-        journal.unlink(missing_ok=True)
+        remove_journal(journal)
     with open_output(folder / SETTINGS_NAME) as stream:
         stream.write(json.dumps(settings, indent=2).encode() + b"\n")
 
 
 def read_finished(folder: Path) -> Iterator[tuple[str, int]]:
     """Yield the images in a folder's journal, each with the rest of its stamp as one number: less room."""
-    journal = folder / JOURNAL_NAME
-    if not journal.exists():
-        return
-    for line, text in read_lines(journal):
-        match = _STAMP.fullmatch(text.rstrip("\n"))
-        if match:
+    for journal in read_journal(folder / JOURNAL_NAME):
+        for line, text in read_lines(journal):
+            match = _STAMP.fullmatch(text.rstrip("\n"))
+            if not match:
+                raise InputError(f"{journal}:{line}: {text[:80]!r}, id, size, time and turn were expected")
             yield match[1], _number(match)
-        elif text.endswith("\n"):  # else the half line of a run that was killed
-            raise InputError(f"{journal}:{line}: {text[:80]!r}, id, size, time and turn were expected")
 
 
 class FinishedImages:
@@ -80,23 +73,21 @@ class FinishedImages:
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, overwrite: bool) -> None:
         self.folder = folder
-        self.journal = folder / JOURNAL_NAME
+        self.journal = Journal(folder / JOURNAL_NAME)
         self.complete = folder / COMPLETE_NAME
         if has_other_settings(folder, settings, overwrite=overwrite):
             replace_settings(folder, settings)
-        if self.journal.exists():
-            drop_cut_line(self.journal)
         # id -> the rest of its stamp; None when it was taken
         self.known: dict[str, int | None] = dict(read_finished(folder))
 
     def __enter__(self) -> Self:
-        self.stream = open(self.journal, "ab", buffering=0)
+        self.journal.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stream.close()
+        self.journal.__exit__(kind, error, trace)
 
     def take(self, image_id: str, stamp: str) -> bool | None:
         """Tell whether the photo with this stamp is finished; None where the image was asked for before."""
@@ -109,33 +100,32 @@ class FinishedImages:
 
     def add(self, stamps: list[str]) -> None:
         """Note finished photos, in one write."""
-        self.stream.write("".join(f"{stamp}\n" for stamp in stamps).encode())
+        self.journal.add("".join(f"{stamp}\n" for stamp in stamps))
 
     def counts_if_unchanged(
-        self, files: Sequence[Path], original: Callable[[str], str], photo: Callable[[str], str]
+        self,
+        files: Sequence[Path],
+        original: Callable[[str], Status | None],
+        photo: Callable[[str], Status | None],
     ) -> dict[str, int] | None:
         """Return the counts of the run that made these files, None where anything is not as it left it.
 
-        `original` and `photo` give an image's paths. A million photos take seconds: two looks at each.
+        `original` and `photo` look at an image's files. A million photos take seconds: two looks at each.
         """
         try:
-            record = json.loads(self.complete.read_bytes())
-        except FileNotFoundError:
-            return None
+            record = json.loads(read_small(self.complete) or b"")
         except ValueError:
-            return None  # what a careless hand left; the whole check follows
+            return None  # none, or what a careless hand left; the whole check follows
         if not isinstance(record, dict) or record.get("files") != _fingerprints(files):
             return None
         failed: dict[str, str] = record["failed"]
         if any(make_stamp(name, original(name), _turn(stamp)) != stamp for name, stamp in failed.items()):
             return None
         for name, number in self.known.items():
-            try:
-                status = os.stat(original(name))
-                whole = number is not None and number >> 9 == status.st_mtime_ns << 64 | status.st_size
-                if not whole or os.stat(photo(name)).st_size == 0:
-                    return None
-            except OSError:
+            found, made = original(name), photo(name)
+            if not (found and made and made.size) or number is None:
+                return None
+            if number >> 9 != found.version << 64 | found.size:
                 return None
         return dict(record["counts"])
 
@@ -150,11 +140,10 @@ def _fingerprints(files: Sequence[Path]) -> dict[str, list[int]] | None:
     """Return size and time of each file by its full path, None where one is not there."""
     found = {}
     for path in files:
-        try:
-            status = path.stat()
-        except OSError:
+        there = status(path)
+        if not there:
             return None
-        found[str(path.resolve())] = [status.st_size, status.st_mtime_ns]
+        found[str(path if is_remote(path) else path.resolve())] = [*there]
     return found
 
 
@@ -168,10 +157,11 @@ def _number(match: re.Match[str]) -> int:
 
 
 def _read_settings(path: Path) -> dict[str, Any] | None:
-    try:
-        settings = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    data = read_small(path)
+    if data is None:
         return None
+    try:
+        settings = json.loads(data)
     except ValueError:
         settings = None
     if not isinstance(settings, dict):

@@ -70,6 +70,8 @@ def process_image(source: Path, target: Path, settings: ImageSettings, turn: int
 def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[bytes, Processed]:
     """Return the bytes of a photo as `process_image` writes them, and what became of it."""
     check_file_size(len(data))
+    if not data:
+        raise BadImageError("truncated", "an empty file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on oddities in metadata; what matters is an outcome
@@ -81,13 +83,16 @@ def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[
     return encoded, Processed(fit, how)
 
 
-def image_size(path: Path) -> tuple[int, int] | None:
+def image_size(photo: Path | bytes) -> tuple[int, int] | None:
     """Return width and height from the header of a photo, None where there is none."""
     from PIL import Image
 
     try:
-        with open(path, "rb", buffering=0) as stream:
-            head = stream.read(1 << 12)
+        if isinstance(photo, bytes):
+            head = photo
+        else:
+            with open(photo, "rb", buffering=0) as stream:
+                head = stream.read(1 << 12)
         if head.startswith(b"\xff\xd8"):
             header = read_jpeg_header(head)
             return header.width, header.height
@@ -98,7 +103,8 @@ def image_size(path: Path) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
+            file = io.BytesIO(photo) if isinstance(photo, bytes) else photo
+            with Image.open(file, formats=FORMATS) as image:
                 return image.size
     except (*DECODE_ERRORS, Image.DecompressionBombError):
         return None
@@ -108,14 +114,11 @@ def read_photo(path: Path) -> bytes:
     """Return the bytes of a photo's file."""
     try:
         check_file_size(path.stat().st_size)
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise BadImageError("missing") from None
     except OSError as error:
         raise BadImageError("unreadable", error.strerror or str(error)) from None
-    if not data:
-        raise BadImageError("truncated", "an empty file")
-    return data
 
 
 def check_file_size(size: int) -> None:

@@ -2,11 +2,12 @@
 
 On disk a journal is one file, written line by line; a kill costs at most the line it cut. No object can be
 appended to, so there the lines of SECONDS at a time are put as `NAME-00000001` and so on, whole; a kill costs
-the last of them. The next run makes one object of them.
+the last of them. The next run makes one object of them, `NAME-00000000`.
 """
 
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,39 +18,38 @@ from common.storage import is_remote, list_objects, put_bytes, read_pieces, remo
 SECONDS = 30.0
 
 
-def read_journal(path: Path) -> Path | None:
-    """Return the file that holds the whole lines of a journal, None where there is none."""
-    if not is_remote(path):
-        if not path.exists():
-            return None
-        drop_cut_line(path)
-        return path
-    names = _part_names(path)
-    if not names:
-        return None
-    whole = _part(path, 0)
-    if names != [whole.name]:
-        # Killed before the parts are gone, they come twice, in the same order: the last word is the same.
-        with open_output(whole) as stream:
-            for name in names:
-                stream.writelines(read_pieces(path.parent / name))
-        for name in names:
-            if name != whole.name:
-                remove(path.parent / name)
-    return whole
+def read_journal(path: Path) -> list[Path]:
+    """Return the files that hold the whole lines of a journal, in order: none, one, or objects."""
+    if is_remote(path):
+        part = re.compile(re.escape(path.name) + r"-[0-9]{8}")
+        names = list_objects(path.parent, f"{path.name}-")
+        return [path.parent / name for name in names if part.fullmatch(name)]
+    if not path.exists():
+        return []
+    drop_cut_line(path)
+    return [path]
 
 
 def remove_journal(path: Path) -> None:
     """Remove a journal; there need be none."""
-    if not is_remote(path):
-        path.unlink(missing_ok=True)
-        return
-    for name in _part_names(path):
-        remove(path.parent / name)
+    for file in read_journal(path) if is_remote(path) else [path]:
+        remove(file)
+
+
+def replace_journal(path: Path, pieces: Iterable[bytes]) -> None:
+    """Make a journal of whole lines anew; they may come from the one that it replaces."""
+    whole = _part(path, 0) if is_remote(path) else path
+    before = read_journal(path)
+    with open_output(whole) as stream:
+        stream.writelines(pieces)
+    # Killed before the parts are gone, some lines come twice, in the same order: the last word is the same.
+    for file in before:
+        if file != whole:
+            remove(file)
 
 
 class Journal:
-    """A journal to add lines to; `read_journal` came before."""
+    """A journal to add lines to."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,6 +61,8 @@ class Journal:
         if not is_remote(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.stream = open(self.path, "ab", buffering=0)
+        elif (parts := read_journal(self.path)) not in ([], [_part(self.path, 0)]):
+            replace_journal(self.path, (piece for part in parts for piece in read_pieces(part)))
         return self
 
     def __exit__(
@@ -96,9 +98,3 @@ class Journal:
 
 def _part(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}-{number:08d}")
-
-
-def _part_names(path: Path) -> list[str]:
-    """Return the names of a journal's objects, in the order they were put."""
-    part = re.compile(re.escape(path.name) + r"-[0-9]{8}")
-    return [name for name in list_objects(path.parent, f"{path.name}-") if part.fullmatch(name)]

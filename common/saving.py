@@ -8,6 +8,7 @@ from common.files import replace_file
 from common.finished import make_stamp
 from common.images import ImageSettings, process_bytes
 from common.openimages import image_file_name
+from common.storage import status
 
 _a_core = (
     threading.Lock()
@@ -35,4 +36,4 @@ def save_photo(image_id: str, data: bytes, folder: Path, shrink: ImageSettings |
     with _a_core:
         data, processed = process_bytes(data, shrink)
     replace_file(path, data)
-    return Saved(processed.how, make_stamp(image_id, path, 0))
+    return Saved(processed.how, make_stamp(image_id, status(path), 0))

@@ -102,6 +102,13 @@ def is_folder(path: Path) -> bool:
         return bool(_store(path).isdir(_key(path)))
 
 
+def is_same_folder(one: Path, other: Path) -> bool:
+    """Tell whether two places are one folder, by whatever path."""
+    if is_remote(one) or is_remote(other):
+        return one == other
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
 def status(path: Path) -> Status | None:
     """Return size and version of a file, None where there is none."""
     if is_remote(path):
@@ -111,11 +118,7 @@ def status(path: Path) -> Status | None:
             except FileNotFoundError:
                 return None
         return _status(found) if found["type"] == "file" else None
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return Status(found.st_size, found.st_mtime_ns)
+    return _local_status(path)
 
 
 def statuses(folder: Path) -> Callable[[str], Status | None]:
@@ -125,7 +128,7 @@ def statuses(folder: Path) -> Callable[[str], Status | None]:
     thousand names a request instead of one. They take 200 bytes each.
     """
     if not is_remote(folder):
-        return lambda name: status(folder / name)
+        return lambda name: _local_status(f"{folder}/{name}")
     listing: dict[str, int] = {}
     listed = False
 
@@ -139,6 +142,14 @@ def statuses(folder: Path) -> Callable[[str], Status | None]:
         return None if number is None else Status(number & ((1 << 48) - 1), number >> 48)
 
     return find
+
+
+def _local_status(path: str | Path) -> Status | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return Status(found.st_size, found.st_mtime_ns)
 
 
 def list_photos(folder: Path) -> Iterator[tuple[str, Status]]:

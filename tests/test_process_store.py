@@ -1,0 +1,199 @@
+"""Step 5 with its folders and files on an object store: what comes out is what comes out on local folders."""
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from common import store_lock
+from common.files import read_small
+from common.json_files import json_writer
+from common.storage import list_objects, parse_path, put_bytes, put_objects
+from tests.conftest import ROOT
+from tests.test_process_images import BAD, GOOD, IDS, JOURNALS, photo, point
+
+JPEG = ".jpg"
+
+
+def flags(place: Path | str, *more: object, into: str | None = "small") -> list[str]:
+    saving = ["--image_saving_directory", f"{place}/{into}"] if into else []
+    every = [
+        "--image_directory", f"{place}/photos", *saving,
+        "--datapoints_input_path", f"{place}/points.json.gz",
+        "--datapoints_output_path", f"{place}/out.json.gz", "--workers", 1, *more,
+    ]  # fmt: skip
+    return [str(each) for each in every]
+
+
+def fill(place: Path | str, photos: dict[str, bytes], ids: list[str]) -> None:
+    """Put photos and their datapoints into a folder, of whichever kind."""
+    named = {f"{image_id}{JPEG}": data for image_id, data in photos.items()}
+    if isinstance(place, Path):
+        (place / "photos").mkdir(parents=True)
+        for name, data in named.items():
+            (place / "photos" / name).write_bytes(data)
+    else:
+        put_objects(parse_path(f"{place}/photos"), named)
+    with json_writer(f"{place}/points.json.gz") as write:
+        for image_id in ids:
+            write(point(image_id))
+
+
+def contents(place: Path | str) -> dict[str, bytes]:
+    """Return what is in a place, but for journals and locks."""
+    if isinstance(place, Path):
+        files = [path for path in place.rglob("*") if path.is_file()]
+        found = {str(path.relative_to(place)): path.read_bytes() for path in files}
+    else:
+        found = {}
+        for folder in ("", "photos", "small"):
+            where = parse_path(f"{place}/{folder}")
+            for name in list_objects(where, ""):
+                found[f"{folder}/{name}".lstrip("/")] = read_small(where / name) or b""
+    return {name: data for name, data in found.items() if not name.rpartition("/")[2].startswith(JOURNALS)}
+
+
+@pytest.fixture
+def place(bucket):
+    return f"{bucket}/data set"
+
+
+@pytest.mark.parametrize("into", ["small", None], ids=["apart", "in place"])
+@pytest.mark.parametrize("more", [(), ("--fit", "shorter", "--quality", 70)], ids=["plain", "flags"])
+def test_the_same_comes_out_as_on_local_folders(script, place, tmp_path, into, more):
+    here = tmp_path / "here"
+    for where in (here, place):
+        fill(where, {**GOOD, **BAD}, IDS)
+    outcomes = [script("process_images", *flags(where, *more, into=into)) for where in (here, place)]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert outcomes[0].out == outcomes[1].out
+    assert contents(place) == contents(here)
+    again = [script("process_images", *flags(where, *more, into=into)) for where in (here, place)]
+    assert again[0].out == again[1].out
+    assert again[1].counts["already_there"] == len(GOOD)
+    assert contents(place) == contents(here)
+
+
+@pytest.mark.parametrize("remote", ["photos", "small"])
+def test_one_folder_may_be_local_and_the_other_on_a_store(script, place, tmp_path, remote):
+    here = tmp_path / "here"
+    for where in (here, place):
+        fill(where, {**GOOD, **BAD}, IDS)
+    folders = {"photos": here / "photos", "small": here / "small"} | {remote: f"{place}/{remote}"}
+    outcome = script(
+        "process_images", "--image_directory", folders["photos"], "--image_saving_directory", folders["small"],
+        "--datapoints_input_path", here / "points.json.gz", "--datapoints_output_path", f"{place}/out.json.gz",
+        "--workers", 1,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert script("process_images", *flags(tmp_path / "here", into="wanted")).code == 0
+    wanted = {name[7:]: data for name, data in contents(here).items() if name.startswith("wanted/")}
+    got = contents(here if remote == "photos" else place)
+    assert {name[6:]: data for name, data in got.items() if name.startswith("small/")} == wanted
+
+
+def test_finished_photos_are_looked_up_in_one_listing(script, place, object_store):
+    fill(place, {**GOOD, **BAD}, IDS)
+    first = script("process_images", *flags(place))
+    object_store.requests.clear()
+    second = script("process_images", *flags(place))
+    assert second.counts["already_there"] == len(GOOD)
+    assert second.counts["failed"] == first.counts["failed"]
+    assert not [path for method, path in object_store.requests if path.endswith(JPEG)]
+    put_bytes(parse_path(f"{place}/photos/f1{JPEG}"), photo(77))  # another photo under an old name
+    third = script("process_images", *flags(place))
+    assert (third.counts["already_there"], third.counts["resized"]) == (len(GOOD) - 1, 1)
+
+
+def test_other_settings_need_overwrite_there_too(script, place):
+    fill(place, GOOD, list(GOOD))
+    assert script("process_images", *flags(place)).code == 0
+    outcome = script("process_images", *flags(place, "--max_side", 128))
+    assert outcome.code == 1
+    assert outcome.err.endswith("made with max_side 256, not 128; --overwrite makes them anew\n")
+    outcome = script("process_images", *flags(place, "--max_side", 128, "--overwrite"))
+    assert outcome.counts["resized"] == len(GOOD)
+
+
+def test_a_put_that_fails_ends_the_run_in_one_line_and_the_next_goes_on(
+    script, place, tmp_path, object_store
+):
+    fill(place, {**GOOD, **BAD}, IDS)
+    object_store.refuses = lambda method, path: method == "PUT" and path.endswith(f"/small/a2{JPEG}")
+    outcome = script("process_images", *flags(place))
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"process_images.py: {place}/small: ")
+    assert outcome.err.count("\n") == 1
+    assert "out.json.gz" not in contents(place)
+    object_store.refuses = lambda method, path: method == "PUT" and path.endswith("out.json.gz")
+    outcome = script("process_images", *flags(place))
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"process_images.py: {place}/out.json.gz: ")
+    object_store.refuses = lambda method, path: False
+    assert script("process_images", *flags(place)).code == 0
+    fill(tmp_path / "here", {**GOOD, **BAD}, IDS)
+    assert script("process_images", *flags(tmp_path / "here")).code == 0
+    assert contents(place) == contents(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--image_directory", "no such folder, one with photos was expected"),
+        ("--datapoints_input_path", "no such file"),
+    ],
+)
+def test_what_is_not_there_is_one_line(script, place, flag, said):
+    fill(place, GOOD, list(GOOD))
+    outcome = script("process_images", *flags(place, flag, f"{place}/nothing"))
+    assert outcome.code == 1
+    assert outcome.err == f"process_images.py: {place}/nothing: {said}\n"
+
+
+def test_killed_in_the_middle_the_next_run_goes_on(script, place, tmp_path, monkeypatch, object_store):
+    ids = [f"{number:02x}" for number in range(80)]
+    photos = {image_id: photo(number % 7) for number, image_id in enumerate(ids)}
+    for where in (tmp_path / "here", place):
+        fill(where, photos, ids)
+    came, killed = threading.Event(), threading.Event()
+
+    def hang(method: str, path: str) -> bool:
+        """Hold up one photo of the second batch until the run is dead."""
+        if (method, path[-13:]) == ("PUT", f"/small/{ids[-1]}{JPEG}"):
+            came.set()
+            killed.wait(60)
+            return True
+        return False
+
+    object_store.refuses = hang
+    command = [sys.executable, str(ROOT / "process_images.py"), *flags(place)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert came.wait(60)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL
+    object_store.refuses = lambda method, path: False
+    killed.set()
+    made = [name for name in list_objects(parse_path(f"{place}/small"), "") if name.endswith(JPEG)]
+    assert 64 <= len(made) < len(ids)
+    assert "out.json.gz" not in contents(place)
+
+    monkeypatch.setattr(store_lock, "BEAT", 0.1)
+    monkeypatch.setattr(store_lock, "PATIENCE", 0.5)
+    outcome = script("process_images", *flags(place))
+    assert outcome.code == 0, outcome.err
+    assert "was killed: looking for" in outcome.err
+    assert script("process_images", *flags(tmp_path / "here")).code == 0
+    assert contents(place) == contents(tmp_path / "here")
+
+
+def test_a_second_run_is_refused_while_the_first_lives(script, place, monkeypatch):
+    fill(place, GOOD, list(GOOD))
+    monkeypatch.setattr(store_lock, "BEAT", 0.1)
+    with store_lock.store_lock(parse_path(f"{place}/small"), "folder", "busy"):
+        outcome = script("process_images", *flags(place))
+    assert outcome.code == 1
+    assert outcome.err.endswith(f"process_images.py: {place}/small: another run is working in this folder\n")
+    assert "out.json.gz" not in contents(place)
