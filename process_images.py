@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.bad_image import REASONS
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
@@ -41,10 +41,15 @@ from common.image_tasks import Done, Task, finished_point, process_batch
 from common.images import ImageSettings
 from common.json_files import json_writer
 from common.openimages import image_file_name, read_datapoints
-from common.parallel import batches, map_batches, usable_cores
+from common.parallel import add_scheduler_flag, batches, map_batches, open_workers, usable_cores
 from common.storage import Status, is_folder, is_same_folder, parse_path, statuses
 
+if TYPE_CHECKING:
+    from common.parallel import Workers
+
 BATCH = 64  # photos a task: a tenth of a second of work, a thousand times what handing it over takes
+CLUSTER_BATCH = 512  # a second or two, as handing over takes 10 ms there
+PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the photos depend on them
 COUNTS = ("images", "resized", "unchanged", "damaged_kept", "already_there", "failed", "missing", *REASONS)
 
 
@@ -79,11 +84,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         if counts:
             report(counts)
             return
-        with FailureList(failures_path) as failures, json_writer(points_out) as write:
+        with (
+            open_workers(args.workers, args.dask_scheduler, PACKAGES, [source], [target]) as workers,
+            FailureList(failures_path) as failures,
+            json_writer(points_out) as write,
+        ):
             tasks = read_tasks(points_in, originals, settings, finished)
-            work = partial(process_batch, source=source, target=target, settings=settings)
-            counts, failed = process_all(tasks, work, settings, args.workers, write, failures, finished)
+            work = partial(
+                process_batch, source=source.absolute(), target=target.absolute(), settings=settings
+            )
+            counts, failed = process_all(tasks, work, settings, workers, write, failures, finished)
             report(counts)
+        if args.dask_scheduler:
+            sweep_parts(target, image_file_name("", settings.format))  # of workers that were lost
         again = {"resized": 0, "unchanged": 0, "damaged_kept": 0}
         there = counts["images"] - counts["failed"]
         finished.note_complete(files, counts | again | {"already_there": there}, failed)
@@ -116,7 +129,7 @@ def process_all(
     tasks: Iterator[tuple[dict[str, Any], Task]],
     work: Callable[[list[Task]], list[Done | Failure]],
     settings: ImageSettings,
-    workers: int,
+    workers: "Workers",
     write: Callable[[dict[str, Any]], None],
     failures: FailureList,
     finished: FinishedImages,
@@ -131,8 +144,9 @@ def process_all(
             waiting.append((point, task))
             yield task
 
+    size = BATCH if isinstance(workers, int) else CLUSTER_BATCH
     with progress(None, "photo", "photos") as bar:
-        for results in map_batches(work, batches(under_way(), BATCH), workers):
+        for results in map_batches(work, batches(under_way(), size), workers):
             for result in results:
                 point, task = waiting.popleft()
                 counts["images"] += 1
@@ -181,8 +195,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--rotate_upright", action="store_true", help="turn photos and boxes by the datapoints' rotation")
     add(
         "--workers", type=whole_number(1), default=usable_cores(), metavar="N",
-        help="processes (default: one a core, %(default)s here)",
+        help="processes on this machine (default: one a core, %(default)s here)",
     )  # fmt: skip
+    add_scheduler_flag(parser)
     add("--overwrite", action="store_true", help="make photos anew that were made with other settings")
     add(
         "--max_failures", type=parse_failure_limit, metavar="N|P%",

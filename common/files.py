@@ -8,7 +8,9 @@ import fcntl
 import gzip
 import hashlib
 import os
+import socket
 import tempfile
+import time
 import zlib
 from codecs import getincrementaldecoder, getwriter
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,12 @@ from common.storage import is_folder, is_remote, parse_path, put_bytes, put_file
 from common.store_lock import store_lock
 
 CHUNK = 1 << 20  # bytes read at a time
+LOCK_NAME = ".lock"  # in a folder that a run holds alone
 MAX_ITEM = 1 << 26  # characters; a line or field larger than this is a damaged file
+
+# In the processes of a cluster the part of a file has the writer's name: one that was given up for dead may
+# still be writing what another writes again.
+WRITER = os.environ.get("OPEN_IMAGES_WRITER", "")
 
 csv.field_size_limit(MAX_ITEM)
 
@@ -90,9 +97,11 @@ def locked_folder(directory: str | Path) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{directory}: not a folder, a folder to write into was expected")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".lock"
+    lock = folder / LOCK_NAME
     descriptor = _open_locked(lock, busy)
     try:
+        # By this a worker of a cluster knows the folder.
+        os.write(descriptor, f"{socket.gethostname()} {os.getpid()} {time.time_ns()}\n".encode())
         yield folder
     finally:
         lock.unlink(missing_ok=True)
@@ -101,7 +110,7 @@ def locked_folder(directory: str | Path) -> Iterator[Path]:
 
 def part_path(path: Path) -> Path:
     """Return where the file `path` is written before it is whole."""
-    return path.with_name(f".{path.name}.part")
+    return path.with_name(f".{WRITER}{path.name}.part")
 
 
 def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:

@@ -1,18 +1,26 @@
-"""One way to map batches of work over worker processes."""
+"""One way to map batches of work over worker processes, of this machine or of a cluster."""
 
+import argparse
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing.connection import wait
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from common.cli import InputError
+
+if TYPE_CHECKING:
+    from common.cluster import Cluster
+
+    Workers = int | Cluster  # so many processes, or those of a cluster
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,6 +33,39 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def add_scheduler_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dask_scheduler", metavar="ADDRESS",
+        help="work on the Dask cluster of this scheduler, as tcp://10.0.0.1:8786 (default: on this machine)",
+    )  # fmt: skip
+
+
+@contextmanager
+def open_workers(
+    workers: int,
+    scheduler: str | None,
+    packages: Sequence[str],
+    reads: Sequence[Path],
+    writes: Sequence[Path],
+) -> "Iterator[Workers]":
+    """Yield what map_batches works on: `workers` processes here or, where there is a scheduler, its cluster.
+
+    The workers of a cluster must have these packages as they are here, see the files and folders `reads`, and
+    be able to write into the folders `writes`; InputError names the first that does not.
+    """
+    if scheduler is None:
+        yield workers
+        return
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise InputError("--dask_scheduler needs Dask: pip install -r requirements-cluster.txt") from None
+    from common.cluster import connect
+
+    with connect(scheduler, packages, reads, writes) as cluster:
+        yield cluster
+
+
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yield lists of `size` items, the last one of what is left."""
     iterator = iter(items)
@@ -32,12 +73,18 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def map_batches(function: Callable[[Item], Result], tasks: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Yield `function(task)` for each task, in the order of the tasks, from `workers` spawned processes.
+def map_batches(
+    function: Callable[[Item], Result], tasks: Iterable[Item], workers: "Workers"
+) -> Iterator[Result]:
+    """Yield `function(task)` for each task, in the order of the tasks, from spawned processes or a cluster.
 
-    At most two tasks a worker are under way, so memory does not grow with the number of tasks.
-    `function` and the tasks must pickle. When the caller stops, or dies, the workers end with it.
+    Few tasks a worker are under way, so memory does not grow with the number of tasks.
+    `function`, of a module in common, and the tasks must pickle, and on a cluster be safe to repeat and name
+    files by full paths. When the caller stops, or dies, the workers end with it.
     """
+    if not isinstance(workers, int):
+        yield from workers.map(function, tasks)
+        return
     if workers == 1:
         yield from map(function, tasks)
         return

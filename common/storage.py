@@ -68,6 +68,11 @@ def is_remote(path: str | Path) -> bool:
     return not isinstance(path, str | Path)
 
 
+def packages_for(path: Path) -> tuple[str, ...]:
+    """Return the packages that a place on an object store needs."""
+    return (STORES[cast(Any, path).protocol], "universal_pathlib") if is_remote(path) else ()
+
+
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
     """Raise what a store's client raises as an OSError that names the address, for one line to the user."""

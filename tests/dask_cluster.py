@@ -1,0 +1,126 @@
+"""A Dask cluster as its users start one: a scheduler and workers by their command lines."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PATIENCE = 60  # seconds, on a busy machine
+CALM = {
+    "DASK_DISTRIBUTED__ADMIN__TICK__LIMIT": "1h",  # no complaints about a busy machine
+    "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "False",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below one, those nearest to it first."""
+    children: dict[int, list[int]] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                fields = Path(entry.path, "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = list(children.get(pid, []))
+    for each in found:
+        found += children.get(each, [])
+    return found
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+class Cluster:
+    """A scheduler on the loopback, and the workers that were started for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.running: list[subprocess.Popen[str]] = []
+        self.workers: list[subprocess.Popen[str]] = []  # their nannies
+        self.scheduler = self.start_scheduler()
+
+    def start(self, name: str, command: list[str], ready: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a process of the cluster and wait until its log says that it is ready."""
+        log = self.folder / f"{name}.log"
+        with open(log, "w") as stream:
+            process = subprocess.Popen(
+                command, cwd=self.folder, stdout=stream, stderr=stream, text=True,
+                env={**os.environ, **CALM, **environment},
+            )  # fmt: skip
+        self.running.append(process)
+        wait_until(lambda: bool(re.search(ready, log.read_text())) or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        return process
+
+    def start_scheduler(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1"]
+        flags = ["--port", str(self.port), "--no-dashboard", "--no-show"]
+        return self.start("scheduler", [*command, *flags], "Scheduler at:")
+
+    def add_worker(
+        self, name: str, threads: int = 1, *flags: str, python: str = sys.executable, **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start a worker under its nanny, as people do, and wait until it is registered."""
+        command = [
+            python, "-m", "dask", "worker", self.address, "--no-dashboard", "--host", "127.0.0.1",
+            "--nthreads", str(threads), "--name", name, "--local-directory", str(self.folder / name), *flags,
+        ]  # fmt: skip
+        self.workers.append(self.start(name, command, "Starting established connection", **environment))
+        return self.workers[-1]
+
+    def process_of(self, nanny: subprocess.Popen[str]) -> int:
+        """Return the worker process below a nanny."""
+        (pid,) = [pid for pid in descendants(nanny.pid) if b"spawn_main" in command_line(pid)]
+        return pid
+
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        """Kill -9 a process of the cluster and its worker process: a machine without power."""
+        pids = [process.pid, *[pid for pid in descendants(process.pid) if b"spawn_main" in command_line(pid)]]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        self.running.remove(process)
+
+    def stop(self) -> None:
+        for process in list(self.running):
+            self.kill(process)
+
+
+@contextmanager
+def cluster(folder: Path, workers: int = 0, threads: int = 1) -> Iterator[Cluster]:
+    """Yield a running cluster; it keeps its files in the folder."""
+    folder.mkdir(exist_ok=True)
+    found = Cluster(folder)
+    try:
+        for number in range(workers):
+            found.add_worker(f"worker{number}", threads)
+        yield found
+    finally:
+        found.stop()
