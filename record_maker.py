@@ -29,7 +29,6 @@ made; with others, all is made anew and, when the new set is whole, shards of an
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
 from common.failures import parse_failure_limit, read_failures
@@ -41,6 +40,7 @@ from common.records import RecordSettings
 from common.report import gather, write_report
 from common.shards import byte_count
 from common.split import Split, share
+from common.storage import is_folder, parse_path
 from common.work_list import LOSSES, open_work_list, usable_points, work_path, write_work_list
 
 
@@ -118,8 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         class_texts(classes, names) if args.class_text == "name" else dict(zip(classes, classes, strict=True))
     )
     earlier = {path: Counter(row.reason for row in read_failures(path)) for path in args.failures_path}
-    folder = Path(args.saved_images_directory)
-    if not folder.is_dir():
+    folder = parse_path(args.saved_images_directory)
+    if not is_folder(folder):
         raise InputError(f"{folder}: no such folder, the resized photos were expected")
     sets = make_sets(args.record_save_path, args.eval_record_save_path)
     split = Split(args.eval_fraction, args.eval_subset)

@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
+from common.files import local_copy
 from common.records import FORMATS, RecordSettings, load_tensorflow
 
 
 def read_records(path: Path, compression: str) -> Iterator[dict[str, list[Any]]]:
     """Yield the features of each record of a file; InputError names the record that cannot be read."""
+    with local_copy(path) as file:
+        yield from _records_in(file, path, compression)
+
+
+def _records_in(file: Path, path: Path, compression: str) -> Iterator[dict[str, list[Any]]]:
+    """Yield the features of each record of a local file, which errors call `path`."""
     tf = load_tensorflow()
     from google.protobuf.message import DecodeError
 
-    raws = tf.data.TFRecordDataset(str(path), compression_type=compression).as_numpy_iterator()
+    raws = tf.data.TFRecordDataset(str(file), compression_type=compression).as_numpy_iterator()
     number = 0
     while True:
         number += 1
@@ -50,18 +57,19 @@ def verify_shard(
     path = folder / entry["file"]
     text_of = {number: settings.texts[mid].encode() for mid, number in settings.ids.items()}
     counts = {"records": 0, "boxes": 0, "bytes": 0}
-    try:
-        for record in read_records(path, settings.compression):
-            problem = record_problem(record, text_of)
-            if problem:
-                return counts, f"{path}: record {counts['records'] + 1}: {problem}"
-            counts["records"] += 1
-            counts["boxes"] += len(record["image/object/class/label"])
-    except InputError as error:
-        return counts, str(error)
-    with open(path, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        counts["bytes"] = stream.tell()
+    with local_copy(path) as file:
+        try:
+            for record in _records_in(file, path, settings.compression):
+                problem = record_problem(record, text_of)
+                if problem:
+                    return counts, f"{path}: record {counts['records'] + 1}: {problem}"
+                counts["records"] += 1
+                counts["boxes"] += len(record["image/object/class/label"])
+        except InputError as error:
+            return counts, str(error)
+        with open(file, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            counts["bytes"] = stream.tell()
     if counts["records"] != entry["records"]:
         return counts, f"{path}: {counts['records']} records, {entry['records']} were written"
     if digest != entry["sha256"]:

@@ -16,6 +16,7 @@ from common.parallel import map_batches
 from common.read_records import read_records, verify_shard
 from common.records import RecordSettings, Shard, write_shard
 from common.shards import deal, manifest_path, read_manifest, remove_older, shard_paths, write_manifest
+from common.storage import is_folder, parse_path
 
 RECORDS_A_PROCESS = 2000  # fewer take less time than a further process takes to load TensorFlow
 LAYOUT = 3  # raised when the same inputs give other records than before
@@ -34,9 +35,9 @@ class RecordSet:
 
 def make_sets(path: str, eval_path: str | None) -> list[RecordSet]:
     """Return the set for training and, where it has a name, the one for evaluation, both empty."""
-    sets = [RecordSet(Path(name)) for name in (path, eval_path) if name]
+    sets = [RecordSet(parse_path(name)) for name in (path, eval_path) if name]
     for records in sets:
-        if records.path.is_dir():
+        if is_folder(records.path):
             raise InputError(f"{records.path}: a folder, a file name for the records was expected")
     if len({records.path.resolve() for records in sets}) < len(sets):
         raise InputError(f"{sets[0].path}: training and evaluation records need different names")

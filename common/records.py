@@ -14,6 +14,8 @@ from typing import Any
 from common.cli import InputError
 from common.examples import example_features, feature_kind
 from common.files import atomic_path
+from common.parallel import batches
+from common.storage import is_remote, read_objects
 
 FORMATS = ("jpeg", "png")
 PHOTOS_AHEAD = 64
@@ -68,8 +70,8 @@ def write_shard(shard: Shard, settings: RecordSettings) -> dict[str, Any]:
     options = tf.io.TFRecordOptions(compression_type=settings.compression)
     with atomic_path(shard.path) as part:
         with tf.io.TFRecordWriter(str(part), options) as writer:
-            for work in read_ahead(shard, settings):
-                writer.write(make_record(tf, work, settings))
+            for work, photo in read_ahead(shard, settings):
+                writer.write(make_record(tf, work, photo, settings))
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -77,20 +79,41 @@ def write_shard(shard: Shard, settings: RecordSettings) -> dict[str, Any]:
     return {"file": shard.path.name, "records": len(shard.offsets), "bytes": size, "sha256": digest}
 
 
-def read_ahead(shard: Shard, settings: RecordSettings) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a file's work, and have the system fetch the next photos meanwhile."""
+def read_ahead(shard: Shard, settings: RecordSettings) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+    """Yield the lines of a file's work, each with its photo, None where it is gone; the next are coming."""
+    work_list = read_work(shard, settings)
+    if is_remote(settings.images):
+        for some in batches(work_list, PHOTOS_AHEAD):
+            photos = read_objects(settings.images, [work["file"] for work in some])
+            yield from zip(some, photos, strict=True)
+        return
+    waiting: deque[dict[str, Any]] = deque()
+    for work in work_list:
+        fetch_soon(f"{settings.images}/{work['file']}")
+        waiting.append(work)
+        if len(waiting) > PHOTOS_AHEAD:
+            work = waiting.popleft()
+            yield work, read_photo(settings.images, work)
+    for work in waiting:
+        yield work, read_photo(settings.images, work)
+
+
+def read_work(shard: Shard, settings: RecordSettings) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a file's work."""
     import orjson
 
-    waiting: deque[dict[str, Any]] = deque()
     with open(settings.work_list, "rb") as lines:
         for offset in shard.offsets:
             lines.seek(offset)
-            work = orjson.loads(lines.readline())
-            fetch_soon(f"{settings.images}/{work['file']}")
-            waiting.append(work)
-            if len(waiting) > PHOTOS_AHEAD:
-                yield waiting.popleft()
-    yield from waiting
+            yield orjson.loads(lines.readline())
+
+
+def read_photo(folder: Path, work: dict[str, Any]) -> bytes | None:
+    try:
+        with open(f"{folder}/{work['file']}", "rb", buffering=0) as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
 
 
 def fetch_soon(path: str) -> None:
@@ -105,15 +128,10 @@ def fetch_soon(path: str) -> None:
     os.close(descriptor)
 
 
-def make_record(tf: Any, work: dict[str, Any], settings: RecordSettings) -> bytes:
-    """Return the serialized tf.train.Example of one line of the work list."""
+def make_record(tf: Any, work: dict[str, Any], image: bytes | None, settings: RecordSettings) -> bytes:
+    """Return the serialized tf.train.Example of one line of the work list and its photo."""
     path = f"{settings.images}/{work['file']}"
-    try:
-        with open(path, "rb", buffering=0) as stream:
-            image = stream.read()
-    except FileNotFoundError:
-        image = b""
-    if len(image) != work["bytes"]:
+    if image is None or len(image) != work["bytes"]:
         raise InputError(f"{path}: changed while the records were made; run the same command again")
     size = rgb_size(image)
     if size is None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import say
-from common.files import open_output
+from common.files import open_output, read_small
+from common.storage import files_named, remove
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+MANIFEST = ".manifest.json"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -56,23 +58,25 @@ def deal(sizes: Sequence[int], number: int) -> "list[NDArray[np.intp]]":
 
 def manifest_path(path: Path) -> Path:
     """Return where the manifest of the records `path` is."""
-    return path.with_name(f"{path.name}.manifest.json")
+    return path.with_name(f"{path.name}{MANIFEST}")
 
 
 def read_manifest(path: Path, inputs: str) -> dict[str, dict[str, Any]]:
     """Return the finished files of a run on the same inputs, by name."""
+    data = read_small(path)
+    if data is None:
+        return {}
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(data)
         if manifest["inputs"] != inputs:
             return {}
         shards = {shard["file"]: shard for shard in manifest["shards"]}
+        there = files_named(path.with_name(path.name.removesuffix(MANIFEST)))
         return {
             name: shard
             for name, shard in shards.items()
-            if (file := path.with_name(name)).is_file() and file.stat().st_size == shard["bytes"]
+            if name in there and there[name].size == shard["bytes"]
         }
-    except FileNotFoundError:
-        return {}
     except (ValueError, KeyError, TypeError):
         say(f"{path}: no manifest of ours, the records are made anew")
         return {}
@@ -88,6 +92,6 @@ def write_manifest(path: Path, inputs: str, shards: dict[str, dict[str, Any]]) -
 def remove_older(path: Path, kept: Sequence[Path]) -> None:
     """Remove the shards of this name that are not of the set just finished."""
     shard = re.compile(re.escape(path.name) + r"(-[0-9]{5}-of-[0-9]{5})?")
-    for file in path.parent.iterdir():
-        if shard.fullmatch(file.name) and file not in kept:
-            file.unlink()
+    for name in files_named(path):
+        if shard.fullmatch(name) and path.with_name(name) not in kept:
+            remove(path.with_name(name))

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 import string
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -154,7 +155,17 @@ def _local_status(path: str | Path) -> Status | None:
         found = os.stat(path)
     except OSError:
         return None
-    return Status(found.st_size, found.st_mtime_ns)
+    return Status(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def files_named(path: Path) -> dict[str, Status]:
+    """Return name and status of each file beside `path` whose name begins as its name does."""
+    if is_remote(path):
+        return list_objects(path.parent, path.name)
+    found = {
+        name: status(path.with_name(name)) for name in os.listdir(path.parent) if name.startswith(path.name)
+    }
+    return {name: there for name, there in found.items() if there}
 
 
 def list_photos(folder: Path) -> Iterator[tuple[str, Status]]:

@@ -1,7 +1,5 @@
 """What each record is made of: the usable datapoints, as lines of a file that the processes share."""
 
-import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,17 +8,19 @@ from typing import Any, BinaryIO
 
 from common.cli import progress
 from common.examples import record_bytes
-from common.files import scratch_file
+from common.files import read_small, scratch_file, scratch_path
 from common.openimages import image_file_name, read_datapoints
 from common.record_sets import RecordSet
 from common.records import FORMATS, rgb_size
+from common.storage import Status, is_remote, statuses
+from common.store_lock import store_lock
 
 LOSSES = ("missing", "not_rgb", "without_boxes", "other_classes", "other_labels", "repeated_ids")
 
 
 def work_path(path: Path) -> Path:
-    """Return where the work list of the records `path` is."""
-    return path.with_name(f".{path.name}.work.part")
+    """Return where the work list of the records `path` is, on this machine."""
+    return scratch_path(path.with_name(f".{path.name}.work.part"))
 
 
 @contextmanager
@@ -30,6 +30,8 @@ def open_work_list(sets: Sequence[RecordSet]) -> Iterator[BinaryIO]:
         streams = []
         for records in sets:
             busy = f"{records.path}: another run is writing these records"
+            if is_remote(records.path):
+                stack.enter_context(store_lock(records.path.parent, records.path.name, busy))
             streams.append(stack.enter_context(scratch_file(work_path(records.path), busy)))
         yield streams[0]
 
@@ -64,6 +66,7 @@ def usable_points(
     What is left out is counted, under the names in LOSSES.
     """
     seen: set[str] = set()
+    look = statuses(folder)
     for point in read_datapoints(path):
         counts["images"] += 1
         if point["id"] in seen:
@@ -78,27 +81,31 @@ def usable_points(
         if not boxes and not labels:
             counts["without_boxes"] += 1
             continue
-        photo = find_photo(folder, point["id"])
+        photo = find_photo(look, point["id"])
         if photo is None:
             counts["missing"] += 1
             continue
         name, size = photo
         # Step 5 gives its size to a photo that it has made or found right: no need to open that one twice.
-        if not ("width" in point and "height" in point) and rgb_size(folder / name) is None:
+        if (
+            not ("width" in point and "height" in point)
+            and rgb_size(read_small(folder / name) or b"") is None
+        ):
             counts["not_rgb"] += 1
             continue
         counts["boxes"] += len(boxes)
         yield point, {"id": point["id"], "file": name, "bytes": size, "boxes": boxes, "image_labels": labels}
 
 
-def find_photo(folder: Path, image_id: str) -> tuple[str, int] | None:
+def find_photo(look: Callable[[str], Status | None], image_id: str) -> tuple[str, int] | None:
     """Return the name of an image's file and its size in bytes, None where there is none."""
     for image_format in FORMATS:
         name = image_file_name(image_id, image_format)
-        try:
-            status = os.stat(f"{folder}/{name}")  # a Path for each of a million photos would take longer
-        except FileNotFoundError:
-            continue
-        if stat.S_ISREG(status.st_mode):
-            return name, status.st_size
+        if found := look(name):
+            return name, found.size
     return None
+
+
+def is_rgb(photo: Path) -> bool:
+    """Tell whether a file is an RGB JPEG or PNG, by its header; an object is fetched for that."""
+    return rgb_size((read_small(photo) or b"") if is_remote(photo) else photo) is not None
