@@ -10,6 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SYSTEM_PACKAGES := busybox chromium curl dash fonts-dejavu-core shellcheck wget
 
+INTEROP := .venv-interop
+# Taken without what they depend on: FiftyOne's database server, and the Object Detection API's TensorFlow 2.8.
+INTEROP_ALONE := fiftyone==1.22.1 fiftyone-brain==0.25.* tf-models-research-object-detection==2.8.0.post1
+
 REPORT_FLAGS := --report_path demo/report.html --class_description_path demo/data/classes \
 	--failures_path demo/dataset/train/photos/download_failures.csv \
 	--failures_path demo/dataset/train/resized/process_failures.csv
@@ -47,6 +51,15 @@ lint: $(VENV)/installed-dev
 
 system: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m system
+
+$(INTEROP)/installed: requirements.txt requirements-interop.txt | $(VENV)/bin/python
+	$(BIN)/python -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --requirement requirements-interop.txt
+	$(INTEROP)/bin/python -m pip install --quiet --no-deps $(INTEROP_ALONE)
+	touch $@
+
+interop: $(INTEROP)/installed
+	$(INTEROP)/bin/python -m pytest -m interop tests/test_interop.py
 
 system-packages: # needs root
 	apt-get update --quiet --quiet

@@ -14,6 +14,8 @@ NAME-00000-of-000NN, or over as many of about --shard_bytes 100M as it takes.
 
 With --eval_record_save_path some images are kept out for evaluation: those that --eval_fraction 0.1 picks by
 a hash of the id, so that an image never changes sides when the data grow, or all of --eval_subset validation.
+With --tfds_metadata, tfds.builder_from_directory reads the folder; the splits are called train and eval where
+the records are train.tfrecord and eval.tfrecord.
 --verify reads back every file, also those of earlier runs, and names what is damaged.
 
 --preview_path draws some records with their boxes and names on one sheet; --report_path writes a page with
@@ -41,6 +43,7 @@ from common.report import gather, write_report
 from common.shards import byte_count
 from common.split import Split, share
 from common.storage import is_folder, parse_path
+from common.tfds_metadata import check_tfds_names, write_tfds_metadata
 from common.work_list import LOSSES, open_work_list, usable_points, work_path, write_work_list
 
 
@@ -86,6 +89,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="class descriptions, CSV of MID and name, or its folder",
     )
     flags("--verify", action="store_true", help="read back every file of records and check all that is in it")
+    flags(
+        "--tfds_metadata", action="store_true",
+        help="write dataset_info.json and features.json beside the records, for tfds.builder_from_directory",
+    )  # fmt: skip
     flags("--preview_path", metavar="PATH", help="contact sheet of some records to write, JPEG")
     flags("--report_path", metavar="PATH", help="page on what is in the records to write, HTML")
     flags(
@@ -105,6 +112,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--eval_record_save_path goes with --eval_fraction or --eval_subset")
     if args.class_text == "name" and args.class_description_path is None:
         parser.error("--class_text name needs --class_description_path")
+    if args.tfds_metadata and (args.compression != "none" or not (args.num_shards or args.shard_bytes)):
+        parser.error("--tfds_metadata needs --num_shards or --shard_bytes, and no --compression")
     return args
 
 
@@ -122,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder, the resized photos were expected")
     sets = make_sets(args.record_save_path, args.eval_record_save_path)
+    if args.tfds_metadata:
+        check_tfds_names(sets)
     split = Split(args.eval_fraction, args.eval_subset)
     compression = {"none": "", "gzip": "GZIP"}[args.compression]
     settings = RecordSettings(work_path(sets[0].path), folder, class_ids(classes), texts, compression)
@@ -134,6 +145,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_enough(sets, counts, args)
         for records in sets:
             write_set(records, args.num_shards, args.shard_bytes, settings, args.workers)
+        if args.tfds_metadata:
+            write_tfds_metadata(sets)
         if args.verify:
             for records in sets:
                 verified += verify_set(records, settings, args.workers)

@@ -87,10 +87,7 @@ def usable_points(
             continue
         name, size = photo
         # Step 5 gives its size to a photo that it has made or found right: no need to open that one twice.
-        if (
-            not ("width" in point and "height" in point)
-            and rgb_size(read_small(folder / name) or b"") is None
-        ):
+        if not ("width" in point and "height" in point) and not is_rgb(folder / name):
             counts["not_rgb"] += 1
             continue
         counts["boxes"] += len(boxes)

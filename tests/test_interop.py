@@ -1,0 +1,240 @@
+"""Step 7's records in the readers that people feed them to: make interop."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import create_label_map
+import record_maker
+from sample.classes import DRAWN
+from sample.scenes import draw
+
+pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
+IMAGES = 48
+CLASSES = [one.label for one in DRAWN]
+CORNERS = ("ymin", "xmin", "ymax", "xmax")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Records of drawn scenes, in two files for training and one for evaluation, and their label map."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "images").mkdir()
+    points = []
+    for number in range(IMAGES):
+        image, boxes = draw(f"interop {number}")
+        small = image.resize((256, 256 * image.height // image.width))
+        small.save(folder / f"images/i{number:02}.jpg", quality=90)
+        subset = "validation" if number % 8 == 0 else "train"
+        annotations = [box.as_dict() for box in boxes]
+        labels = [{"label": CLASSES[number % len(CLASSES)], "confidence": number % 2}]
+        points.append(
+            {"id": f"i{number:02}", "subset": subset, "annotations": annotations, "image_labels": labels}
+        )
+    (folder / "points.json").write_text(json.dumps(points))
+    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    (folder / "names.csv").write_text("".join(f"{one.label},Name {one.label[3:]}\n" for one in DRAWN))
+    record_maker.main(
+        ["--points_path", f"{folder}/points.json", "--saved_images_directory", f"{folder}/images",
+         "--trainable_classes_path", f"{folder}/classes.txt", "--record_save_path", f"{folder}/records/train.tfrecord",
+         "--eval_record_save_path", f"{folder}/records/eval.tfrecord", "--eval_subset", "validation",
+         "--num_shards", "2", "--tfds_metadata", "--workers", "1"]
+    )  # fmt: skip
+    create_label_map.main(
+        ["--trainable_classes_path", f"{folder}/classes.txt", "--class_description_path", f"{folder}/names.csv",
+         "--label_map_save_path", f"{folder}/label_map.pbtxt"]
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def truth(made) -> dict[str, dict[str, Any]]:
+    """What each reader must give for an image: boxes as ymin, xmin, ymax, xmax; size; classes; crowds."""
+    found = {}
+    for point in json.loads((made / "points.json").read_text()):
+        boxes = point["annotations"]
+        with Image.open(made / f"images/{point['id']}.jpg") as image:
+            width, height = image.size
+            pixels = np.asarray(image)
+        found[point["id"]] = {
+            "subset": point["subset"], "width": width, "height": height, "pixels": pixels,
+            "boxes": np.array([[box["y0"], box["x0"], box["y1"], box["x1"]] for box in boxes]),
+            "mids": [box["label"] for box in boxes],
+            "classes": [CLASSES.index(box["label"]) + 1 for box in boxes],
+            "labels": [CLASSES.index(label["label"]) + 1 for label in point["image_labels"]],
+            "confidences": [label["confidence"] for label in point["image_labels"]],
+            "crowd": [box["group_of"] == 1 for box in boxes],
+        }  # fmt: skip
+    return found
+
+
+def shards(made: Path, name: str = "*") -> list[str]:
+    return sorted(str(path) for path in (made / "records").glob(f"{name}.tfrecord-*"))
+
+
+def same_picture(found: Any, pixels: Any) -> bool:
+    """Two JPEG decoders differ by little."""
+    return bool(found.shape == pixels.shape and np.abs(np.asarray(found, int) - pixels).mean() < 2)
+
+
+def test_model_gardens_decoder(made, truth):
+    import tensorflow as tf
+    from official.vision.dataloaders.tf_example_decoder import TfExampleDecoder
+
+    decoder = TfExampleDecoder()
+    seen = set()
+    for raw in tf.data.TFRecordDataset(shards(made)):
+        found = {name: value.numpy() for name, value in decoder.decode(raw).items()}
+        expected = truth[found["source_id"].decode()]
+        seen.add(found["source_id"].decode())
+        assert (found["width"], found["height"]) == (expected["width"], expected["height"])
+        assert same_picture(found["image"], expected["pixels"])
+        np.testing.assert_allclose(found["groundtruth_boxes"], expected["boxes"], atol=1e-6)
+        assert found["groundtruth_classes"].tolist() == expected["classes"]
+        assert found["groundtruth_is_crowd"].tolist() == expected["crowd"]
+        sides = (expected["boxes"][:, 2:] - expected["boxes"][:, :2]) * [
+            expected["height"],
+            expected["width"],
+        ]
+        np.testing.assert_allclose(found["groundtruth_area"], sides.prod(axis=1), rtol=1e-4)
+    assert seen == set(truth)
+
+
+def test_a_retinanet_of_model_garden_learns(made):
+    """Thirty steps on the CPU: its own task reads the shards, trains on them, and the loss falls."""
+    import tensorflow as tf
+    from official.core.exp_factory import get_exp_config
+    from official.core.task_factory import get_task
+    from official.vision import registry_imports  # noqa: F401
+
+    tf.keras.utils.set_random_seed(1)
+    config = get_exp_config("retinanet").task
+    config.override(
+        {
+            "model": {
+                "num_classes": len(CLASSES) + 1, "input_size": [256, 256, 3], "min_level": 3, "max_level": 7,
+                "backbone": {"type": "resnet", "resnet": {"model_id": 18}},
+                "decoder": {"type": "fpn", "fpn": {"num_filters": 32}},
+                "head": {"num_convs": 1, "num_filters": 32},
+            },
+            "train_data": {
+                "input_path": f"{made}/records/train.tfrecord-*", "is_training": True, "global_batch_size": 8,
+                "dtype": "float32", "shuffle_buffer_size": 64,
+            },
+        }
+    )  # fmt: skip
+    task = get_task(config)
+    model = task.build_model()
+    import tf_keras
+
+    optimizer = tf_keras.optimizers.legacy.Adam(1e-3)
+    metrics = task.build_metrics()
+
+    @tf.function
+    def step(inputs):
+        return task.train_step(inputs, model, optimizer, metrics)["loss"]
+
+    batches = iter(task.build_inputs(config.train_data))
+    losses = [float(step(next(batches))) for _ in range(30)]
+    assert np.mean(losses[-5:]) < 0.7 * losses[0], losses
+
+
+def test_the_object_detection_apis_decoder_and_label_map(made, truth):
+    """In a process of its own: its generated code is older than the protobuf that TensorFlow comes with."""
+    code = """
+import sys, pickle
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_ops
+control_flow_ops.case, control_flow_ops.cond = tf.case, tf.cond  # tf_slim looks for them there
+from object_detection.data_decoders.tf_example_decoder import TfExampleDecoder
+label_map, out, *shards = sys.argv[1:]
+decoders = [TfExampleDecoder(), TfExampleDecoder(label_map_proto_file=label_map)]
+found = [
+    {name: value.numpy() for name, value in decoder.decode(raw).items()}
+    for raw in tf.data.TFRecordDataset(shards) for decoder in decoders
+]
+open(out, "wb").write(pickle.dumps(found))
+"""
+    out = made / "decoded"
+    subprocess.run(
+        [sys.executable, "-c", code, made / "label_map.pbtxt", out, *shards(made)], check=True, capture_output=True,
+        env={**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    decoded = pickle.loads(out.read_bytes())
+    assert len(decoded) == 2 * IMAGES
+    for found in decoded:
+        image_id = found["source_id"].decode()
+        expected = truth[image_id]
+        assert found["filename"] == f"{image_id}.jpg".encode()
+        assert found["original_image_spatial_shape"].tolist() == [expected["height"], expected["width"]]
+        assert same_picture(found["image"], expected["pixels"])
+        np.testing.assert_allclose(found["groundtruth_boxes"], expected["boxes"], atol=1e-6)
+        assert found["groundtruth_classes"].tolist() == expected["classes"]
+        assert found["groundtruth_is_crowd"].tolist() == expected["crowd"]
+        assert found["groundtruth_group_of"].tolist() == expected["crowd"]
+        assert found["groundtruth_image_classes"].tolist() == expected["labels"]
+        assert found["groundtruth_image_confidences"].tolist() == expected["confidences"]
+        assert found["groundtruth_weights"].tolist() == [1.0] * len(expected["classes"])
+        assert not found["groundtruth_difficult"].any()
+
+
+def test_tensorflow_datasets_reads_the_folder(made, truth):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(made / "records")
+    for split, subset in (("train", "train"), ("eval", "validation")):
+        expected_ids = {image_id for image_id, image in truth.items() if image["subset"] == subset}
+        assert builder.info.splits[split].num_examples == len(expected_ids)
+        seen = set()
+        for found in tfds.as_numpy(builder.as_dataset(split=split)):
+            image_id = found["image/source_id"].decode()
+            expected = truth[image_id]
+            seen.add(image_id)
+            assert same_picture(found["image/encoded"], expected["pixels"])
+            assert (found["image/width"], found["image/height"]) == (expected["width"], expected["height"])
+            corners = np.stack([found[f"image/object/bbox/{name}"] for name in CORNERS], axis=-1)
+            np.testing.assert_allclose(corners, expected["boxes"], atol=1e-6)
+            assert found["image/object/class/label"].tolist() == expected["classes"]
+            assert [text.decode() for text in found["image/object/class/text"]] == expected["mids"]
+        assert seen == expected_ids
+    half = builder.as_dataset(split="train[:50%]")
+    assert len(half) == round(builder.info.splits["train"].num_examples / 2)
+
+
+def test_fiftyones_parser(made, truth, monkeypatch):
+    """FiftyOne itself wants a database; its parser does not."""
+    monkeypatch.setenv("FIFTYONE_DO_NOT_TRACK", "1")
+    import fiftyone.utils.tf as fiftyone_tf
+    import tensorflow as tf
+
+    parser = fiftyone_tf.TFObjectDetectionSampleParser(force_rgb=True)
+    seen = set()
+    for raw in tf.data.TFRecordDataset(shards(made)):
+        parser.with_sample(raw)
+        (source_id,) = (
+            tf.train.Example.FromString(raw.numpy()).features.feature["image/source_id"].bytes_list.value
+        )
+        image_id = source_id.decode()
+        seen.add(image_id)
+        expected = truth[image_id]
+        assert same_picture(parser.get_image(), expected["pixels"])
+        metadata = parser.get_image_metadata()
+        assert (metadata.width, metadata.height) == (expected["width"], expected["height"])
+        assert metadata.mime_type == "image/jpeg"
+        found = parser.get_label().detections
+        assert [box.label for box in found] == expected["mids"]
+        ymin, xmin, ymax, xmax = expected["boxes"].T
+        np.testing.assert_allclose(
+            [box.bounding_box for box in found],
+            np.stack([xmin, ymin, xmax - xmin, ymax - ymin], 1),
+            atol=1e-6,
+        )
+    assert seen == set(truth)
