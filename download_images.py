@@ -41,6 +41,7 @@ from common.image_flags import add_image_flags, given_image_flags, image_setting
 from common.images import ImageSettings
 from common.openimages import image_file_name, parse_number
 from common.parallel import usable_cores
+from common.storage import is_folder, parse_path
 
 if TYPE_CHECKING:
     from common.downloader import DownloadSettings, Photo
@@ -59,9 +60,8 @@ FITS = ("longer", "shorter", "stretch")  # what is padded could not be told from
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    index = Path(args.images_path)
-    folder = Path(args.images_output_directory)
-    failures_path = args.failures_path or folder / "download_failures.csv"
+    index, folder = parse_path(args.images_path), parse_path(args.images_output_directory)
+    failures_path = parse_path(args.failures_path or folder / "download_failures.csv")
     shrink = image_settings(args) if args.max_side else None
 
     from common.photo_index import THERE, check_index, mark_photos, photos_of
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     settings = make_settings(args, folder, shrink)
     tally = Tally(shrinking=shrink is not None)
-    with locked_folder(folder) if folder.exists() or not args.dry_run else nullcontext():
+    with locked_folder(folder) if is_folder(folder) or not args.dry_run else nullcontext():
         there = check_index(index)
         mark_photos(there, folder)
         photos = photos_of(index, there, args.image_source, args.mirror_url)
@@ -267,7 +267,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="exit 1 when more photos than this fail (default: no limit)",
     )  # fmt: skip
     add(
-        "--failures_path", type=Path, metavar="FAILURES_PATH",
+        "--failures_path", metavar="FAILURES_PATH",
         help="list of the photos that are not there (default: download_failures.csv beside the photos)",
     )  # fmt: skip
     add(

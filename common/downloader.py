@@ -31,6 +31,7 @@ from common.hosts import Schedule
 from common.images import ImageSettings
 from common.openimages import image_file_name
 from common.saving import Saved, save_photo
+from common.storage import is_remote
 
 BATCH = 16  # photos handed over at a time
 WINDOW = 1024  # photos under way: enough that one paused host does not hold up the others
@@ -143,8 +144,9 @@ def download(photos: Iterable[Photo], settings: DownloadSettings) -> Generator[O
         for worker in workers:
             worker.process.join()
             worker.pipe.close()
-            for image_id in worker.photos:
-                part_path(settings.folder / image_file_name(image_id)).unlink(missing_ok=True)
+            if not is_remote(settings.folder):
+                for image_id in worker.photos:
+                    part_path(settings.folder / image_file_name(image_id)).unlink(missing_ok=True)
 
 
 def _start_workers(settings: DownloadSettings) -> list[_Worker]:

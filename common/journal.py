@@ -76,6 +76,8 @@ class Journal:
     def add(self, text: str) -> None:
         """Add whole lines."""
         lines = text.encode(errors="backslashreplace")
+        if not lines:
+            return
         if not is_remote(self.path):
             self.stream.write(lines)
             return

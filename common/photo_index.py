@@ -3,7 +3,6 @@
 A run holds each image once, in a dict from id to what is there of it: 150 bytes an image.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from common.fetch import Source
 from common.json_files import read_json
 from common.openimages import image_file_name, is_image_id, parse_number
 from common.refusals import Refusals
+from common.storage import names_in
 
 # What there is of a photo: nothing; one shrunk with other settings; one as it was fetched; one shrunk.
 WANTED, STALE, THERE, FINISHED = range(4)  # those below THERE are to be fetched
@@ -45,13 +45,10 @@ def check_index(path: Path) -> dict[str, int]:
 def mark_photos(there: dict[str, int], folder: Path) -> None:
     """Set the photos that are in the folder to THERE: one listing, however many are asked for."""
     suffix = image_file_name("")
-    if not folder.exists():
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            image_id = entry.name.removesuffix(suffix)
-            if image_id in there and image_id != entry.name:
-                there[image_id] = THERE
+    for name in names_in(folder):
+        image_id = name.removesuffix(suffix)
+        if image_id in there and image_id != name:
+            there[image_id] = THERE
 
 
 def photos_of(path: Path, there: dict[str, int], order: list[str], mirror: str) -> Iterator[Photo]:

@@ -16,7 +16,8 @@ from common.bad_image import REASONS
 from common.cli import InputError
 from common.failures import Failure
 from common.fetch import FOR_GOOD
-from common.files import drop_cut_line, read_csv
+from common.files import read_csv
+from common.journal import Journal, read_journal
 
 NAME = ".download_refused"
 FIELDS = 3
@@ -30,34 +31,36 @@ class Refusals:
     """
 
     def __init__(self, folder: Path, *, forget: bool, asked: str = "") -> None:
-        self.path = folder / NAME
+        self.journal = Journal(folder / NAME)
         self.forget = forget
         self.asked = asked
         self.known: dict[bytes, tuple[str, str]] = {}
-        if not forget and self.path.exists():
-            drop_cut_line(self.path)
-            self._read()
+        if not forget:
+            for file in read_journal(self.journal.path):
+                self._read(file)
 
-    def _read(self) -> None:
+    def _read(self, file: Path) -> None:
         shared: dict[tuple[str, str], tuple[str, str]] = {}  # one copy of each text, however many photos
-        for line, row in read_csv(self.path):
+        for line, row in read_csv(file):
             try:
                 key = bytes.fromhex(row[0])
                 why = (row[1], row[2])
             except (ValueError, IndexError):
                 why = ("", "")
             if why[0] not in _REASONS or len(row) != FIELDS:
-                raise InputError(f"{self.path}:{line}: key, reason and detail of a refusal were expected")
+                raise InputError(f"{file}:{line}: key, reason and detail of a refusal were expected")
             self.known[key] = shared.setdefault(why, why)
 
     def __enter__(self) -> Self:
-        self.stream = open(self.path, "wb" if self.forget else "ab", buffering=0)
+        if self.forget:
+            self.journal.drop()
+        self.journal.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stream.close()
+        self.journal.__exit__(kind, error, trace)
 
     def find(self, image_id: str, url: str) -> Failure | None:
         """Return why this source refused this photo, None where it did not."""
@@ -79,8 +82,7 @@ class Refusals:
         for key, failure in keyed:
             detail = " ".join(failure.detail.replace("\0", " ").split())
             rows.writerow([key.hex(), failure.reason, detail])
-        if text := lines.getvalue():
-            self.stream.write(text.encode(errors="backslashreplace"))
+        self.journal.add(lines.getvalue())
 
 
 def _key(image_id: str, url: str, asked: str = "") -> bytes:

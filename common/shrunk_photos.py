@@ -12,7 +12,6 @@ from pathlib import Path
 
 from common.cli import progress
 from common.failures import Failure
-from common.files import drop_cut_line
 from common.finished import (
     JOURNAL_NAME,
     SETTINGS_NAME,
@@ -22,8 +21,10 @@ from common.finished import (
 )  # fmt: skip
 from common.image_tasks import Task, process_batch
 from common.images import ImageSettings
+from common.journal import Journal
 from common.parallel import batches, map_batches
 from common.photo_index import FINISHED, STALE, THERE, WANTED
+from common.storage import status
 
 BATCH = 64  # photos a task
 
@@ -39,15 +40,12 @@ def shrunk_photos(
     if settings is None:
         yield lambda stamp: None
         return
-    journal = folder / JOURNAL_NAME
-    if journal.exists():
-        drop_cut_line(journal)
     if mark_finished(there, folder, settings, overwrite=overwrite):
-        replace_settings(folder, asdict(settings), keep_stale=(folder / SETTINGS_NAME).exists())
-    with open(journal, "ab", buffering=0) as stream:
+        replace_settings(folder, asdict(settings), keep_stale=status(folder / SETTINGS_NAME) is not None)
+    with Journal(folder / JOURNAL_NAME) as journal:
 
         def note(*stamps: str) -> None:
-            stream.write("".join(f"{stamp}\n" for stamp in stamps if stamp).encode())
+            journal.add("".join(f"{stamp}\n" for stamp in stamps if stamp))
 
         for stamps in _shrink_in_place(folder, there, settings, workers):
             note(*stamps)
@@ -64,7 +62,7 @@ def mark_finished(
     if settings is None:
         return False
     other = has_other_settings(folder, asdict(settings), overwrite=overwrite)
-    if (folder / SETTINGS_NAME).exists():  # without it no one knows what the journal is of
+    if status(folder / SETTINGS_NAME):  # without it no one knows what the journal is of
         for image_id, number in read_finished(folder):
             if there.get(image_id):
                 there[image_id] = STALE if other or not number else FINISHED

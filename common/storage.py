@@ -168,6 +168,17 @@ def files_named(path: Path) -> dict[str, Status]:
     return {name: there for name, there in found.items() if there}
 
 
+def names_in(folder: Path) -> Iterator[str]:
+    """Yield the names of what is in a folder, of objects those that begin as an image id does."""
+    if is_remote(folder):
+        for name, _ in list_photos(folder):
+            yield name
+    elif folder.exists():
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                yield entry.name
+
+
 def list_photos(folder: Path) -> Iterator[tuple[str, Status]]:
     """Yield name and status of each object in a folder of a store whose name begins as an image id does."""
     with ThreadPoolExecutor(LISTINGS, "listing") as pool:

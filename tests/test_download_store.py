@@ -1,0 +1,186 @@
+"""Step 4 with its folder and index on an object store: what comes is what comes into a local folder."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from common import store_lock
+from common.files import read_small
+from common.json_files import json_writer
+from common.storage import list_objects, names_in, parse_path, put_bytes
+from tests.conftest import ROOT
+from tests.fault_server import fault_server, photo
+from tests.test_download_shrink import PHOTOS
+
+SMALL = ("--max_side", 200)
+
+
+@pytest.fixture
+def server():
+    with fault_server() as running:
+        running.routes["p"] = lambda e: e.answer(PHOTOS[e.path.rpartition("/")[2]])
+        yield running
+
+
+@pytest.fixture
+def places(tmp_path, bucket):
+    return tmp_path, bucket
+
+
+def write_index(place, urls: dict[str, str]) -> None:
+    with json_writer(f"{place}/index.json") as write:
+        for image_id, url in urls.items():
+            write({"id": image_id, "url": url})
+
+
+def flags(place, *more: object) -> list[str]:
+    every = [
+        "--images_path", f"{place}/index.json", "--images_output_directory", f"{place}/photos",
+        "--backoff", 0.05, "--retries", 2, "--processes", 1, *more,
+    ]  # fmt: skip
+    return [str(each) for each in every]
+
+
+def contents(place) -> dict[str, bytes]:
+    """Return what is in the folder of photos, but for journals."""
+    folder = parse_path(f"{place}/photos")
+    names = list_objects(folder, "") if str(place).startswith("s3") else names_in(folder)
+    return {name: read_small(folder / name) or b"" for name in names if not name.startswith(".")}
+
+
+def urls_of(server, number: int) -> dict[str, str]:
+    return {f"p{n}": f"{server.base}/good/p{n}" for n in range(number)} | {"x": f"{server.base}/404/x"}
+
+
+def test_the_same_photos_come_and_are_not_fetched_again(script, server, places):
+    for place in places:
+        write_index(place, urls_of(server, 30))
+    outcomes = [script("download_images", *flags(place)) for place in places]
+    assert [(outcome.code, outcome.err) for outcome in outcomes] == [(0, "")] * 2
+    assert outcomes[0].out == outcomes[1].out
+    here, there = map(contents, places)
+    assert here == there
+    assert len(there) == 31
+    asked = server.asked.total()
+    again = script("download_images", *flags(places[1]))
+    assert (again.counts["already_there"], again.counts["gone"]) == (30, 1)
+    assert server.asked.total() == asked  # neither photos nor what is gone
+    assert script("download_images", *flags(places[1], "--retry_failed")).counts == again.counts
+    assert server.asked.total() == asked + 1
+    assert contents(places[1]) == there
+
+
+def test_photos_shrunk_as_they_come_are_the_same_and_step_5_finds_them_finished(script, server, places):
+    for place in places:
+        write_index(place, {image_id: f"{server.base}/p/{image_id}" for image_id in PHOTOS})
+        with json_writer(f"{place}/points.json") as write:
+            for image_id in PHOTOS:
+                write({"id": image_id, "annotations": []})
+    outcomes = [script("download_images", *flags(place, *SMALL)) for place in places]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert outcomes[0].out == outcomes[1].out
+    assert outcomes[0].counts["resized"] > 0
+    here, there = map(contents, places)
+    assert here == there
+    for place in places:
+        outcome = script(
+            "process_images", *SMALL, "--image_directory", f"{place}/photos", "--workers", 1,
+            "--datapoints_input_path", f"{place}/points.json", "--datapoints_output_path", f"{place}/out.json",
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+        assert outcome.counts["already_there"] == outcomes[0].counts["downloaded"]
+
+
+def test_photos_on_the_store_are_shrunk_where_they_lie(script, server, places):
+    for place in places:
+        write_index(place, {image_id: f"{server.base}/p/{image_id}" for image_id in PHOTOS})
+        assert script("download_images", *flags(place)).code == 0
+        outcome = script("download_images", *flags(place, *SMALL))
+        assert outcome.code == 0, outcome.err
+    here, there = map(contents, places)
+    assert here == there
+
+
+def test_a_dry_run_puts_no_photo(script, server, places):
+    write_index(places[1], urls_of(server, 5))
+    outcome = script("download_images", *flags(places[1], "--dry_run"))
+    assert (outcome.code, outcome.counts["to_download"]) == (0, 6)
+    assert contents(places[1]) == {}
+
+
+def test_a_put_that_fails_ends_the_run_in_one_line_and_the_next_goes_on(script, server, places, object_store):
+    place = places[1]
+    write_index(place, urls_of(server, 10))
+    object_store.refuses = lambda method, path: method == "PUT" and path.endswith("/p7.jpg")
+    outcome = script("download_images", *flags(place))
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"download_images.py: {place}/photos/p7.jpg: ")
+    assert outcome.err.count("\n") == 1
+    object_store.refuses = lambda method, path: False
+    assert script("download_images", *flags(place)).code == 0
+    assert {name: data for name, data in contents(place).items() if name.endswith(".jpg")} == {
+        f"p{n}.jpg": photo(f"p{n}") for n in range(10)
+    }
+
+
+def test_killed_in_the_middle_the_next_run_goes_on(script, server, places, object_store, monkeypatch):
+    place = places[1]
+    write_index(place, urls_of(server, 40))
+    came, killed = threading.Event(), threading.Event()
+
+    def hang(method: str, path: str) -> bool:
+        if method == "PUT" and path.endswith("/p35.jpg"):
+            came.set()
+            killed.wait(60)
+            return True
+        return False
+
+    object_store.refuses = hang
+    command = [sys.executable, str(ROOT / "download_images.py"), *flags(place, "--threads", 2)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert came.wait(60)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL
+    object_store.refuses = lambda method, path: False
+    killed.set()
+    before = {name for name in contents(place) if name.endswith(".jpg")}
+    assert "p35.jpg" not in before
+    assert len(before) > 10
+    server.asked.clear()
+
+    monkeypatch.setattr(store_lock, "BEAT", 0.1)
+    monkeypatch.setattr(store_lock, "PATIENCE", 0.5)
+    outcome = script("download_images", *flags(place))
+    assert outcome.code == 0, outcome.err
+    assert not {f"/good/{name.removesuffix('.jpg')}" for name in before} & set(server.asked)
+    assert contents(place) == {f"p{n}.jpg": photo(f"p{n}") for n in range(40)} | {
+        "download_failures.csv": b"id,reason,detail,url\nx,gone,original: 404 Not Found,"
+        + f"{server.base}/404/x\n".encode()
+    }
+
+
+def test_what_a_server_refused_is_known_to_the_next_run_though_this_one_was_interrupted(
+    script, server, places, object_store
+):
+    place = places[1]
+    write_index(place, {"x": f"{server.base}/404/x"} | urls_of(server, 10))
+    object_store.refuses = lambda method, path: method == "PUT" and path.endswith("/p9.jpg")
+    assert script("download_images", *flags(place, "--threads", 1)).code == 1
+    object_store.refuses = lambda method, path: False
+    assert script("download_images", *flags(place)).code == 0
+    assert server.asked["/404/x"] == 1
+
+
+def test_a_second_run_is_refused_while_the_first_lives(script, server, places, monkeypatch):
+    place = places[1]
+    write_index(place, urls_of(server, 3))
+    monkeypatch.setattr(store_lock, "BEAT", 0.1)
+    with store_lock.store_lock(parse_path(f"{place}/photos"), "folder", "busy"):
+        outcome = script("download_images", *flags(place))
+    assert outcome.code == 1
+    assert outcome.err.endswith(f"{place}/photos: another run is working in this folder\n")
+    put_bytes(parse_path(f"{place}/photos/other.txt"), b"")
+    assert list(contents(place)) == ["other.txt"]
