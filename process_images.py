@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     source = parse_path(args.image_directory)
     target = parse_path(args.image_saving_directory or source)
+    if args.dask_scheduler:  # whose workers stand in other folders
+        source, target = source.absolute(), target.absolute()
     settings = image_settings(args)
     points_in, points_out = map(parse_path, (args.datapoints_input_path, args.datapoints_output_path))
     failures_path = parse_path(args.failures_path or target / "process_failures.csv")
@@ -90,9 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             json_writer(points_out) as write,
         ):
             tasks = read_tasks(points_in, originals, settings, finished)
-            work = partial(
-                process_batch, source=source.absolute(), target=target.absolute(), settings=settings
-            )
+            work = partial(process_batch, source=source, target=target, settings=settings)
             counts, failed = process_all(tasks, work, settings, workers, write, failures, finished)
             report(counts)
         if args.dask_scheduler:

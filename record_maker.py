@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
 from common.failures import parse_failure_limit, read_failures
 from common.openimages import SPLITS, class_ids, class_texts, describe, read_classes
-from common.parallel import usable_cores
+from common.parallel import add_scheduler_flag, open_workers, usable_cores
 from common.preview import PHOTOS, write_preview
 from common.record_sets import RecordSet, make_sets, read_set, sample_set, verify_set, write_set
 from common.records import RecordSettings
@@ -45,6 +45,8 @@ from common.split import Split, share
 from common.storage import is_folder, parse_path
 from common.tfds_metadata import check_tfds_names, write_tfds_metadata
 from common.work_list import LOSSES, open_work_list, usable_points, work_path, write_work_list
+
+PACKAGES = ("orjson", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -101,8 +103,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     flags(
         "--workers", type=whole_number(1, 1000), default=usable_cores(),
-        help="processes that write a file each, 500 MB a process (default: one a core, %(default)s here)",
+        help="processes on this machine that write a file each, 500 MB a process (default: one a core, "
+        "%(default)s here)",
     )  # fmt: skip
+    add_scheduler_flag(parser)
     flags(
         "--max_failures", type=parse_failure_limit, metavar="N|P%",
         help="fail where more images than this are missing or no RGB (default: any number may)",
@@ -135,6 +139,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_tfds_names(sets)
     split = Split(args.eval_fraction, args.eval_subset)
     compression = {"none": "", "gzip": "GZIP"}[args.compression]
+    if args.dask_scheduler:  # whose workers stand in other folders
+        folder = folder.absolute()
+        for records in sets:
+            records.path = records.path.absolute()
     settings = RecordSettings(work_path(sets[0].path), folder, class_ids(classes), texts, compression)
 
     counts: Counter[str] = Counter()
@@ -143,13 +151,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         points = usable_points(args.points_path, folder, settings.ids, counts)
         write_work_list(stream, points, lambda point: sets[split.is_for_evaluation(point)])
         check_enough(sets, counts, args)
-        for records in sets:
-            write_set(records, args.num_shards, args.shard_bytes, settings, args.workers)
-        if args.tfds_metadata:
-            write_tfds_metadata(sets)
-        if args.verify:
+        outputs = [records.path.parent for records in sets]
+        with open_workers(args.workers, args.dask_scheduler, PACKAGES, [folder], outputs) as workers:
             for records in sets:
-                verified += verify_set(records, settings, args.workers)
+                write_set(records, args.num_shards, args.shard_bytes, settings, workers)
+            if args.tfds_metadata:
+                write_tfds_metadata(sets)
+            if args.verify:
+                for records in sets:
+                    verified += verify_set(records, settings, workers)
 
     total = count_records(sets, counts["boxes"])
     losses = {name: counts[name] for name in LOSSES}

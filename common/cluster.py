@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +62,7 @@ def connect(
         if not same_python(found):
             raise InputError(f"the Dask scheduler {address} has Python {found}, {HERE} as here was expected")
         needs = Needs(
-            {package: version(package) for package in packages}
+            versions(packages)
             | {package: "" for place in (*reads, *writes) for package in packages_for(place)},
             {str(path.absolute()): head(path) for place in (*reads, *writes) for path in probe(place)},
             [str(folder.absolute()) for folder in writes if not is_remote(folder)],
@@ -215,6 +215,7 @@ class Cluster:
         if kind == "done":
             task.result = pickle.loads(data)  # noqa: S301  # from our own code
             task.is_done = True
+            task.payload = b""
         elif kind == "error":
             error, text = pickle.loads(data)  # noqa: S301
             if isinstance(error, OSError):
@@ -323,6 +324,15 @@ class Cluster:
 def same_python(found: str) -> bool:
     """Tell whether a version of Python differs from this one in its last number at most."""
     return found.split(".")[:2] == HERE.split(".")[:2]
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of packages; one that is not here under this name is nobody's need."""
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def probe(place: Path) -> list[Path]:

@@ -4,19 +4,22 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.cli import InputError, progress, say
 from common.parallel import map_batches
 from common.read_records import read_records, verify_shard
-from common.records import RecordSettings, Shard, write_shard
+from common.records import RecordSettings, Shard, with_lines, write_shard
 from common.shards import deal, manifest_path, read_manifest, remove_older, shard_paths, write_manifest
-from common.storage import is_folder, parse_path
+from common.storage import is_folder, is_remote, parse_path
+
+if TYPE_CHECKING:
+    from common.parallel import Workers
 
 RECORDS_A_PROCESS = 2000  # fewer take less time than a further process takes to load TensorFlow
 LAYOUT = 3  # raised when the same inputs give other records than before
@@ -52,7 +55,7 @@ def write_set(
     num_shards: int | None,
     shard_bytes: int | None,
     settings: RecordSettings,
-    workers: int,
+    workers: "Workers",
 ) -> None:
     """Write the files of a set that are not there yet, and note the entries of all in `records.shards`."""
     number = number_of_shards(records, num_shards, shard_bytes)
@@ -67,11 +70,12 @@ def write_set(
         for path, dealt in zip(paths, deal(records.sizes, len(paths)), strict=True)
         if path.name not in finished
     ]
+    useful = useful_workers(workers, len(tasks), sum(len(task.offsets) for task in tasks))
+    work: Iterable[Shard] = tasks
+    if not isinstance(workers, int) and is_remote(records.path):  # then only this machine has the work list
+        work = (with_lines(task, settings.work_list) for task in tasks)
     with progress(len(tasks), "file", f"writing {records.path.name}") as bar:
-        write = partial(write_shard, settings=settings)
-        for entry in map_batches(
-            write, tasks, useful_workers(workers, len(tasks), sum(len(task.offsets) for task in tasks))
-        ):
+        for entry in map_batches(partial(write_shard, settings=settings), work, useful):
             finished[entry["file"]] = entry
             write_manifest(manifest, inputs, finished)
             bar.update()
@@ -79,8 +83,10 @@ def write_set(
     records.shards = [finished[path.name] for path in paths]
 
 
-def useful_workers(workers: int, files: int, records: int) -> int:
-    """Return how many processes are worth their start."""
+def useful_workers(workers: "Workers", files: int, records: int) -> "Workers":
+    """Return how many processes are worth their start; a cluster starts no more than there are files."""
+    if not isinstance(workers, int):
+        return workers
     return max(1, min(workers, files, records // RECORDS_A_PROCESS))
 
 
@@ -106,7 +112,7 @@ def sample_set(records: RecordSet, number: int, compression: str) -> Iterator[di
     return islice(read_set(records, compression), 0, None, step)
 
 
-def verify_set(records: RecordSet, settings: RecordSettings, workers: int) -> Counter[str]:
+def verify_set(records: RecordSet, settings: RecordSettings, workers: "Workers") -> Counter[str]:
     """Read back every file of a set and return the counts; InputError where one is damaged."""
     counts: Counter[str] = Counter()
     shards = records.shards

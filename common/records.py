@@ -4,10 +4,11 @@ import hashlib
 import io
 import os
 import sys
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,11 @@ class RecordSettings:
 
 @dataclass(frozen=True)
 class Shard:
-    """The work of one file: which lines of the work list go into it."""
+    """The work of one file: which lines of the work list go into it, or these, where it cannot be read."""
 
     path: Path
     offsets: Sequence[int]  # bytes into the work list, one for each record
+    lines: bytes = b""  # compressed
 
 
 @contextmanager
@@ -102,10 +104,24 @@ def read_work(shard: Shard, settings: RecordSettings) -> Iterator[dict[str, Any]
     """Yield the lines of a file's work."""
     import orjson
 
+    if shard.lines:
+        yield from map(orjson.loads, zlib.decompress(shard.lines).splitlines())
+        return
     with open(settings.work_list, "rb") as lines:
         for offset in shard.offsets:
             lines.seek(offset)
             yield orjson.loads(lines.readline())
+
+
+def with_lines(shard: Shard, work_list: Path) -> Shard:
+    """Return a file's work with its lines in it."""
+    with open(work_list, "rb") as stream:
+        packed = zlib.compressobj(1)
+        parts = []
+        for offset in shard.offsets:
+            stream.seek(offset)
+            parts.append(packed.compress(stream.readline()))
+    return replace(shard, lines=b"".join((*parts, packed.flush())))
 
 
 def read_photo(folder: Path, work: dict[str, Any]) -> bytes | None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli import say
 from common.files import open_output, read_small
-from common.storage import files_named, remove
+from common.storage import files_named, is_remote, remove
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,8 +91,12 @@ def write_manifest(path: Path, inputs: str, shards: dict[str, dict[str, Any]]) -
 
 
 def remove_older(path: Path, kept: Sequence[Path]) -> None:
-    """Remove the shards of this name that are not of the set just finished."""
-    shard = re.compile(re.escape(path.name) + r"(-[0-9]{5}-of-[0-9]{5})?")
-    for name in files_named(path):
-        if shard.fullmatch(name) and path.with_name(name) not in kept:
-            remove(path.with_name(name))
+    """Remove the shards of this name that are not of the set just finished, and what is half-written."""
+    name = re.escape(path.name) + r"(-[0-9]{5}-of-[0-9]{5})?"
+    for found in files_named(path):
+        if re.fullmatch(name, found) and path.with_name(found) not in kept:
+            remove(path.with_name(found))
+    if not is_remote(path):
+        for found in os.listdir(path.parent):
+            if re.fullmatch(rf"\.[0-9a-f]*{name}\.part", found):
+                remove(path.with_name(found))
