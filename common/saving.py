@@ -10,9 +10,8 @@ from common.images import ImageSettings, process_bytes
 from common.openimages import image_file_name
 from common.storage import status
 
-_a_core = (
-    threading.Lock()
-)  # shrinking takes one: a process, of as many as there are cores, does it for one photo
+# Shrinking takes a core: of the processes there are as many as cores, and each shrinks one photo at a time.
+_a_core = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)

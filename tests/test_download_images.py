@@ -243,6 +243,43 @@ def test_a_pause_holds_for_the_whole_host_and_holds_up_no_other(script, server, 
     assert max(times[f"/good/q{n}"] for n in range(20)) < start + 2
 
 
+def test_a_pause_holds_for_all_processes_and_no_burst_follows(script, server, folder):
+    """Asked for a second's pause among a stream of photos, two processes stop, and come back one by one."""
+    lock = threading.Lock()
+    begun: list[float] = []
+    active: list[int] = [0]
+    met: list[tuple[float, int]] = []  # when each photo was asked for, and how many were then under way
+    pause: list[float] = []
+
+    def serve(e) -> None:
+        with lock:
+            active[0] += 1
+            met.append((time.monotonic(), active[0]))
+            if len(met) == 60:
+                pause.append(time.monotonic())
+        time.sleep(0.05)
+        with lock:
+            active[0] -= 1
+        if pause and not begun:
+            begun.append(pause[0])
+            e.answer(b"busy", "429 Too Many Requests", "Retry-After: 2")
+        else:
+            e.answer(e.photo)
+
+    server.routes["good"] = serve
+    write_index(folder, good(server, 150))
+    outcome = script(
+        "download_images", *arguments(folder, "--processes", 2, "--threads", 16, "--max_per_host", 16)
+    )
+    assert (outcome.code, outcome.counts["downloaded"]) == (0, 150)
+    assert max(number for at, number in met if at <= pause[0]) >= 8  # before it all connections were in use
+    during = [at for at, _ in met if pause[0] + 0.6 < at < pause[0] + 2]
+    after = [(at, number) for at, number in met if at >= pause[0] + 2]
+    assert not during
+    assert all(number <= 4 for at, number in after[:6])  # two processes begin with one connection each
+    assert after[0][1] <= 2
+
+
 def test_a_pause_beyond_what_we_wait_leaves_the_host_for_the_next_run(script, server, folder):
     with fault_server() as other:
         entries = [{"id": f"l{n}", "url": f"{server.base}/429_long/l{n}"} for n in range(50)]
@@ -345,6 +382,14 @@ def test_bad_addresses_are_outcomes(script, server, folder):
     assert (outcome.code, outcome.counts["downloaded"]) == (0, 1)
     assert outcome.counts["bad_url"] >= len(BAD_URLS)
     assert outcome.counts["failed"] == len(BAD_URLS) + 2
+
+
+def test_names_that_are_reserved_elsewhere_are_names(script, server, folder):
+    names = ["con", "NUL", "lpt1", "aux.txt", "desktop.ini", "download_failures.csv", "a-", "x" * 128]
+    write_index(folder, [{"id": name, "url": f"{server.base}/good/{name}"} for name in names])
+    outcome = script("download_images", *arguments(folder))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert photos(folder) == {name: photo(name) for name in names}
 
 
 EVIL_IDS = {
