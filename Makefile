@@ -4,6 +4,7 @@
 # make system    the tests that need root or Debian packages (make system-packages installs them)
 # make interop   the tests with heavy readers, in an environment of their own (several GB)
 # make fresh     the two commands on bare Debian systems (root, debootstrap)
+# make .venv-img2dataset   a rival of step 4, in an environment of its own, for benchmarks.download
 # make clean     remove what the above made
 PYTHON ?= python3
 VENV := .venv
@@ -67,6 +68,10 @@ system-packages: # needs root
 
 fresh:
 	sh tests/fresh.sh bookworm trixie
+
+.venv-img2dataset:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet img2dataset==1.47.0 || (rm -rf $@; exit 1)
 
 clean:
 	rm -rf $(VENV) .venv-* demo .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,133 +1,158 @@
-"""Step 4 against other clients, on nginx on this machine: photos a second, CPU, memory.
+"""Step 4 against other clients, on nginx on this machine: photos a second, CPU, memory, and the ratio.
 
-    apt-get install nginx-light && .venv/bin/pip install -r requirements-bench.txt
+    apt-get install nginx-light libnginx-mod-http-echo
+    .venv/bin/pip install -r requirements-bench.txt
+    make .venv-img2dataset
     .venv/bin/python -m benchmarks.download
 
-Photos of 210 kB, over HTTP and HTTPS, with the same number of connections; each way is a process of its own,
-start-up included, in interleaved rounds; the median counts. CPU is that of the client and its workers.
-Client and server share the cores: the figures compare the ways, and say little of another machine.
+Photos of 210 kB over HTTPS, over HTTP, and over HTTPS with a delay before each answer; all ways have as many
+connections, and those that can, as many processes. Each way is a process of its own, start-up included, in
+interleaved rounds, and the median counts. CPU is that of the client and its workers, memory the most that
+they had at once (each shared page counted once). Client and server share the cores: the figures compare the
+ways, and say little of another machine. img2dataset is the release that PyPI has, in an environment of its
+own, since it asks for versions that others cannot live with; --img2dataset names it.
 """
 
 import argparse
-import hashlib
 import json
 import os
-import random
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
-import trustme
-
 from benchmarks.download_rivals import WAYS
+from benchmarks.download_server import make_photos, nginx
 
 ROOT = Path(__file__).resolve().parent.parent
-PHOTO_BYTES = 210_000
-CONTENTS = 50  # different photos; the others are links to these
 OURS = "download_images.py"
 REFERENCE = "pycurl, checked"
+LOOK_SECONDS = 0.25  # between two looks at the memory
 
-CONFIGURATION = """
-daemon off; pid {folder}/nginx.pid; worker_processes auto; error_log {folder}/error.log;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; default_type image/jpeg;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{http}; listen 127.0.0.1:{https} ssl; root {folder}/www;
-        ssl_certificate {folder}/server.pem; ssl_certificate_key {folder}/server.key;
-    }}
-}}
-"""
+Photo = tuple[str, int, str]  # id, size, MD5
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def tree(pid: int) -> Iterator[int]:
+    """Yield a process and all below it."""
+    yield pid
+    with suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split():
+                yield from tree(int(child))
 
 
-@contextmanager
-def nginx(folder: Path) -> Iterator[dict[str, str]]:
-    """Yield the base address by scheme of an nginx that serves `folder`/www."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if not program:
-        sys.exit("nginx is not installed: apt-get install nginx-light")
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    certificate.private_key_pem.write_to_path(str(folder / "server.key"))
-    (folder / "server.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
-    ports = {"http": free_port(), "https": free_port()}
-    (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, **ports))
-    folder.chmod(0o755)
-    process = subprocess.Popen([program, "-c", folder / "nginx.conf", "-e", folder / "error.log"])
-    try:
-        for port in ports.values():
-            while process.poll() is None:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.05)
-        yield {scheme: f"{scheme}://127.0.0.1:{port}" for scheme, port in ports.items()}
-    finally:
-        process.terminate()
-        process.wait()
+def memory(pid: int) -> int:
+    """Return the memory of a process and all below it in bytes, shared pages counted in parts."""
+    total = 0
+    for process in tree(pid):
+        with suppress(OSError):
+            for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total
 
 
-@contextmanager
-def slow_server(folder: Path, milliseconds: int) -> Iterator[str]:
-    """Yield the base address of a server that waits before each answer."""
-    command = [sys.executable, "-m", "benchmarks.slow_server", folder / "www", str(milliseconds / 1000)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-    finally:
-        process.terminate()
-        process.communicate()
-
-
-def make_photos(folder: Path, number: int) -> list[tuple[str, int, str]]:
-    """Write the photos to serve and return id, size and MD5 of each."""
-    folder.mkdir()
-    folder.chmod(0o755)
-    photos = []
-    for position in range(number):
-        path = folder / f"{position:016x}.jpg"
-        if position < CONTENTS:
-            data = b"\xff\xd8\xff" + random.Random(position).randbytes(PHOTO_BYTES - 3)
-            path.write_bytes(data)
-            digests = b64encode(hashlib.md5(data).digest()).decode()
-            photos.append((path.stem, len(data), digests))
-        else:
-            os.link(folder / f"{position % CONTENTS:016x}.jpg", path)
-            photos.append((path.stem, *photos[position % CONTENTS][1:]))
-    return photos
-
-
-def measure(command: list[str], bundle: Path) -> tuple[float, float, int]:
-    """Return seconds, CPU seconds and peak memory in MB (of the largest process) of a command."""
+def measure(command: list[str], environment: dict[str, str]) -> tuple[float, float, int]:
+    """Return seconds, CPU seconds and peak memory in bytes of a command."""
     begun = time.perf_counter()
-    environment = {"PATH": os.environ["PATH"], "REQUESTS_CA_BUNDLE": str(bundle)}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
+    over = threading.Event()
+    seen = [0]
+
+    def look() -> None:
+        while not over.wait(LOOK_SECONDS):
+            seen.append(memory(process.pid))
+
+    looking = threading.Thread(target=look)
+    looking.start()
     error = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - begun
+    over.set()
+    looking.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     process.stderr.close()
     if process.returncode:
         sys.exit(f"{command}: {error.decode()}")
-    return time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024
+    return seconds, usage.ru_utime + usage.ru_stime, max(seen)
+
+
+def commands(base: str, photos: list[Photo], folder: Path, args: argparse.Namespace) -> dict[str, list[str]]:
+    """Return the command of each way, the index and the lists that they read written."""
+    index = [{"id": i, "url": f"{base}/{i}.jpg", "size": size, "md5": md5} for i, size, md5 in photos]
+    (folder / "index.json").write_text(json.dumps(index))
+    (folder / "list").write_text("".join(f"{p['id']} {p['url']} {p['size']} {p['md5']}\n" for p in index))
+    (folder / "urls.txt").write_text("".join(f"{p['url']}\n" for p in index))
+    out, threads, processes = folder / "out", args.connections, args.processes
+    ours = [
+        sys.executable, OURS, "--images_path", folder / "index.json", "--images_output_directory", out,
+        "--image_source", "original", "--processes", processes, "--threads", threads,
+        "--max_per_host", threads,
+    ]  # fmt: skip
+    ways = {OURS: ours, f"{OURS} --max_side 256": [*ours, "--max_side", 256]}
+    for way in WAYS:
+        rival = [sys.executable, "-m", "benchmarks.download_rivals", way, folder / "list", out]
+        ways[way] = [*rival, threads, folder / "ca.pem"]
+    img2dataset = [
+        args.img2dataset, "--url_list", folder / "urls.txt", "--output_folder", out / "i",
+        "--output_format", "files", "--resize_mode", "no",
+        "--processes_count", processes, "--thread_count", -(-threads // processes),
+        # Two shards a process, else one of them would have all the work.
+        "--number_sample_per_shard", -(-len(photos) // (2 * processes)),
+    ]  # fmt: skip
+    ways["img2dataset"] = img2dataset
+    ways["img2dataset, re-encoding off"] = [*img2dataset, "--skip_reencode", "True"]
+    ways["img2dataset to 256 pixels"] = [
+        *img2dataset[:8], "keep_ratio_largest", "--image_size", 256, "--resize_only_if_bigger", "True",
+        "--encode_quality", 85, *img2dataset[9:],
+    ]  # fmt: skip
+    chosen = [name for name in ways if any(part in name for part in args.ways.split(","))]
+    return {way: list(map(str, ways[way])) for way in chosen}
+
+
+def check(way: str, out: Path, photos: list[Photo]) -> None:
+    """End where a way did not bring all photos."""
+    found = sum(path.stat().st_size > 0 for path in out.rglob("*.jpg"))
+    if found != len(photos) and "nothing" not in way:
+        sys.exit(f"{way}: {found} of {len(photos)} photos came")
+
+
+def report(title: str, base: str, photos: list[Photo], folder: Path, args: argparse.Namespace) -> None:
+    """Measure every way at one server and print a table."""
+    ways = commands(base, photos, folder, args)
+    bundle = str(folder / "ca.pem")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "NO_ALBUMENTATIONS_UPDATE": "1"}
+    environment |= dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE"), bundle)
+    results: dict[str, list[tuple[float, float, int]]] = {way: [] for way in ways}
+    out = folder / "out"
+    for _ in range(args.rounds):
+        for way, command in ways.items():
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            results[way].append(measure(command, environment))
+            check(way, out, photos)
+    size = sum(photo[1] for photo in photos)
+    print(f"\n{title}: {len(photos)} photos, {args.connections} connections, median of {args.rounds} rounds")
+    print(f"{'':36} photos/s  Gbit/s  CPU s/1,000  peak MB  of {REFERENCE}  ours is")
+    seconds = {way: statistics.median(row[0] for row in rows) for way, rows in results.items()}
+    for way, rows in results.items():
+        cpu = statistics.median(row[1] for row in rows) / len(photos) * 1000
+        peak = statistics.median(row[2] for row in rows) / 1e6
+        share = seconds.get(REFERENCE, seconds[way]) / seconds[way]
+        ours = seconds[way] / seconds.get(OURS, seconds[way])
+        print(
+            f"{way:36} {len(photos) / seconds[way]:8.0f}  {size * 8 / seconds[way] / 1e9:6.2f}  {cpu:11.2f}  "
+            f"{peak:7.0f}  {share:{len(REFERENCE) + 3}.2f}  {ours:6.2f}x",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -138,51 +163,30 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--schemes", default="http,https", help="nginx over these; may be empty")
-    parser.add_argument("--delay", type=int, default=50, help="of a slow server, in ms; 0: without one")
-    parser.add_argument("--ways", default="", help="only those whose name contains this")
+    parser.add_argument("--servers", default="https,http,slow", help="out of https,http,slow (over HTTPS)")
+    parser.add_argument("--delay", type=int, default=50, help="of the slow server, in ms")
+    parser.add_argument(
+        "--ways", default="", help="only those whose name contains one of these, comma-separated"
+    )
+    parser.add_argument(
+        "--folder", default="/dev/shm", help="to serve from and write to; memory, so that no disk counts"
+    )
+    parser.add_argument(
+        "--img2dataset", default=ROOT / ".venv-img2dataset/bin/img2dataset", help="the program"
+    )
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
+    if not os.path.exists(args.img2dataset):
+        parser.error(f"{args.img2dataset} is not there: make .venv-img2dataset")
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         photos = make_photos(folder / "www", args.photos)
-        with nginx(folder) as bases:
-            for scheme in filter(None, args.schemes.split(",")):
-                report(scheme, bases[scheme], photos, folder, args)
-        if args.delay:
-            with slow_server(folder, args.delay) as base:
-                report(f"http, {args.delay} ms before each answer", base, photos, folder, args)
-
-
-def report(scheme: str, base: str, photos: list[tuple[str, int, str]], folder: Path, args) -> None:
-    """Measure every way over one scheme and print a table."""
-    index = [{"id": i, "url": f"{base}/{i}.jpg", "size": size, "md5": md5} for i, size, md5 in photos]
-    (folder / "index.json").write_text(json.dumps(index))
-    (folder / "list").write_text("".join(f"{p['id']} {p['url']} {p['size']} {p['md5']}\n" for p in index))
-    out = folder / "out"
-    commands = {
-        OURS: [
-            sys.executable, OURS, "--images_path", folder / "index.json", "--images_output_directory", out,
-            "--image_source", "original", "--processes", args.processes, "--threads", args.connections,
-            "--max_per_host", args.connections,
-        ],
-    }  # fmt: skip
-    for way in WAYS:
-        command = [sys.executable, "-m", "benchmarks.download_rivals", way, folder / "list", out]
-        commands[way] = [*command, args.connections, folder / "ca.pem"]
-    commands = {way: list(map(str, command)) for way, command in commands.items() if args.ways in way}
-    results: dict[str, list[tuple[float, float, int]]] = {way: [] for way in commands}
-    for _ in range(args.rounds):
-        for way, command in commands.items():
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            results[way].append(measure(command, folder / "ca.pem"))
-    print(f"\n{scheme}: {len(photos)} photos of {PHOTO_BYTES // 1000} kB, {args.connections} connections")
-    print(f"{'':40} photos/s  CPU s/1,000  peak MB  of {REFERENCE}")
-    rates = {way: len(photos) / statistics.median(row[0] for row in rows) for way, rows in results.items()}
-    for way, rows in results.items():
-        cpu = statistics.median(row[1] for row in rows) / len(photos) * 1000
-        share = rates[way] / rates.get(REFERENCE, rates[way])
-        print(f"{way:40} {rates[way]:8.0f}  {cpu:11.2f}  {max(row[2] for row in rows):7}  {share:.2f}")
+        with nginx(folder, args.delay / 1000) as bases:
+            for server in args.servers.split(","):
+                if server == "slow":
+                    title = f"https, {args.delay} ms before each answer"
+                    report(title, f"{bases['https']}/slow", photos, folder, args)
+                else:
+                    report(server, f"{bases[server]}/www", photos, folder, args)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python3 -m benchmarks.download_rivals WAY URLS_FILE FOLDER CONNECTIONS CA_BUNDLE
 
-`checked` ones do what step 4 does with each photo: magic bytes, size, MD5, temporary file and rename.
+`checked` ones do what step 4 does with each photo: magic bytes, size, MD5, temporary file and rename; that of
+pycurl has a deadline and a cap too.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from base64 import b64encode
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 Photo = tuple[str, str, int, str]  # id, url, size, MD5
 
@@ -118,6 +120,9 @@ def pycurl_multi(
         handle.setopt(pycurl.CAINFO, bundle)
         handle.setopt(pycurl.BUFFERSIZE, 1 << 18)
         handle.setopt(pycurl.NOSIGNAL, 1)
+        handle.setopt(pycurl.FAILONERROR, 1)
+        handle.setopt(pycurl.TIMEOUT, 120)
+        handle.setopt(pycurl.MAXFILESIZE, 50_000_000)
         kept.append(handle)
         running += begin(handle)
     while running:
@@ -136,12 +141,37 @@ def pycurl_multi(
         multi.select(1.0)
 
 
+def boto3_threads(photos: list[Photo], folder: Path, connections: int, bundle: str) -> None:
+    """As the data set's own downloader.py does: `download_file` of an unsigned client, in threads."""
+    import boto3
+    import botocore
+
+    parts = urlsplit(photos[0][1])
+    bucket, *folders = parts.path.strip("/").split("/")[:-1]
+    settings = botocore.config.Config(
+        signature_version=botocore.UNSIGNED,
+        max_pool_connections=connections,
+        s3={"addressing_style": "path"},
+    )
+    client = boto3.client(
+        "s3", endpoint_url=f"{parts.scheme}://{parts.netloc}", region_name="us-east-1", config=settings
+    )
+
+    def get(photo: Photo) -> None:
+        key = "/".join([*folders, f"{photo[0]}.jpg"])
+        client.download_file(bucket, key, str(folder / f"{photo[0]}.jpg"))
+
+    with ThreadPoolExecutor(connections) as pool:
+        list(pool.map(get, photos))
+
+
 WAYS = {
     "pycurl, nothing checked or written": partial(pycurl_multi, checked=False),
     "pycurl, checked": pycurl_multi,
     "aiohttp, checked": aiohttp_session,
     "urllib3, 1 process, checked": urllib3_pool,
     "requests, 1 process, checked": requests_sessions,
+    "boto3, threads": boto3_threads,
     "requests.get in 16 processes, checked": one_connection_each,
 }
 
