@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SYSTEM_PACKAGES := busybox chromium curl dash fonts-dejavu-core shellcheck wget
+SYSTEM_PACKAGES := busybox chromium curl dash fonts-dejavu-core iproute2 shellcheck wget
 
 INTEROP := .venv-interop
 # Taken without what they depend on: FiftyOne's database server, and the Object Detection API's TensorFlow 2.8.

@@ -169,7 +169,7 @@ def scratch_path(path: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise InputError(f"{folder}: not ours, another TMPDIR is needed")
-    return folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.part"
+    return folder / f"{hashlib.sha256(f'{WRITER} {path}'.encode()).hexdigest()[:32]}.part"
 
 
 @contextmanager

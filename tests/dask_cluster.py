@@ -10,6 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.machines import Machine
 
 PATIENCE = 60  # seconds, on a busy machine
 CALM = {
@@ -56,10 +60,12 @@ def command_line(pid: int) -> bytes:
 
 
 class Cluster:
-    """A scheduler on the loopback, and the workers that were started for it."""
+    """A scheduler, on the loopback unless said otherwise, and the workers that were started for it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1", **environment: str) -> None:
         self.folder = folder
+        self.host = host
+        self.environment = environment
         self.port = free_port()
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.running: list[subprocess.Popen[str]] = []
@@ -72,7 +78,7 @@ class Cluster:
         with open(log, "w") as stream:
             process = subprocess.Popen(
                 command, cwd=self.folder, stdout=stream, stderr=stream, text=True,
-                env={**os.environ, **CALM, **environment},
+                env={**os.environ, **CALM, **self.environment, **environment},
             )  # fmt: skip
         self.running.append(process)
         wait_until(lambda: bool(re.search(ready, log.read_text())) or process.poll() is not None)
@@ -80,16 +86,24 @@ class Cluster:
         return process
 
     def start_scheduler(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1"]
+        command = [sys.executable, "-m", "dask", "scheduler", "--host", self.host]
         flags = ["--port", str(self.port), "--no-dashboard", "--no-show"]
         return self.start("scheduler", [*command, *flags], "Scheduler at:")
 
     def add_worker(
-        self, name: str, threads: int = 1, *flags: str, python: str = sys.executable, **environment: str
+        self,
+        name: str,
+        threads: int = 1,
+        *flags: str,
+        python: str = sys.executable,
+        machine: "Machine | None" = None,
+        **environment: str,
     ) -> subprocess.Popen[str]:
         """Start a worker under its nanny, as people do, and wait until it is registered."""
+        address, host = (machine.ours, machine.address) if machine else ("127.0.0.1", "127.0.0.1")
         command = [
-            python, "-m", "dask", "worker", self.address, "--no-dashboard", "--host", "127.0.0.1",
+            *(machine.inside if machine else []), python, "-m", "dask", "worker", f"tcp://{address}:{self.port}",
+            "--no-dashboard", "--host", host,
             "--nthreads", str(threads), "--name", name, "--local-directory", str(self.folder / name), *flags,
         ]  # fmt: skip
         self.workers.append(self.start(name, command, "Starting established connection", **environment))
@@ -114,10 +128,12 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, workers: int = 0, threads: int = 1) -> Iterator[Cluster]:
+def cluster(
+    folder: Path, workers: int = 0, threads: int = 1, host: str = "127.0.0.1", **environment: str
+) -> Iterator[Cluster]:
     """Yield a running cluster; it keeps its files in the folder."""
     folder.mkdir(exist_ok=True)
-    found = Cluster(folder)
+    found = Cluster(folder, host, **environment)
     try:
         for number in range(workers):
             found.add_worker(f"worker{number}", threads)
