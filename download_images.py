@@ -22,6 +22,8 @@ process_images.py, and no original touches the disk: the folder is as if that st
 afterwards, without the photos that are of no use. They are listed, for good, as truncated, damaged,
 unreadable, too_large or too_small, and asked for nowhere else. What is there already is shrunk where it lies.
 
+Index, folder and list may be on an object store, by an address such as s3://bucket/photos.
+
 HTTP_PROXY, HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured. Exit codes: 0 done, the counts say what
 was lost; 1 bad input, no photo at all, a full disk, no network, or more than --max_failures; 2 wrong flags;
 130 interrupted.

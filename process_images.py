@@ -18,6 +18,8 @@ process_failures.csv beside the resized photos and left out of the output datapo
 broken ones stay. Run again, it goes on where it stopped; process_settings.json in the folder says what its
 photos were made with, and other settings need --overwrite. What was shrunk in place cannot grow again.
 
+Folders and files may be on an object store, by an address such as s3://bucket/photos.
+
 Exit codes: 0 done, the counts say what was lost; 1 bad input, no photo at all, or more than --max_failures;
 2 wrong flags; 130 interrupted.
 """

@@ -26,6 +26,7 @@ Photos that are missing or no RGB JPEG (or PNG) are counted and left out, as are
 classes that are not in the list, and photos without a box or a verified label of one.
 NAME.manifest.json says what the files were made from: run again with the same inputs, what is missing is
 made; with others, all is made anew and, when the new set is whole, shards of an older one are removed.
+Photos, datapoints and records may be on an object store, by an address such as s3://bucket/records/train.
 """
 
 import argparse

@@ -56,7 +56,8 @@ def step(folder: Path, place: str, number: int, out: str) -> tuple[float, float]
     ]  # fmt: skip
     seven = [
         "record_maker.py", "--points_path", f"{place}/{out}.json",
-        "--saved_images_directory", f"{place}/{out}", "--trainable_classes_path", folder / "classes.txt", "--record_save_path", f"{place}/{out}.tfrecord",
+        "--saved_images_directory", f"{place}/{out}", "--trainable_classes_path", folder / "classes.txt",
+        "--record_save_path", f"{place}/{out}.tfrecord",
     ]  # fmt: skip
     return cpu_seconds(five), cpu_seconds(seven)
 
