@@ -24,6 +24,7 @@ REQUIRED = ("ImageID", "LabelName", *COORDINATES)
 ROUNDING = 1e-6  # the files have six decimals; a coordinate this little outside [0, 1] is moved to its edge
 
 Group = tuple[str, list[dict[str, Any]]]
+Row = tuple[str, tuple[str, ...], dict[str, Any]]  # image id, raw fields, box
 
 
 @dataclass(frozen=True)
@@ -65,18 +66,33 @@ class ImageReturnedError(Exception):
     """The rows of an image do not follow each other."""
 
 
-def _rows(
-    path: str | Path, wanted: BoxFilter, counts: Counter[str]
-) -> Iterator[tuple[str, tuple[str, ...], dict[str, Any]]]:
+def box_columns(path: str | Path, header: list[str], wanted: BoxFilter) -> dict[str, int]:
+    """Return the place of each column of the annotations; one that is needed and missing is an error."""
+    places = columns(path, header, REQUIRED)
+    unknown = [key for name, key in ATTRIBUTES.items() if key in wanted.exclude and name not in places]
+    if unknown:
+        raise InputError(f"{path}:1: no column says which boxes are {', '.join(unknown)}, to exclude them")
+    return places
+
+
+def box_rows(path: str | Path, wanted: BoxFilter, counts: Counter[str]) -> Iterator[Row]:
     """Yield image id, raw fields and box of each kept row."""
     rows = read_csv(path)
-    places = columns(path, next(rows, (1, []))[1], REQUIRED)
+    header = next(rows, (1, []))[1]
+    yield from checked_rows(path, box_columns(path, header, wanted), rows, wanted, counts)
+
+
+def checked_rows(
+    path: str | Path,
+    places: dict[str, int],
+    rows: Iterator[tuple[int, list[str]]],
+    wanted: BoxFilter,
+    counts: Counter[str],
+) -> Iterator[Row]:
+    """Yield the same of rows whose columns stand at `places`; a wrong one is an error."""
     image, label = places["ImageID"], places["LabelName"]
     coordinates = [(places[name], name, key) for name, key in COORDINATES.items()]
     attributes = [(places[name], name, key) for name, key in ATTRIBUTES.items() if name in places]
-    unknown = [name for name in wanted.exclude if name not in {key for _, _, key in attributes}]
-    if unknown:
-        raise InputError(f"{path}:1: no column says which boxes are {', '.join(unknown)}, to exclude them")
     confidence, source = places.get("Confidence"), places.get("Source")
     current = ""
     for line, row in rows:
@@ -116,7 +132,7 @@ def grouped_boxes(
     current = ""
     boxes: list[dict[str, Any]] = []
     seen: set[tuple[str, ...]] = set()
-    for image_id, fields, box in _rows(path, wanted, counts):
+    for image_id, fields, box in box_rows(path, wanted, counts):
         if image_id != current:
             if boxes:
                 yield current, boxes
@@ -141,7 +157,7 @@ def scattered_boxes(path: str | Path, wanted: BoxFilter, counts: Counter[str]) -
     with scratch_database() as database:
         database.execute("CREATE TABLE images (number INTEGER PRIMARY KEY, id TEXT UNIQUE)")
         database.execute("CREATE TABLE boxes (image INTEGER, fields TEXT, box TEXT)")
-        for image_id, fields, box in _rows(path, wanted, counts):
+        for image_id, fields, box in box_rows(path, wanted, counts):
             database.execute("INSERT OR IGNORE INTO images (id) VALUES (?)", (image_id,))
             database.execute(
                 "INSERT INTO boxes SELECT number, ?, ? FROM images WHERE id = ?",

@@ -13,7 +13,7 @@ import tempfile
 import time
 import zlib
 from codecs import getincrementaldecoder, getwriter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -316,12 +316,24 @@ def read_csv(path: str | Path, *, needs_last_line_end: bool = True) -> Iterator[
     Every row must have as many fields as the first. A last line without a line end is taken for a
     file that was cut short unless `needs_last_line_end` is False. Lines without any text are skipped.
     """
+    return csv_rows(path, read_lines(path), needs_last_line_end=needs_last_line_end)
+
+
+def csv_rows(
+    path: str | Path,
+    numbered: Iterable[tuple[int, str]],
+    *,
+    width: int = 0,
+    before: int = 0,
+    needs_last_line_end: bool = True,
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the same from lines of the file that `before` others precede, each row of `width` fields."""
     last = ""
-    line = 0
+    number = before
 
     def lines() -> Iterator[str]:
-        nonlocal last
-        for number, last in read_lines(path):
+        nonlocal last, number
+        for number, last in numbered:
             if "\0" in last:
                 raise InputError(f"{path}:{number}: a NUL byte, text was expected")
             if "\r" in last.rstrip("\r\n"):
@@ -329,9 +341,8 @@ def read_csv(path: str | Path, *, needs_last_line_end: bool = True) -> Iterator[
             yield last
 
     rows = csv.reader(lines(), strict=True)
-    width = 0
     while True:
-        line = rows.line_num + 1
+        line = number + 1
         try:
             row = next(rows, None)
         except csv.Error as error:

@@ -28,6 +28,10 @@ class ImageChoice:
     def takes_all(self) -> bool:
         return self.image_ids is None and self.max_images_per_class is None and self.max_images is None
 
+    @property
+    def by_class(self) -> bool:
+        return self.max_images_per_class is not None
+
     def choose(self, images: Iterable[tuple[str, Set[str]]]) -> set[str]:
         """Return the ids chosen out of images, each an id and its classes."""
         allowed = ((i, labels) for i, labels in images if self.image_ids is None or i in self.image_ids)

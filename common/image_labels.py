@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from common.cli import InputError
@@ -17,13 +18,13 @@ class ImageLabels:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self.database = database
+        self.lock = Lock()  # step 3 asks from several threads
 
     def of(self, image_id: str) -> list[dict[str, Any]]:
         """Return the labels of an image, by class; present wins where a class is both."""
-        rows = self.database.execute(
-            "SELECT label, MAX(confidence) FROM labels WHERE image = ? GROUP BY label ORDER BY label",
-            (image_id,),
-        )
+        query = "SELECT label, MAX(confidence) FROM labels WHERE image = ? GROUP BY label ORDER BY label"
+        with self.lock:
+            rows = self.database.execute(query, (image_id,)).fetchall()
         return [{"label": label, "confidence": confidence} for label, confidence in rows]
 
 

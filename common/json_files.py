@@ -16,13 +16,17 @@ _NOT_BLANK = re.compile(r"[^ \t\r\n]")
 
 @contextmanager
 def json_writer(path: str | Path) -> Iterator[Callable[[Any], None]]:
-    """Yield a function that appends one element to the JSON array in `path`, one element a line."""
+    """Yield a function that appends one element to the JSON array in `path`, one element a line.
+
+    Bytes are taken for elements that are JSON already, one a line, with `,` between.
+    """
     with open_output(path) as stream:
         separator = b"[\n"
 
         def write(element: Any) -> None:
             nonlocal separator
-            stream.write(separator + to_json(element))
+            stream.write(separator)
+            stream.write(element if isinstance(element, bytes | memoryview) else to_json(element))
             separator = b",\n"
 
         yield write

@@ -19,7 +19,7 @@ from common.json_files import read_json
 SPLITS = ("train", "validation", "test")
 DESCRIPTION_HEADER = ["LabelName", "DisplayName"]  # from V6 on
 _MID = re.compile(r"/[a-z]+/[0-9A-Za-z_]+")
-_IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -154,7 +154,7 @@ def _head_fits(path: Path, fits: Any) -> bool:
 
 def is_image_id(text: Any) -> bool:
     """Tell whether `text` may be used in a file name; official ids are 16 hexadecimal digits."""
-    return isinstance(text, str) and _IMAGE_ID.fullmatch(text) is not None
+    return isinstance(text, str) and IMAGE_ID.fullmatch(text) is not None
 
 
 def image_file_name(image_id: str, image_format: str = "jpeg") -> str:

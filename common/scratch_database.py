@@ -17,7 +17,9 @@ def scratch_database() -> Iterator[sqlite3.Connection]:
     """
     with (
         tempfile.TemporaryDirectory() as folder,
-        closing(sqlite3.connect(Path(folder, "scratch.sqlite"), isolation_level=None)) as database,
+        closing(
+            sqlite3.connect(Path(folder, "scratch.sqlite"), isolation_level=None, check_same_thread=False)
+        ) as database,
     ):
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA synchronous = OFF")

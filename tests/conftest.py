@@ -62,6 +62,26 @@ def script(capsys, monkeypatch):
     return call
 
 
+@pytest.fixture
+def step(script, tmp_path):
+    """Return `step(boxes, index, *flags)`, a run of step 3 on files of that content, with Dog and Cat trainable."""
+
+    def call(boxes: str | bytes, index: str | bytes, *flags: object):
+        classes = "/m/0bt9lr\n/m/01yrx\n"
+        for name, text in (("boxes.csv", boxes), ("images.csv", index), ("classes.txt", classes)):
+            (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return script(
+            "process_metadata",
+            "--annotations_input_path", tmp_path / "boxes.csv",
+            "--image_index_input_path", tmp_path / "images.csv",
+            "--trainable_classes_path", tmp_path / "classes.txt",
+            "--point_output_path", tmp_path / "out/points.json",
+            "--image_index_output_path", tmp_path / "out/images.json", *flags,
+        )  # fmt: skip
+
+    return call
+
+
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch):
     """Tests talk to servers on the loopback: the machine's proxy settings are not theirs."""
