@@ -1,6 +1,6 @@
 """What the tests share: a script run in this process, as its user would run it."""
 
-import importlib
+import importlib.util
 import os
 import signal
 import sys
@@ -22,6 +22,12 @@ PROXY_VARIABLES = (
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
 )
+
+if importlib.util.find_spec("hypothesis"):  # make interop has none
+    from hypothesis import settings
+
+    settings.register_profile("no speed asserted", deadline=None)
+    settings.load_profile("no speed asserted")
 
 
 @dataclass(frozen=True)
