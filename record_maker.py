@@ -47,7 +47,7 @@ from common.storage import is_folder, parse_path
 from common.tfds_metadata import check_tfds_names, write_tfds_metadata
 from common.work_list import LOSSES, open_work_list, usable_points, work_path, write_work_list
 
-PACKAGES = ("orjson", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them
+PACKAGES = ("msgspec", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -26,7 +26,7 @@ def example_features(
     encoded_format = b"png" if image.startswith(b"\x89PNG") else b"jpeg"
     extension = {b"png": "png", b"jpeg": "jpg"}[encoded_format]
     boxes, labels = work["boxes"], work["image_labels"]
-    group_of = [int(_attribute(box, "group_of") == 1) for box in boxes]
+    group_of = [max(value, 0) for value in _attributes(boxes, "group_of")]
     return {
         "image/encoded": [image],
         "image/format": [encoded_format],
@@ -48,7 +48,7 @@ def example_features(
         ],
         "image/object/difficult": [0] * len(boxes),
         "image/object/weight": [1.0] * len(boxes),
-        **{f"image/object/{name}": [_attribute(box, name) for box in boxes] for name in ATTRIBUTES},
+        **{f"image/object/{name}": _attributes(boxes, name) for name in ATTRIBUTES},
         "image/class/label": [ids[label["label"]] for label in labels],
         "image/class/text": [texts[label["label"]].encode() for label in labels],
         "image/class/confidence": [float(label["confidence"]) for label in labels],
@@ -70,7 +70,9 @@ def record_bytes(boxes: list[dict[str, Any]], image_bytes: int) -> int:
     return image_bytes + 1000 + 80 * len(boxes)
 
 
-def _attribute(box: dict[str, Any], name: str) -> int:
-    """Return an attribute as annotated: 1, 0, or -1 where it is unknown or missing."""
-    value = box.get(name, -1)
-    return int(value) if value in (0, 1, "0", "1") else -1
+def _attributes(boxes: list[dict[str, Any]], name: str) -> list[int]:
+    """Return an attribute of each box as annotated: 1, 0, or -1 where it is unknown or missing."""
+    return [
+        value if type(value) is int and -1 <= value <= 1 else {"0": 0, "1": 1}.get(str(value), -1)
+        for value in [box.get(name, -1) for box in boxes]
+    ]

@@ -84,6 +84,7 @@ class _JsonText:
         self.counted = 0  # up to here line ends are in `line`
         self.line = 1
         self.decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+        self.by_line = True  # one element a line, as far as is known
 
     def fail(self, what: str, offset: int | None = None) -> NoReturn:
         raise InputError(f"{self.path}:{self.line_at(self.position if offset is None else offset)}: {what}")
@@ -117,6 +118,8 @@ class _JsonText:
 
     def value(self) -> tuple[int, Any]:
         """Return the line number and value that begin at the next character."""
+        if self.by_line and (found := self.whole_line()):
+            return found
         while True:
             start = self.position
             try:
@@ -136,6 +139,26 @@ class _JsonText:
             break
         self.line, self.counted = self.line_at(self.position), self.position
         self.position = end
+        return self.line, value
+
+    def whole_line(self) -> tuple[int, Any] | None:
+        """Return the line number and value where a line holds just one; msgspec takes a third of json's time.
+
+        None for any other layout, and for what only json takes or names the fault of.
+        """
+        import msgspec
+
+        start, end = self.position, self.buffer.find("\n", self.position)
+        if end < 0:
+            return None  # the last line of the window
+        comma = self.buffer[end - 1] == ","
+        try:
+            value = msgspec.json.decode(self.buffer[start : end - comma])
+        except (msgspec.DecodeError, RecursionError):
+            self.by_line = False
+            return None
+        self.line, self.counted = self.line_at(start), start
+        self.position = end - comma
         return self.line, value
 
 

@@ -89,28 +89,31 @@ def read_ahead(shard: Shard, settings: RecordSettings) -> Iterator[tuple[dict[st
             photos = read_objects(settings.images, [work["file"] for work in some])
             yield from zip(some, photos, strict=True)
         return
-    waiting: deque[dict[str, Any]] = deque()
-    for work in work_list:
-        fetch_soon(f"{settings.images}/{work['file']}")
-        waiting.append(work)
-        if len(waiting) > PHOTOS_AHEAD:
-            work = waiting.popleft()
-            yield work, read_photo(settings.images, work)
-    for work in waiting:
-        yield work, read_photo(settings.images, work)
+    waiting: deque[tuple[dict[str, Any], int | None]] = deque()
+    try:
+        for work in work_list:
+            waiting.append((work, fetch_soon(f"{settings.images}/{work['file']}")))
+            if len(waiting) > PHOTOS_AHEAD:
+                yield read_photo(*waiting.popleft())
+        while waiting:
+            yield read_photo(*waiting.popleft())
+    finally:
+        for _, descriptor in waiting:
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def read_work(shard: Shard, settings: RecordSettings) -> Iterator[dict[str, Any]]:
     """Yield the lines of a file's work."""
-    import orjson
+    import msgspec
 
     if shard.lines:
-        yield from map(orjson.loads, zlib.decompress(shard.lines).splitlines())
+        yield from map(msgspec.json.decode, zlib.decompress(shard.lines).splitlines())
         return
     with open(settings.work_list, "rb") as lines:
         for offset in shard.offsets:
             lines.seek(offset)
-            yield orjson.loads(lines.readline())
+            yield msgspec.json.decode(lines.readline())
 
 
 def with_lines(shard: Shard, work_list: Path) -> Shard:
@@ -124,24 +127,26 @@ def with_lines(shard: Shard, work_list: Path) -> Shard:
     return replace(shard, lines=b"".join((*parts, packed.flush())))
 
 
-def read_photo(folder: Path, work: dict[str, Any]) -> bytes | None:
-    try:
-        with open(f"{folder}/{work['file']}", "rb", buffering=0) as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return None
+def fetch_soon(path: str) -> int | None:
+    """Open a photo and ask the system to read it into memory, since disks serve many reads at a time.
 
-
-def fetch_soon(path: str) -> None:
-    """Ask the system to read a file into memory, where it can be asked: disks serve many reads at a time."""
-    if not hasattr(os, "posix_fadvise"):
-        return
+    Returns its descriptor, None where it is gone.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return  # make_record says so
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-    os.close(descriptor)
+        return None
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+    return descriptor
+
+
+def read_photo(work: dict[str, Any], descriptor: int | None) -> tuple[dict[str, Any], bytes | None]:
+    """Return the work and the bytes of its photo, whose descriptor is closed."""
+    if descriptor is None:
+        return work, None
+    with open(descriptor, "rb", buffering=0) as stream:
+        return work, stream.read()
 
 
 def make_record(tf: Any, work: dict[str, Any], image: bytes | None, settings: RecordSettings) -> bytes:

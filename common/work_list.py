@@ -1,5 +1,6 @@
 """What each record is made of: the usable datapoints, as lines of a file that the processes share."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -42,12 +43,10 @@ def write_work_list(
     choose: Callable[[dict[str, Any]], RecordSet],
 ) -> None:
     """Write a line for each of `usable_points` and note it in the set that `choose` says it belongs to."""
-    import orjson
-
     position = 0
     with progress(None, "image", "looking at photos") as bar:
         for point, work in points:
-            line = orjson.dumps(work, option=orjson.OPT_APPEND_NEWLINE)
+            line = to_line(work)
             stream.write(line)
             chosen = choose(point)
             chosen.digest.update(line)
@@ -56,6 +55,15 @@ def write_work_list(
             position += len(line)
             bar.update()
     stream.flush()
+
+
+def to_line(work: dict[str, Any]) -> bytes:
+    import msgspec
+
+    try:
+        return msgspec.json.encode(work) + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair, in what no record holds
+        return json.dumps(work, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 def usable_points(

@@ -263,6 +263,32 @@ def test_a_photo_with_verified_labels_and_no_box_is_a_record(step, tmp_path):
     assert record["image/object/class/label"] == []
 
 
+def test_what_a_strangers_key_holds_does_not_matter(step, tmp_path):
+    boxes = [annotation(note="\ud800", serial=10**30, occluded=[1], truncated="1", inside=True, depiction=2)]
+    points = json.dumps([{"id": "a1", "annotations": boxes, "note": "\ud800"}])
+    assert step(points, {"a1.jpg": photo()}).code == 0
+    (record,) = read_back(tmp_path / "out/data.tfrecord")
+    found = {
+        name: record[f"image/object/{name}"] for name in ("occluded", "truncated", "inside", "depiction")
+    }
+    assert found == {"occluded": [-1], "truncated": [1], "inside": [-1], "depiction": [-1]}
+
+
+def test_a_photo_that_is_none_of_step_5_is_one_line(step, tmp_path):
+    """Its datapoint has a width and height, so its header is looked at with the rest of it."""
+    points = [{"id": "a1", "width": 40, "height": 30, "annotations": [annotation()]}]
+    outcome = step(points, {"a1.jpg": photo("L")})
+    assert outcome.code == 1
+    assert outcome.err == (
+        f"record_maker.py: {tmp_path}/images/a1.jpg: no RGB JPEG or PNG, though its datapoint has the width and "
+        "height that step 5 gives to such; run process_images.py again\n"
+    )
+    assert not list((tmp_path / "out").glob("data.tfrecord"))
+    assert step(points, {"a1.jpg": photo(size=(50, 20))}).code == 0
+    (record,) = read_back(tmp_path / "out/data.tfrecord")
+    assert (record["image/width"], record["image/height"]) == ([50], [20])
+
+
 POINT = [{"id": "a1", "annotations": [annotation()]}]
 EVIL = {
     "no photo": (POINT, "no record can be made of its 1 images: 1 are missing"),
