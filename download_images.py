@@ -24,14 +24,14 @@ unreadable, too_large or too_small, and asked for nowhere else. What is there al
 
 Index, folder and list may be on an object store, by an address such as s3://bucket/photos.
 
-HTTP_PROXY, HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured. Exit codes: 0 done, the counts say what
-was lost; 1 bad input, no photo at all, a full disk, no network, or more than --max_failures; 2 wrong flags;
-130 interrupted.
+HTTP_PROXY, HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured, on a cluster those of each worker.
+Exit codes: 0 done, the counts say what was lost; 1 bad input, no photo at all, a full disk, no network, or
+more than --max_failures; 2 wrong flags; 130 interrupted.
 """
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,11 +42,12 @@ from common.files import locked_folder, sweep_parts
 from common.image_flags import add_image_flags, given_image_flags, image_settings
 from common.images import ImageSettings
 from common.openimages import image_file_name, parse_number
-from common.parallel import usable_cores
+from common.parallel import add_scheduler_flag, open_workers, usable_cores
 from common.storage import is_folder, parse_path
 
 if TYPE_CHECKING:
-    from common.downloader import DownloadSettings, Photo
+    from common.parallel import Workers
+    from common.photo_threads import DownloadSettings, Outcome, Photo
     from common.refusals import Refusals
     from common.tally import Tally
 
@@ -56,6 +57,8 @@ USER_AGENT = "open-images-to-tfrecords/1.0"
 # With 50 ms before each answer 16, 32, 64 and 128 threads in two processes fetched 207, 270, 269 and 238
 # photos a second on two busy cores (benchmarks/download.py, one round): from 32 on the CPU is full.
 THREADS = 32
+PACKAGES = ("requests", "urllib3")  # of the workers of a cluster
+SHRINKING_PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the photos depend on them
 MEGABYTE = 10**6
 FITS = ("longer", "shorter", "stretch")  # what is padded could not be told from the photo afterwards
 
@@ -63,6 +66,8 @@ FITS = ("longer", "shorter", "stretch")  # what is padded could not be told from
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     index, folder = parse_path(args.images_path), parse_path(args.images_output_directory)
+    if args.dask_scheduler:  # whose workers stand in other folders
+        folder = folder.absolute()
     failures_path = parse_path(args.failures_path or folder / "download_failures.csv")
     shrink = image_settings(args) if args.max_side else None
 
@@ -83,13 +88,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             print_counts(plan(photos, there, refusals))
             return
         sweep_parts(folder, image_file_name(""))
+        packages = PACKAGES + (SHRINKING_PACKAGES if shrink else ())
         with (
-            shrunk_photos(folder, there, shrink, overwrite=args.overwrite, workers=args.processes) as note,
+            open_workers(args.processes, args.dask_scheduler, packages, [], [folder]) as workers,
+            shrunk_photos(folder, there, shrink, overwrite=args.overwrite, workers=workers) as note,
             FailureList(failures_path) as failures,
             refusals,
         ):
-            download_all(photos, there, settings, refusals, failures, tally, note)
+            download_all(photos, there, settings, workers, refusals, failures, tally, note)
             failures.finish(image_id for image_id, state in there.items() if state < THERE)
+        if args.dask_scheduler:
+            sweep_parts(folder, image_file_name(""))  # of workers that were lost
     print_counts(tally.counts)
     tally.check_end(failures_path, args.max_failures)
 
@@ -117,13 +126,13 @@ def download_all(
     photos: "Iterator[Photo]",
     there: dict[str, int],
     settings: "DownloadSettings",
+    workers: "Workers",
     refusals: "Refusals",
     failures: FailureList,
     tally: "Tally",
     note_finished: Callable[[str], None],
 ) -> None:
     """Download the photos that may be asked for, and write down at once what comes of each."""
-    from common.downloader import download
     from common.photo_index import THERE, skip_refused
 
     tally.counts.update(images=len(there), already_there=sum(state >= THERE for state in there.values()))
@@ -140,7 +149,7 @@ def download_all(
                 else:
                     yield known
 
-        with closing(download(wanted(), settings)) as outcomes:
+        with closing(begin_download(wanted(), len(there), settings, workers)) as outcomes:
             for outcome in outcomes:
                 refusals.add(outcome.refused, outcome.failure if outcome.broken else None)
                 if outcome.failure:
@@ -154,14 +163,27 @@ def download_all(
                 bar.update()
 
 
+def begin_download(
+    photos: "Iterator[Photo]", most: int, settings: "DownloadSettings", workers: "Workers"
+) -> "Generator[Outcome, None, None]":
+    """Return what comes of each photo, of `most` at most, here or on a cluster."""
+    if isinstance(workers, int):
+        from common.downloader import download
+
+        return download(photos, settings)
+    from common.cluster_download import download_on
+
+    return download_on(workers, photos, most, settings)
+
+
 # --- the command line ----------------------------------------------------------------------------
 
 
 def make_settings(args: argparse.Namespace, folder: Path, shrink: ImageSettings | None) -> "DownloadSettings":
     """Return the settings of the downloader, with what the environment says of proxies and certificates."""
-    from common.downloader import DownloadSettings
     from common.environment import ca_bundle, read_proxies
     from common.fetch import FetchSettings
+    from common.photo_threads import DownloadSettings
 
     fetch = FetchSettings(
         user_agent=args.user_agent,
@@ -230,15 +252,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     add(
         "--processes", type=whole_number(1, most=256), default=min(usable_cores(), 8), metavar="N",
-        help="processes the threads run in (default: one a core, at most 8, %(default)s here)",
+        help="processes here the threads run in (default: one a core, at most 8, which is %(default)s)",
     )  # fmt: skip
+    add_scheduler_flag(parser)
     add(
         "--threads", type=whole_number(1, most=4096), default=THREADS, metavar="N",
-        help="photos fetched at the same time, over all processes (default: %(default)s)",
+        help="photos fetched at the same time, in all (default: %(default)s)",
     )  # fmt: skip
     add(
         "--max_per_host", type=whole_number(1, most=4096), default=32, metavar="N",
-        help="connections to one host at most (default: %(default)s)",
+        help="connections to one host at most, in all (default: %(default)s)",
     )  # fmt: skip
     add(
         "--deadline", type=parse_seconds, default=120, metavar="SECONDS",

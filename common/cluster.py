@@ -6,32 +6,27 @@ safe to repeat; the result counts once. How a worker runs them is in cluster_wor
 """
 
 import hashlib
-import io
 import logging
-import os
 import pickle
 import platform
 import queue
 import secrets
+import threading
 import time
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cloudpickle
 from distributed import Client, Future
 
 from common import cluster_worker
 from common.cli import InputError, say
-from common.cluster_worker import PROBE_BYTES, Needs
-from common.files import LOCK_NAME
-from common.storage import is_remote, packages_for
+from common.cluster_needs import HERE, ByValue, find_needs, same_python, zip_of_code
+from common.cluster_worker import Needs
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,7 +38,6 @@ LOOK_SECONDS = 1.0  # between two looks at who is there
 RESULT_SECONDS = 10
 TRIES = 4  # so many workers may be lost over one task before it is taken for the cause
 WINDOW = 4  # results a thread that may wait for an earlier one
-HERE = platform.python_version()
 
 
 @contextmanager
@@ -61,13 +55,7 @@ def connect(
         found = client.run_on_scheduler(platform.python_version)
         if not same_python(found):
             raise InputError(f"the Dask scheduler {address} has Python {found}, {HERE} as here was expected")
-        needs = Needs(
-            versions(packages)
-            | {package: "" for place in (*reads, *writes) for package in packages_for(place)},
-            {str(path.absolute()): head(path) for place in (*reads, *writes) for path in probe(place)},
-            [str(folder.absolute()) for folder in writes if not is_remote(folder)],
-        )
-        cluster = Cluster(client, address, needs)
+        cluster = Cluster(client, address, find_needs(packages, reads, writes))
         cluster.wait_until_known()
         yield cluster
     finally:
@@ -75,22 +63,10 @@ def connect(
             client.close(timeout=1)
 
 
-class _ByValue:
-    """A function that travels with its code: by name a worker would look for it in modules of its own."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        cloudpickle.register_pickle_by_value(cluster_worker)
-        self.data = cloudpickle.dumps(function)
-        cloudpickle.unregister_pickle_by_value(cluster_worker)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (self.data,)
-
-    def __call__(self) -> None:
-        raise NotImplementedError  # here it is only handed on
-
-
-_prepare, _call = _ByValue(cluster_worker.prepare), _ByValue(cluster_worker.call)
+_prepare = ByValue(cluster_worker.prepare)
+_call = ByValue(cluster_worker.call)
+_tell = ByValue(cluster_worker.tell)
+_END = object()
 
 
 @dataclass(slots=True, eq=False)
@@ -123,36 +99,64 @@ class Cluster:
         self.topic = f"{self.name}-{secrets.token_hex(8)}"  # of this run alone
         self.needs = needs
         self.workers: dict[str, _Worker] = {}
-        self.finished: queue.SimpleQueue[tuple[_Worker, str]] = queue.SimpleQueue()
+        # What came back: of which worker and key, or what a task has to say.
+        self.finished: queue.SimpleQueue[tuple[_Worker, str] | bytes] = queue.SimpleQueue()
+        self.listener: Callable[[bytes], None] = lambda message: None
         self.again: deque[_Task] = deque()  # tasks whose worker was lost
         self.is_starting = True
         self.looked = 0.0
         self.lonely_since = time.monotonic()
 
-    def map(self, function: Callable[[Item], Result], tasks: Iterable[Item]) -> Iterator[Result]:
-        """Yield `function(task)` for each task, in the order of the tasks."""
+    def map(
+        self, function: Callable[[Item], Result], tasks: Iterable[Item | None], *, ordered: bool = True
+    ) -> Iterator[Result]:
+        """Yield `function(task)` for each task, in the order of the tasks or, if not `ordered`, as they end.
+
+        A task that is None says that there is none for the moment; in a second the next is asked for.
+        """
         source = iter(tasks)
-        window: deque[_Task] = deque()  # of all that was begun and is not yielded
+        begun: deque[_Task] = deque()  # and not yielded
         more = True
         try:
             while True:
                 while worker := self._free_worker():
-                    if not self.again and more and len(window) < self._room():
-                        begun = [_Task(pickle.dumps((function, item))) for item in islice(source, 1)]
-                        more = bool(begun)
-                        window.extend(begun)
-                        self.again.extend(begun)
                     if not self.again:
-                        break
+                        item = next(source, _END) if more and len(begun) < self._room() else None
+                        more = more and item is not _END
+                        if item is None or item is _END:
+                            break
+                        begun.append(_Task(pickle.dumps((function, item))))
+                        self.again.append(begun[-1])
                     self._submit(worker, self.again.popleft())
-                if window and window[0].is_done:
-                    yield window.popleft().result
-                elif window or more:
+                first = 1 if ordered else len(begun)
+                if done := next((task for task in islice(begun, first) if task.is_done), None):
+                    begun.remove(done)
+                    yield done.result
+                elif begun or more:
                     self._wait()
                 else:
                     return
         finally:
             self._drop()
+
+    def listen(self, listener: Callable[[bytes], None]) -> None:
+        """Have `listener` called, within `map`, with what tasks say by cluster_task.note."""
+        self.listener = listener
+        self.client.subscribe_topic(self.topic, lambda event: self.finished.put(event[1]))
+
+    def tell(self, message: bytes) -> None:
+        """Pass a message on to all tasks, for those that listen by cluster_task.listen."""
+        at_work = [worker.address for worker in self.workers.values() if worker.work]
+
+        def send() -> None:
+            with suppress(OSError):  # a worker that is lost has no task to tell
+                self.client.run(_tell, self.name, self.topic, message, workers=at_work, on_error="ignore")
+
+        threading.Thread(target=send, daemon=True).start()  # one that hangs holds up no other
+
+    def threads(self) -> int:
+        """Return how many tasks can run at the same time."""
+        return sum(worker.threads for worker in self.workers.values() if worker.is_fit)
 
     def _free_worker(self) -> _Worker | None:
         """Return the worker with the largest share of its threads free."""
@@ -162,7 +166,7 @@ class Cluster:
         return min(free, key=lambda worker: len(worker.work) / worker.threads, default=None)
 
     def _room(self) -> int:
-        return WINDOW * sum(worker.threads for worker in self.workers.values() if worker.is_fit)
+        return WINDOW * self.threads()
 
     # --- what is sent, and what comes back
 
@@ -184,9 +188,11 @@ class Cluster:
         """Wait until something comes back, or for a second."""
         self._look()
         with suppress(queue.Empty):
-            worker, key = self.finished.get(timeout=LOOK_SECONDS)
-            if key in worker.work:
-                self._settle(worker, key)
+            found = self.finished.get(timeout=LOOK_SECONDS)
+            if isinstance(found, bytes):
+                self.listener(found)
+            elif found[1] in found[0].work:
+                self._settle(*found)
 
     def _settle(self, worker: _Worker, key: str) -> None:
         future, task = worker.work[key]
@@ -319,47 +325,3 @@ class Cluster:
             f"the connection to the Dask scheduler {self.address} was lost; "
             "run the same command again to go on"
         )
-
-
-def same_python(found: str) -> bool:
-    """Tell whether a version of Python differs from this one in its last number at most."""
-    return found.split(".")[:2] == HERE.split(".")[:2]
-
-
-def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the versions of packages; one that is not here under this name is nobody's need."""
-    found = {}
-    for package in packages:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
-
-
-def probe(place: Path) -> list[Path]:
-    """Return a file by which to know a place: itself, or of a folder its lock or any file it has."""
-    if is_remote(place):
-        return []
-    if place.is_file():
-        return [place]
-    lock = place / LOCK_NAME
-    if lock.exists():
-        return [lock]
-    with os.scandir(place) as entries:
-        return [Path(entry.path) for entry in islice((each for each in entries if each.is_file()), 1)]
-
-
-def head(path: Path) -> bytes:
-    """Return the first bytes of a file."""
-    with open(path, "rb") as stream:
-        return stream.read(PROBE_BYTES)
-
-
-def zip_of_code() -> bytes:
-    """Return our modules as a zip whose bytes depend on nothing but theirs."""
-    folder = Path(__file__).parent
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.iterdir()):
-            if path.is_file():
-                archive.writestr(zipfile.ZipInfo(f"{folder.name}/{path.name}"), path.read_bytes())
-    return stream.getvalue()

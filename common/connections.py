@@ -78,6 +78,7 @@ class Watchdog:
     def __init__(self) -> None:
         self.watches: set[Watch] = set()
         self.lock = threading.Lock()
+        self.ended = threading.Event()
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
 
     @contextmanager
@@ -95,8 +96,7 @@ class Watchdog:
             _running.watch = None
 
     def _run(self) -> None:
-        while True:
-            time.sleep(TICK)
+        while not self.ended.wait(TICK):
             now = time.monotonic()
             with self.lock:
                 late = [watch for watch in self.watches if watch.until <= now]

@@ -88,6 +88,10 @@ class Fetcher:
         }
         self.proxy_of: dict[str, str | None] = {}
 
+    def close(self) -> None:
+        self.adapter.close()
+        self.watchdog.ended.set()
+
     def fetch(self, source: Source, seconds: float) -> Answer:
         """Ask for a photo once, following redirects, for at most `seconds`."""
         with self.watchdog.watch(seconds) as watch:

@@ -59,20 +59,40 @@ class Schedule(Generic[Task]):
         self.waiting: dict[str, _Line[Task]] = {}  # those with tasks that are ready
         self.later: list[tuple[float, int, str, Task]] = []  # a heap of tasks that are due at a time
         self.numbers = count()
+        self.is_closed = False
 
-    def put(self, name: str, task: Task, delay: float = 0.0) -> None:
-        """Add a task for the host `name`, to start after `delay` seconds at the earliest."""
+    def put(self, name: str, task: Task, delay: float = 0.0, *, only_now: bool = False) -> float:
+        """Add a task for the host `name`, to start after `delay` seconds at the earliest.
+
+        With `only_now` one that has to wait, also for a pause to end, is not added; return for how long.
+        """
         with self.changed:
+            now = time.monotonic()
+            if only_now:
+                host = self._line(name).host
+                wait = max(delay, 0.0 if host.closed else host.paused_until - now)
+                if wait > 0:
+                    return wait
             if delay > 0:
-                heappush(self.later, (time.monotonic() + delay, next(self.numbers), name, task))
+                heappush(self.later, (now + delay, next(self.numbers), name, task))
             else:
                 self._ready(name, task)
             self.changed.notify()
+            return 0.0
 
-    def take(self) -> tuple[Host, Task]:
-        """Return the next task that may start and its host, whose connections it counts against."""
+    def close(self) -> None:
+        """Have no task taken any more."""
         with self.changed:
-            while True:
+            self.is_closed = True
+            self.changed.notify_all()
+
+    def take(self) -> tuple[Host, Task] | None:
+        """Return the next task that may start and its host, whose connections it counts against.
+
+        None when the schedule is closed.
+        """
+        with self.changed:
+            while not self.is_closed:
                 now = time.monotonic()
                 while self.later and self.later[0][0] <= now:
                     _, _, name, task = heappop(self.later)
@@ -86,6 +106,7 @@ class Schedule(Generic[Task]):
                             self.waiting[name] = line  # to the end: hosts take turns
                         return line.host, task
                 self.changed.wait(self._seconds_to_next(now))
+            return None
 
     def done(self, host: Host, *, well: bool) -> None:
         """Give back the connection that `take` counted."""
@@ -102,6 +123,16 @@ class Schedule(Generic[Task]):
             else:
                 host.pause(until)
             self.changed.notify_all()
+
+    def take_paused(self, name: str) -> list[Task]:
+        """Return the tasks that wait for a host, unless it is closed: those are soon over."""
+        with self.changed:
+            if self._line(name).host.closed or name not in self.waiting:
+                return []
+            line = self.waiting.pop(name)
+            tasks = list(line.ready)
+            line.ready.clear()
+            return tasks
 
     def _line(self, name: str) -> _Line[Task]:
         line = self.lines.get(name)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.downloader import Photo
 from common.failures import Failure
 from common.fetch import Source
 from common.json_files import read_json
 from common.openimages import image_file_name, is_image_id, parse_number
+from common.photo_threads import Photo
 from common.refusals import Refusals
 from common.storage import names_in
 

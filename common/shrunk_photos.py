@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.cli import progress
 from common.failures import Failure
@@ -26,12 +27,20 @@ from common.parallel import batches, map_batches
 from common.photo_index import FINISHED, STALE, THERE, WANTED
 from common.storage import status
 
+if TYPE_CHECKING:
+    from common.parallel import Workers
+
 BATCH = 64  # photos a task
 
 
 @contextmanager
 def shrunk_photos(
-    folder: Path, there: dict[str, int], settings: ImageSettings | None, *, overwrite: bool, workers: int
+    folder: Path,
+    there: dict[str, int],
+    settings: ImageSettings | None,
+    *,
+    overwrite: bool,
+    workers: "Workers",
 ) -> Iterator[Callable[[str], None]]:
     """Yield a function that notes the stamp of a photo that came in shrunk; without settings do nothing.
 
@@ -70,7 +79,7 @@ def mark_finished(
 
 
 def _shrink_in_place(
-    folder: Path, there: dict[str, int], settings: ImageSettings, workers: int
+    folder: Path, there: dict[str, int], settings: ImageSettings, workers: "Workers"
 ) -> Iterator[list[str]]:
     """Yield the stamps of the photos that were THERE and are FINISHED now, a batch at a time."""
     number = sum(state == THERE for state in there.values())
@@ -79,7 +88,9 @@ def _shrink_in_place(
     tasks = (Task(image_id, 0, "", False) for image_id, state in there.items() if state == THERE)
     work = partial(process_batch, source=folder, target=folder, settings=settings)
     with progress(number, "photo", "photos on disk") as bar:
-        for results in map_batches(work, batches(tasks, BATCH), workers if number > BATCH else 1):
+        for results in map_batches(
+            work, batches(tasks, BATCH), workers if number > BATCH or not isinstance(workers, int) else 1
+        ):
             stamps = [result.stamp for result in results if not isinstance(result, Failure)]
             there.update(dict.fromkeys((stamp.partition(" ")[0] for stamp in stamps), FINISHED))
             there.update((result.id, WANTED) for result in results if isinstance(result, Failure))

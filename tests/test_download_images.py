@@ -13,6 +13,7 @@ import time
 from base64 import b64encode
 from hashlib import md5
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -296,7 +297,7 @@ def test_the_rate_comes_back_gradually_after_a_pause():
     schedule: Schedule[int] = Schedule(8)
     for task in range(100):
         schedule.put("http://host", task)
-    taken = [schedule.take() for _ in range(8)]
+    taken: list[Any] = [schedule.take() for _ in range(8)]
     schedule.pause("http://host", 0.0)  # one that is over already
     rounds = []
     for _ in range(9):

@@ -1,0 +1,176 @@
+"""Step 4 by the workers of a Dask cluster: the same photos, politeness over all of them, and killed workers."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.dask_cluster import cluster, wait_until
+from tests.fault_server import Exchange, fault_server, photo
+from tests.test_download_faults import DEADLINE, FAULTS, GOOD, SETTINGS, write_index
+from tests.test_download_images import arguments, folder, good, photos, server
+from tests.test_download_images import write_index as write_entries
+from tests.test_process_images import contents
+
+__all__ = ["folder", "server"]
+
+
+@pytest.fixture(scope="module")
+def three_threads(tmp_path_factory):
+    """A cluster of a worker with one thread and one with two."""
+    with cluster(tmp_path_factory.mktemp("cluster")) as found:
+        found.add_worker("small", 1)
+        found.add_worker("large", 2)
+        yield found
+
+
+def test_every_fault_has_the_reason_that_it_has_on_one_machine(three_threads, script, tmp_path):
+    outcomes = []
+    with fault_server() as faults, fault_server() as busy:
+        apart = ("429", "503", "busy_then_good", "busy_by_date", "unavailable_then_good")
+        routes = [*GOOD, *FAULTS]
+        urls = {
+            route.replace("_", "-"): f"{(busy if route in apart else faults).base}/{route}/{route}"
+            for route in routes
+        } | {f"fine{number}": f"{faults.base}/good/fine{number}" for number in range(60)}
+        write_index(tmp_path / "index.json", urls)
+        for name, more in (("alone", []), ("clustered", ["--dask_scheduler", three_threads.address])):
+            faults.asked.clear()
+            busy.asked.clear()
+            outcomes.append(
+                script(
+                    "download_images", "--images_path", tmp_path / "index.json",
+                    "--images_output_directory", tmp_path / name, "--deadline", DEADLINE, *SETTINGS, *more,
+                )
+            )  # fmt: skip
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert outcomes[1].out == outcomes[0].out
+    made = [contents(tmp_path / name) for name in ("clustered", "alone")]
+    refused = [each.pop(".download_refused").splitlines() for each in made]  # in the order of their coming
+    assert sorted(refused[0]) == sorted(refused[1])
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("most", [2, 6])
+def test_connections_to_a_host_are_a_total(three_threads, script, server, folder, most):
+    def slow(e: Exchange) -> None:
+        time.sleep(0.01)
+        e.answer(e.photo)
+
+    server.routes["good"] = slow
+    write_entries(folder, good(server, 200))
+    flags = ["--max_per_host", most, "--threads", 30, "--dask_scheduler", three_threads.address]
+    outcome = script("download_images", *arguments(folder, *flags))
+    assert (outcome.code, outcome.counts["downloaded"]) == (0, 200), outcome.err
+    assert server.counts.most_open <= most
+    assert server.counts.most_open > most / 2  # and they are made use of
+
+
+def test_threads_are_a_total(three_threads, script, server, folder):
+    write_entries(folder, good(server, 200))
+    flags = ["--max_per_host", 30, "--threads", 2, "--dask_scheduler", three_threads.address]
+    outcome = script("download_images", *arguments(folder, *flags))
+    assert (outcome.code, outcome.counts["downloaded"]) == (0, 200), outcome.err
+    assert server.counts.most_open <= 2
+
+
+def test_a_pause_that_one_task_is_asked_for_holds_for_all_and_holds_up_no_other_host(
+    three_threads, script, server, folder
+):
+    """The 429 comes when all three processes are at work on that host, and then for 2.5 s no one asks it."""
+    with fault_server() as other:
+        times: dict[str, list[float]] = {"busy": [], "good": [], "other": []}
+
+        def timed(name: str):
+            def answer(e: Exchange) -> None:
+                times[name].append(time.monotonic())
+                time.sleep(0.1)  # so a task has two seconds of work
+                e.answer(e.photo)
+
+            return answer
+
+        def busy(e: Exchange) -> None:
+            if e.number == 1:
+                wait_until(lambda: len(times["good"]) > 6)
+            times["busy"].append(time.monotonic())
+            server.busy("429 Too Many Requests", e, "Retry-After: 3")
+
+        server.routes |= {"good": timed("good"), "busy": busy}
+        other.routes["good"] = timed("other")
+        entries = good(server, 150) + [{"id": f"q{n}", "url": f"{other.base}/good/q{n}"} for n in range(60)]
+        random.Random(1).shuffle(entries)
+        write_entries(folder, [{"id": "busy", "url": f"{server.base}/busy/busy"}, *entries])
+        flags = ["--max_per_host", 3, "--threads", 6, "--deadline", 2]
+        outcome = script(
+            "download_images", *arguments(folder, *flags, "--dask_scheduler", three_threads.address)
+        )
+    assert (outcome.code, outcome.counts["downloaded"]) == (0, 211), outcome.err
+    asked = times["busy"][0]
+    during = [each for each in times["good"] if asked + 0.5 < each < asked + 2.9]
+    assert not during  # half a second for the word to go round
+    assert any(each > asked + 2.9 for each in times["good"])
+    assert [each for each in times["other"] if asked + 0.5 < each < asked + 2.9]
+
+
+def test_a_host_that_wants_a_longer_pause_is_left_by_all(three_threads, script, server, folder):
+    with fault_server() as other:
+        entries = [{"id": f"l{n}", "url": f"{server.base}/429_long/l{n}"} for n in range(90)]
+        write_entries(folder, [*entries, *good(other, 5)])
+        flags = ["--max_per_host", 3, "--dask_scheduler", three_threads.address]
+        outcome = script("download_images", *arguments(folder, *flags))
+    assert (outcome.counts["downloaded"], outcome.counts["rate_limited"]) == (5, 90)
+    assert server.asked.total() <= 12  # of 90: some before the word went round
+
+
+def test_photos_are_shrunk_as_on_one_machine(three_threads, script, server, folder):
+    write_entries(folder, good(server, 60))
+    flags = ["--max_side", 20]
+    alone = folder.with_name("alone")
+    outcomes = [
+        script("download_images", *arguments(folder, *flags, "--dask_scheduler", three_threads.address)),
+        script("download_images", *arguments(alone, *flags)),
+    ]
+    assert outcomes[0].code == 0, outcomes[0].err
+    assert outcomes[0].out == outcomes[1].out
+    assert contents(folder) == contents(alone)
+
+
+def start(folder: Path, address: str) -> subprocess.Popen[str]:
+    command = [
+        sys.executable, "download_images.py", *arguments(folder, "--threads", 4, "--dask_scheduler", address),
+    ]  # fmt: skip
+    return subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("who", ["worker", "client"])
+def test_killed_in_the_middle_nothing_is_lost_and_nothing_half_written(script, server, folder, tmp_path, who):
+    def slow(e: Exchange) -> None:
+        time.sleep(0.02)
+        e.answer(e.photo)
+
+    server.routes["good"] = slow
+    write_entries(folder, [*good(server, 400), {"id": "x", "url": f"{server.base}/404/x"}])
+    with cluster(tmp_path / "cluster", workers=2) as found:
+        with start(folder, found.address) as run:
+            wait_until(lambda: len(photos(folder)) > 100)
+            if who == "worker":
+                found.kill(found.workers[0])
+            else:
+                run.kill()
+            out, err = run.communicate()
+        if who == "client":
+            assert len(photos(folder)) < 400
+            with start(folder, found.address) as run:
+                out, err = run.communicate()
+    assert run.returncode == 0, err
+    assert out.startswith("images=401 ")
+    assert " failed=1 gone=1 " in out
+    assert photos(folder) == {f"p{n}": photo(f"p{n}") for n in range(400)}
+    left = {path.name for path in folder.iterdir() if path.suffix != ".jpg"}
+    assert left == {"download_failures.csv", ".download_refused"}
