@@ -1,0 +1,112 @@
+"""Step 5 as a whole: rates by number of workers, what handing tasks over costs, a million files seen again."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from common.fit import Fit
+from common.image_tasks import Done, Task
+from common.parallel import batches, map_batches
+from process_images import BATCH
+
+ROOT = Path(__file__).resolve().parent.parent
+LINKS = 20_000  # to one file; file systems have a limit
+IDLE = 200_000  # tasks handed over
+
+
+def peak_memory(pid: int) -> float:
+    """Return the most memory in MB that a process has held; getrusage counts its parent's before exec."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def measure_script(paths: list[Path], folder: Path, photos: int, cores: int) -> None:
+    """Print rates of the whole script by number of workers, and what handing its tasks over costs."""
+    data = [path.read_bytes() for path in paths]
+    make_photos(folder / "many", photos, data)
+    print(f"\n### The script, {photos} photographs of 1024x768, start-up included\n")
+    print("| run | photos/s | x one worker | peak MB, all processes |\n| --- | ---: | ---: | ---: |")
+    rates = []
+    for workers in range(1, cores + 1):
+        seconds, peak = run_script(folder / "many", workers, f"small{workers}")
+        rates.append(photos / seconds)
+        row = f"{rates[-1]:.0f} | {rates[-1] / rates[0]:.2f} | {peak:.0f}"
+        print(f"| --workers {workers} | {row} |", flush=True)
+    idle = idle_seconds()
+    share = f"{100 * idle * rates[0]:.2g} % of the {1e3 / rates[0]:.1f} ms that a photo takes"
+    print(f"\nHanding a task over, {BATCH} at a time, and its result back: {idle * 1e6:.0f} us, {share}.")
+
+
+def measure_again(folder: Path, files: int, photo: bytes, cores: int) -> None:
+    """Print what a run over very many photos takes, and a second one, which has nothing to do."""
+    make_photos(folder / "million", files, [photo])
+    print(f"\n### {files} photos that are as asked for already\n")
+    print("| run | seconds | peak MB, all processes |\n| --- | ---: | ---: |")
+    for name in ("first, each decoded and copied", "second"):
+        seconds, peak = run_script(folder / "million", cores, "copies")
+        print(f"| {name} | {seconds:.1f} | {peak:.0f} |", flush=True)
+
+
+def make_photos(folder: Path, number: int, data: list[bytes]) -> None:
+    """Write so many photos, most of them links, and their datapoints."""
+    (folder / "photos").mkdir(parents=True)
+    first: dict[int, Path] = {}
+    with open(folder / "points.json", "w") as points:
+        for n in range(number):
+            path = folder / "photos" / f"{n:016x}.jpg"
+            which = n // LINKS * len(data) + n % len(data)
+            if which in first:
+                os.link(first[which], path)
+            else:
+                first[which] = path
+                path.write_bytes(data[n % len(data)])
+            box = {"label": "/m/01yrx", "x0": 0.25, "x1": 0.5, "y0": 0.25, "y1": 0.5}
+            points.write("," if n else "[")
+            points.write(json.dumps({"id": path.stem, "annotations": [box]}) + "\n")
+        points.write("]\n")
+
+
+def run_script(folder: Path, workers: int, into: str) -> tuple[float, float]:
+    """Return the seconds it took, and the most memory in MB that the script and its workers held."""
+    start = time.monotonic()
+    script = subprocess.Popen(
+        [
+            sys.executable, "process_images.py", "--image_directory", folder / "photos",
+            "--image_saving_directory", folder / into, "--datapoints_input_path", folder / "points.json",
+            "--datapoints_output_path", folder / "out.json", "--workers", str(workers),
+        ],
+        cwd=ROOT, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    peaks: dict[int, float] = {}
+    while script.poll() is None:
+        children = Path(f"/proc/{script.pid}/task/{script.pid}/children")
+        pids = [script.pid, *(map(int, children.read_text().split()) if children.exists() else ())]
+        peaks |= {pid: max(peaks.get(pid, 0), peak_memory(pid)) for pid in pids}
+        time.sleep(0.05)
+    assert script.returncode == 0
+    return time.monotonic() - start, sum(peaks.values())
+
+
+def idle_seconds() -> float:
+    """Return the seconds that handing one image's task to a worker takes, and taking its result back."""
+    results = map_batches(be_idle, batches(idle_tasks(), BATCH), 2)
+    next(results)  # the workers have started
+    start = time.monotonic()
+    count = sum(len(result) for result in results)
+    return (time.monotonic() - start) / count
+
+
+def idle_tasks() -> Iterator[Task]:
+    for n in range(IDLE):
+        yield Task(f"{n:016x}", 0, f"{n:016x} 123456 1700000000000000000 0", False)
+
+
+def be_idle(tasks: list[Task]) -> list[Done]:
+    return [Done("resized", Fit((1024, 768), (256, 192), (256, 192), (0, 0)), task.stamp) for task in tasks]
