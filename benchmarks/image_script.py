@@ -1,4 +1,4 @@
-"""Step 5 as a whole: rates by number of workers, what handing tasks over costs, a million files seen again."""
+"""Step 5 as a whole: rates by number of workers, what handing tasks over costs, a million files again."""
 
 import json
 import os

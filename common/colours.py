@@ -10,9 +10,14 @@ if TYPE_CHECKING:
 
 
 def to_srgb(image: "Image", icc: bytes) -> "Image":
-    """Return any image as RGB in sRGB: what is transparent on white, 16 bits cut to 8."""
+    """Return an image as RGB in sRGB: what is transparent on white, 16 bits cut to 8.
+
+    Raises ValueError for samples that no rule makes 8 bits of.
+    """
     from PIL import Image
 
+    if image.mode == "F":
+        raise ValueError("floating-point samples, of no known range")
     if image.mode.startswith("I"):  # 16 bits a sample, whatever their order and the room they are given
         image = image.convert("I").point([value >> 8 for value in range(1 << 16)], "L")
     if image.has_transparency_data:

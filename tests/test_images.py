@@ -76,6 +76,20 @@ def sixteen_bit() -> Image.Image:
     return image
 
 
+def sixteen_bit_big_endian() -> Image.Image:
+    return Image.frombytes("I;16B", (64, 48), sixteen_bit().tobytes("raw", "I;16B"))
+
+
+def png_with_16_bits_a_channel() -> bytes:
+    """Return the quarters as a PNG of 48 bits a pixel, which Pillow reads and does not write."""
+    rows = np.asarray(quarters()).astype(">u2") * 257
+    data = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
+    chunks = (b"IHDR" + struct.pack(">2I5B", 64, 48, 16, 2, 0, 0, 0), b"IDAT" + zlib.compress(data), b"IEND")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
+    )
+
+
 def transparent_palette() -> bytes:
     image = quarters().quantize(8)
     return saved(image, "PNG", transparency=image.getpixel((5, 5)))
@@ -183,6 +197,8 @@ MODES = {
     "RGB with a transparent colour": (saved(quarters(), "PNG", transparency=RED), [WHITE, GREEN, BLUE, WHITE]),
     "16 bit PNG": (saved(sixteen_bit(), "PNG"), greys(64, 192, 64, 192)),
     "16 bit TIFF": (saved(sixteen_bit(), "TIFF"), greys(64, 192, 64, 192)),
+    "16 bit TIFF, high byte first": (saved(sixteen_bit_big_endian(), "TIFF"), greys(64, 192, 64, 192)),
+    "48 bit PNG": (png_with_16_bits_a_channel(), COLOURS),
     "1 bit": (saved(quarters("L").point(lambda v: v > 200 and 255, "1"), "PNG"), greys(0, 0, 0, 255)),
     "GIF": (saved(quarters(), "GIF"), COLOURS),
     "animated GIF": (saved(ANIMATION[0], "GIF", save_all=True, append_images=ANIMATION[1:]), [RED] * 4),
@@ -197,6 +213,12 @@ MODES = {
     "grey with a profile": linear_grey(),
     "a profile that is none": (saved(quarters(), "JPEG", quality=95, icc_profile=b"not a profile" * 20), COLOURS),
     "a profile of other colours": (saved(quarters("L"), "JPEG", quality=95, icc_profile=profile("Adobe RGB")), GREY),
+    "LAB TIFF": (saved(quarters("LAB"), "TIFF"), COLOURS),
+    "YCbCr TIFF": (saved(quarters("YCbCr"), "TIFF"), COLOURS),
+    "several pages": (saved(ANIMATION[0], "TIFF", save_all=True, append_images=ANIMATION[1:]), [RED] * 4),
+    "animated PNG": (saved(ANIMATION[0], "PNG", save_all=True, append_images=ANIMATION[1:]), [RED] * 4),
+    "WebP with transparency": (saved(see_through(), "WEBP", lossless=True), [WHITE, HALF_GREEN, BLUE, WHITE]),
+    "TIFF with transparency": (saved(see_through(), "TIFF"), [WHITE, HALF_GREEN, BLUE, WHITE]),
     "CMYK TIFF": (saved(quarters("CMYK"), "TIFF"), COLOURS),
 }  # fmt: skip
 
@@ -296,6 +318,21 @@ def png_claiming(width: int, height: int) -> bytes:
     return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
 
 
+def jpeg_claiming(width: int, height: int) -> bytes:
+    data = saved(quarters(size=(400, 300)), "JPEG")
+    place = data.index(b"\xff\xc0") + 5
+    return data[:place] + struct.pack(">2H", height, width) + data[place + 4 :]
+
+
+def gif_claiming(width: int, height: int) -> bytes:
+    data = saved(quarters(), "GIF")
+    return data[:6] + struct.pack("<2H", width, height) + data[10:]
+
+
+def float_tiff() -> bytes:
+    return saved(Image.fromarray(np.linspace(0, 1, 64 * 48, dtype=np.float32).reshape(48, 64)), "TIFF")
+
+
 PHOTO = saved(quarters(size=(400, 300)), "JPEG")
 PNG_PHOTO = saved(quarters(size=(400, 300)), "PNG")
 UNUSABLE = {
@@ -307,6 +344,13 @@ UNUSABLE = {
     "zeros": (bytes(5000), "unreadable", "not an image"),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "unreadable", "not an image"),
     "a bomb": (png_claiming(60_000, 60_000), "too_large", "60000x60000, at most 178956970 pixels are decoded"),
+    "a JPEG bomb": (jpeg_claiming(65_500, 65_500), "too_large", "65500x65500, at most 178956970 pixels are decoded"),
+    "a GIF bomb": (gif_claiming(65_535, 65_535), "too_large", "65535x65535, at most 178956970 pixels are decoded"),
+    "a JPEG taller than its picture": (jpeg_claiming(400, 3000), "damaged", ""),
+    "a JPEG without width": (jpeg_claiming(0, 300), "unreadable", "0x300 pixels"),
+    "a JPEG without height": (jpeg_claiming(400, 0), "unreadable", "400x0 pixels"),
+    "a PNG without width": (png_claiming(0, 10), "unreadable", "not an image"),
+    "floating-point TIFF": (float_tiff(), "unreadable", "F: floating-point samples, of no known range"),
     "damaged PNG": (PNG_PHOTO[:60] + bytes(20) + PNG_PHOTO[80:], "damaged", ""),
     "too small": (saved(quarters(size=(40, 9)), "JPEG"), "too_small", "40x9, at least 10 expected"),
 }  # fmt: skip
