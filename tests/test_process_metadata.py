@@ -1,7 +1,6 @@
 """Step 3: every column set, what is dropped and counted, what is refused, and files in any order."""
 
 import csv
-import io
 import json
 import random
 import resource
@@ -297,33 +296,6 @@ def test_a_larger_number_of_images_contains_the_smaller_whatever_the_order(step,
     assert kept[3] < kept[10]
     step(table(TRAIN_V3, *map(box, ids)), table(INDEX_V3, *map(entry, ids)), "--max_images", 10, "--seed", 1)
     assert {point["id"] for point in results(tmp_path)[0]} != kept[10]
-
-
-def test_the_real_files_go_through(script, tmp_path, real_files, capsys):
-    """All rows of the real V3 heads, where they are at hand; nothing is dropped but other classes."""
-    if real_files is None:
-        pytest.skip("OPEN_IMAGES_FILES is not set")
-    import tarfile
-
-    for name in ("images", "annotations_human_bbox", "classes"):
-        with tarfile.open(real_files / "2017_11" / f"{name}_2017_11.tar.gz") as tarball:
-            tarball.extractall(tmp_path, filter="data")
-    folder = tmp_path / "2017_11"
-    for split in ("train", "validation", "test"):
-        outcome = script(
-            "process_metadata",
-            "--annotations_input_path", folder / split / "annotations-human-bbox.csv",
-            "--image_index_input_path", folder / split / "images.csv",
-            "--trainable_classes_path", folder / "classes-bbox-trainable.txt",
-            "--point_output_path", tmp_path / "out/points.json",
-            "--image_index_output_path", tmp_path / "out/images.json",
-        )  # fmt: skip
-        assert outcome.code == 0, outcome.err
-        rows = list(csv.DictReader(io.StringIO((folder / split / "annotations-human-bbox.csv").read_text())))
-        assert outcome.counts["rows"] == len(rows) == 1000
-        assert outcome.counts["boxes"] + outcome.counts["other_classes"] == 1000
-        points, images = results(tmp_path)
-        assert {point["id"] for point in points} == {image["id"] for image in images}
 
 
 # --- filters, hierarchy, image-level labels, attribution --------------------------------------------------
