@@ -154,6 +154,7 @@ def measure_damage(paths: list[Path]) -> None:
     photos = [Image.open(path).convert("RGB") for path in paths[:20]]
     print(f"\n### Damaged files found, percent of {DAMAGED} each, baseline / progressive, 1024x768\n")
     print(f"| damage | quality | {' | '.join(FINDERS)} |\n| --- |{' ---: |' * (1 + len(FINDERS))}")
+    total: dict[tuple[str, str], int] = {}
     for quality in QUALITIES:
         whole = [
             [jpeg(photo, quality=quality, progressive=progressive) for photo in photos]
@@ -161,14 +162,19 @@ def measure_damage(paths: list[Path]) -> None:
         ]
         for name, damage in DAMAGES.items():
             cells = []
-            for finds in FINDERS.values():
+            for finder, finds in FINDERS.items():
                 shares = []
                 for files in whole:
                     rng = random.Random(7)
                     found = sum(finds(damage(files[n % len(files)], rng)) for n in range(DAMAGED))
                     shares.append(f"{100 * found / DAMAGED:g}")
+                    total[name, finder] = total.get((name, finder), 0) + found
                 cells.append(" / ".join(shares))
             print(f"| {name} | {quality} | {' | '.join(cells)} |", flush=True)
+    every = 2 * len(QUALITIES) * DAMAGED
+    for name in DAMAGES:
+        cells = [f"{100 * total[name, finder] / every:.1f}" for finder in FINDERS]
+        print(f"| {name} | all {every} | {' | '.join(cells)} |", flush=True)
 
 
 @contextmanager
@@ -210,7 +216,7 @@ def main() -> None:
         with quiet_stderr():
             measure_damage(sets["1024x768"])
         measure(sets, folder, args.rounds)
-        measure_script(sets["1024x768"], folder, args.photos, cores)
+        measure_script(sets["1024x768"], folder, args.photos, cores, args.rounds)
         measure_again(folder, args.files, jpeg(Image.new("RGB", (32, 24), "navy")), cores)
 
 

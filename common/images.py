@@ -27,7 +27,7 @@ MAX_PIXELS = 178_956_970  # half a gigabyte as RGB; beyond it Pillow too speaks 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 QUIET = logging.NullHandler()
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
-PRECISE = 1.4  # times the size asked for, decoded at least, where precision is
+PRECISE = 1.3  # times the size asked for, decoded at least, where precision is
 NEAR = 1.3  # times the size asked for; below it Hamming's window blurs, above it is as good and twice as fast
 
 

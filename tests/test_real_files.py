@@ -18,7 +18,7 @@ from sample.serve import start
 from tests.conftest import ROOT
 from tests.test_class_steps import LABEL_MAP
 
-OFFICIAL = os.environ.get("OPEN_IMAGES_FILES")
+OFFICIAL = os.environ.get("OPEN_IMAGES_FILES", "")
 BOX_CLASSES = "2017_11/classes-bbox-trainable.txt"
 
 
