@@ -60,7 +60,7 @@ $(INTEROP)/installed: requirements.txt requirements-interop.txt | $(VENV)/bin/py
 	touch $@
 
 interop: $(INTEROP)/installed
-	$(INTEROP)/bin/python -m pytest -m interop tests/test_interop.py
+	$(INTEROP)/bin/python -m pytest -m interop tests/test_interop.py tests/test_training_docs.py
 
 system-packages: # needs root
 	apt-get update --quiet --quiet

@@ -108,45 +108,6 @@ def test_model_gardens_decoder(made, truth):
     assert seen == set(truth)
 
 
-def test_a_retinanet_of_model_garden_learns(made):
-    """Thirty steps on the CPU: its own task reads the shards, trains on them, and the loss falls."""
-    import tensorflow as tf
-    from official.core.exp_factory import get_exp_config
-    from official.core.task_factory import get_task
-    from official.vision import registry_imports  # noqa: F401
-
-    tf.keras.utils.set_random_seed(1)
-    config = get_exp_config("retinanet").task
-    config.override(
-        {
-            "model": {
-                "num_classes": len(CLASSES) + 1, "input_size": [256, 256, 3], "min_level": 3, "max_level": 7,
-                "backbone": {"type": "resnet", "resnet": {"model_id": 18}},
-                "decoder": {"type": "fpn", "fpn": {"num_filters": 32}},
-                "head": {"num_convs": 1, "num_filters": 32},
-            },
-            "train_data": {
-                "input_path": f"{made}/records/train.tfrecord-*", "is_training": True, "global_batch_size": 8,
-                "dtype": "float32", "shuffle_buffer_size": 64,
-            },
-        }
-    )  # fmt: skip
-    task = get_task(config)
-    model = task.build_model()
-    import tf_keras
-
-    optimizer = tf_keras.optimizers.legacy.Adam(1e-3)
-    metrics = task.build_metrics()
-
-    @tf.function
-    def step(inputs):
-        return task.train_step(inputs, model, optimizer, metrics)["loss"]
-
-    batches = iter(task.build_inputs(config.train_data))
-    losses = [float(step(next(batches))) for _ in range(30)]
-    assert np.mean(losses[-5:]) < 0.7 * losses[0], losses
-
-
 def test_the_object_detection_apis_decoder_and_label_map(made, truth):
     """In a process of its own: its generated code is older than the protobuf that TensorFlow comes with."""
     code = """
