@@ -169,8 +169,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.report_path:
         read = (record for records in sets for record in read_set(records, compression))
         lost = {name: dict(reasons) for name, reasons in earlier.items()} | {"record_maker.py": losses}
-        named = list(class_texts(classes, names).items())
-        write_report(args.report_path, gather(read, len(classes)), total, named, lost)
+        pairs = list(zip(classes, names, strict=True))
+        write_report(args.report_path, gather(read, len(classes)), total, pairs, lost)
     print_counts(total | losses | verified)
 
 

@@ -4,12 +4,9 @@ Every reader yields `(line number, item)`, so that whoever finds an item wrong c
 """
 
 import csv
-import fcntl
 import gzip
-import hashlib
 import os
 import socket
-import tempfile
 import time
 import zlib
 from codecs import getincrementaldecoder, getwriter
@@ -19,16 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from common.cli import InputError
-from common.storage import is_folder, is_remote, parse_path, put_bytes, put_file, read_objects, read_pieces
+from common.scratch import WRITER, open_copy, open_locked, open_scratch
+from common.storage import is_folder, is_remote, parse_path, put_bytes, put_file, read_objects
 from common.store_lock import store_lock
 
 CHUNK = 1 << 20  # bytes read at a time
 LOCK_NAME = ".lock"  # in a folder that a run holds alone
 MAX_ITEM = 1 << 26  # characters; a line or field larger than this is a damaged file
-
-# In the processes of a cluster the part of a file has the writer's name: one that was given up for dead may
-# still be writing what another writes again.
-WRITER = os.environ.get("OPEN_IMAGES_WRITER", "")
 
 csv.field_size_limit(MAX_ITEM)
 
@@ -46,7 +40,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = parse_path(path)
     if is_remote(path):
-        with _open_scratch(path, busy=f"{path}: another run is writing this file") as part:
+        with open_scratch(path, busy=f"{path}: another run is writing this file") as part:
             yield part
             put_file(part, path)
         return
@@ -58,7 +52,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"{path}: a file stands where its folder is to be") from None
     part = part_path(target)
-    lock = _open_locked(part, busy=f"{path}: another run is writing this file")
+    lock = open_locked(part, busy=f"{path}: another run is writing this file")
     try:
         yield part
         os.replace(part, target)
@@ -67,22 +61,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         os.close(lock)
-
-
-def _open_locked(path: Path, busy: str) -> int:
-    """Return a descriptor of `path`, created, locked and emptied; InputError(busy) when it is taken."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between open and lock another run may have finished and renamed the file away.
-            if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                os.ftruncate(descriptor, 0)
-                return descriptor
-            os.close(descriptor)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise InputError(busy) from None
 
 
 @contextmanager
@@ -98,7 +76,7 @@ def locked_folder(directory: str | Path) -> Iterator[Path]:
         raise InputError(f"{directory}: not a folder, a folder to write into was expected")
     folder.mkdir(parents=True, exist_ok=True)
     lock = folder / LOCK_NAME
-    descriptor = _open_locked(lock, busy)
+    descriptor = open_locked(lock, busy)
     try:
         # By this a worker of a cluster knows the folder.
         os.write(descriptor, f"{socket.gethostname()} {os.getpid()} {time.time_ns()}\n".encode())
@@ -146,68 +124,6 @@ def sweep_parts(folder: Path, suffix: str) -> None:
                 os.unlink(entry)
 
 
-def drop_cut_line(journal: Path) -> None:
-    """Cut off what follows the last line end: the half line of a killed run."""
-    with open(journal, "r+b") as stream:
-        end = stream.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - CHUNK)
-            stream.seek(start)
-            last = stream.read(end - start).rfind(b"\n")
-            if last >= 0:
-                end = start + last + 1
-                break
-            end = start
-        stream.truncate(end)
-
-
-def scratch_path(path: Path) -> Path:
-    """Return where on this machine a scratch file for `path` is: there, or for an object in TMPDIR."""
-    if not is_remote(path):
-        return path
-    folder = Path(tempfile.gettempdir()) / f"open-images-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise InputError(f"{folder}: not ours, another TMPDIR is needed")
-    return folder / f"{hashlib.sha256(f'{WRITER} {path}'.encode()).hexdigest()[:32]}.part"
-
-
-@contextmanager
-def _open_scratch(path: Path, busy: str) -> Iterator[Path]:
-    """Yield the scratch path for an object, locked; it is gone afterwards."""
-    with scratch_file(path, busy):
-        yield scratch_path(path)
-
-
-@contextmanager
-def scratch_file(path: str | Path, busy: str) -> Iterator[BinaryIO]:
-    """Yield the file at `scratch_path(path)`, ours alone, gone afterwards; InputError(busy) for a second run.
-
-    For an object only other runs on this machine are refused.
-    """
-    path = scratch_path(parse_path(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _open_locked(path, busy)
-    try:
-        with open(path, "r+b") as stream:
-            yield stream
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
-
-
-@contextmanager
-def local_copy(path: Path) -> Iterator[Path]:
-    """Yield a local file with the bytes of `path`: itself, or of an object a copy, gone afterwards."""
-    if is_remote(path):
-        with _open_scratch(path, busy=f"{path}: another run is reading this file") as scratch:
-            with open(scratch, "wb") as stream:
-                stream.writelines(read_pieces(path))
-            yield scratch
-    else:
-        yield path
-
-
 @contextmanager
 def open_output(path: str | Path) -> Iterator[BinaryIO]:
     """Yield a binary stream that becomes the whole file `path`; compressed when it ends in `.gz`."""
@@ -238,15 +154,6 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterator[Sequence[A
 
 
 @contextmanager
-def _open_copy(path: Path) -> Iterator[BinaryIO]:
-    """Yield a copy of an object as a file without a name, which ends with us, be it by kill -9."""
-    with tempfile.TemporaryFile() as copy:
-        copy.writelines(read_pieces(path))
-        copy.seek(0)
-        yield cast(BinaryIO, copy)
-
-
-@contextmanager
 def open_input(path: str | Path) -> Iterator[BinaryIO]:
     """Yield the bytes of the file `path`, unpacked when it ends in `.gz`."""
     place = parse_path(path)
@@ -254,7 +161,7 @@ def open_input(path: str | Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: a folder, a file was expected")
     try:
         with ExitStack() as stack:
-            stream: Any = stack.enter_context(_open_copy(place) if is_remote(place) else place.open("rb"))
+            stream: Any = stack.enter_context(open_copy(place) if is_remote(place) else place.open("rb"))
             if str(path).endswith(".gz"):
                 stream = stack.enter_context(gzip.GzipFile(fileobj=stream))
             yield stream

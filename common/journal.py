@@ -5,6 +5,7 @@ appended to, so there the lines of SECONDS at a time are put as `NAME-00000001` 
 the last of them. The next run makes one object of them, `NAME-00000000`.
 """
 
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -12,10 +13,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from common.files import drop_cut_line, open_output
+from common.files import CHUNK, open_output
 from common.storage import is_remote, list_objects, put_bytes, read_pieces, remove
 
 SECONDS = 30.0
+
+
+def drop_cut_line(journal: Path) -> None:
+    """Cut off what follows the last line end: the half line of a killed run."""
+    with open(journal, "r+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - CHUNK)
+            stream.seek(start)
+            last = stream.read(end - start).rfind(b"\n")
+            if last >= 0:
+                end = start + last + 1
+                break
+            end = start
+        stream.truncate(end)
 
 
 def read_journal(path: Path) -> list[Path]:

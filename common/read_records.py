@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.files import local_copy
 from common.records import FORMATS, RecordSettings, load_tensorflow
+from common.scratch import local_copy
 
 
 def read_records(path: Path, compression: str) -> Iterator[dict[str, list[Any]]]:

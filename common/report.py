@@ -15,8 +15,7 @@ from common.preview import class_colour, record_boxes
 ATTRIBUTES = ("group_of", "occluded", "truncated", "depiction", "inside")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 GALLERY_BYTES = 5_000_000  # of photos, as they stand in the page
-GALLERY_PHOTOS = 96  # where that many are to be had; with more classes, one for each that has none yet
-CLASS_PHOTOS = 8  # of each class, and more where there are few classes
+GALLERY_PHOTOS = 96  # where few classes would take more
 THUMBNAIL = 256  # pixels, longer side
 MAX_BOXES = 20  # an image with more is counted in the last bar
 SIZE_BINS, ASPECT_BINS, SIDE_BIN = 20, 24, 64  # bars, bars, pixels
@@ -60,8 +59,7 @@ class Statistics:
             counter.update(record[f"image/object/{name}"])
         classes = {number for number, *_ in boxes}
         self.images.update(classes)
-        share = self.gallery_share if len(self.gallery) < GALLERY_PHOTOS else 1
-        if any(self.shown[number] < share for number in classes):
+        if any(self.shown[number] < self.gallery_share for number in classes):
             self.show(record, boxes, classes)
 
     def show(self, record: dict[str, list[Any]], boxes: list[Any], classes: set[int]) -> None:
@@ -103,7 +101,7 @@ def css_colour(number: int) -> str:
 
 def gather(records: Iterable[dict[str, list[Any]]], number_of_classes: int) -> Statistics:
     """Return what is counted in one pass over the records."""
-    statistics = Statistics(max(CLASS_PHOTOS, GALLERY_PHOTOS // number_of_classes))
+    statistics = Statistics(max(1, GALLERY_PHOTOS // number_of_classes))
     for record in records:
         statistics.add(record)
     return statistics
@@ -135,13 +133,13 @@ def bar_chart(labels: Sequence[str], values: Sequence[int], title: str, axis: st
 
 def charts(statistics: Statistics) -> list[tuple[str, str]]:
     """Return title and base64 SVG of each chart."""
-    numbers = list(range(min(statistics.boxes_per_image), max(statistics.boxes_per_image) + 1))
+    numbers = list(range(min(statistics.boxes_per_image), MAX_BOXES + 1))
     sides = list(range(min(statistics.sides), max(statistics.sides) + 1))
     powers = [2 * ASPECT_RANGE * index / ASPECT_BINS - ASPECT_RANGE for index in range(ASPECT_BINS)]
     rows: tuple[tuple[str, str, Sequence[str], Sequence[int]], ...] = (
         (
-            "Boxes per image", "boxes",
-            [f"{number}{' or more' * (number == MAX_BOXES)}" for number in numbers],
+            "Boxes per image", f"boxes ({MAX_BOXES}: {MAX_BOXES} or more)",
+            [str(number) for number in numbers],
             [statistics.boxes_per_image[number] for number in numbers],
         ),
         (

@@ -9,10 +9,11 @@ from typing import Any, BinaryIO
 
 from common.cli import progress
 from common.examples import record_bytes
-from common.files import read_small, scratch_file, scratch_path
+from common.files import read_small
 from common.openimages import image_file_name, read_datapoints
 from common.record_sets import RecordSet
 from common.records import FORMATS, rgb_size
+from common.scratch import scratch_file, scratch_path
 from common.storage import Status, is_remote, statuses
 from common.store_lock import store_lock
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from common import files
 from common.cli import InputError
-from common.files import atomic_path, locked_folder, open_output, read_csv, read_lines, scratch_file
+from common.files import atomic_path, locked_folder, open_output, read_csv, read_lines
+from common.scratch import scratch_file
 from tests.conftest import ROOT
 
 

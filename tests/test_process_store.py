@@ -13,6 +13,7 @@ from common.files import read_small
 from common.json_files import json_writer
 from common.storage import list_objects, parse_path, put_bytes, put_objects
 from tests.conftest import ROOT
+from tests.dask_cluster import cluster
 from tests.test_process_images import BAD, GOOD, IDS, JOURNALS, photo, point
 
 JPEG = ".jpg"
@@ -61,8 +62,9 @@ def place(bucket):
     return f"{bucket}/data set"
 
 
-@pytest.mark.parametrize("into", ["small", None], ids=["apart", "in place"])
-@pytest.mark.parametrize("more", [(), ("--fit", "shorter", "--quality", 70)], ids=["plain", "flags"])
+@pytest.mark.parametrize(
+    ("into", "more"), [("small", ("--fit", "pad", "--quality", 70)), (None, ())], ids=["apart", "in place"]
+)
 def test_the_same_comes_out_as_on_local_folders(script, place, tmp_path, into, more):
     here = tmp_path / "here"
     for where in (here, place):
@@ -197,3 +199,14 @@ def test_a_second_run_is_refused_while_the_first_lives(script, place, monkeypatc
     assert outcome.code == 1
     assert outcome.err.endswith(f"process_images.py: {place}/small: another run is working in this folder\n")
     assert "out.json.gz" not in contents(place)
+
+
+@pytest.mark.system  # for its seconds
+def test_the_workers_of_a_cluster_use_the_store_themselves(script, place, tmp_path):
+    for where in (tmp_path / "here", place):
+        fill(where, {**GOOD, **BAD}, IDS)
+    with cluster(tmp_path / "cluster", workers=1) as found:
+        outcome = script("process_images", *flags(place, "--dask_scheduler", found.address))
+        assert outcome.code == 0, outcome.err
+    assert script("process_images", *flags(tmp_path / "here")).code == 0
+    assert contents(place) == contents(tmp_path / "here")

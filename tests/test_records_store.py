@@ -14,6 +14,7 @@ from common.files import read_small
 from common.json_files import json_writer
 from common.storage import list_objects, parse_path, put_objects
 from tests.conftest import ROOT
+from tests.dask_cluster import cluster
 from tests.test_process_images import photo, point
 
 IDS = [f"{number:02d}" for number in range(20)]
@@ -56,14 +57,13 @@ def written(place) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "more",
+    ("points", "more"),
     [
-        ("--num_shards", 3, "--verify"),
-        ("--compression", "gzip", "--verify", "--eval_record_save_path", "EVAL", "--eval_fraction", "0.3"),
+        ("points", ("--num_shards", 3, "--verify")),
+        ("plain", ("--compression", "gzip", "--eval_record_save_path", "EVAL", "--eval_fraction", "0.3")),
     ],
     ids=["shards", "evaluation"],
 )
-@pytest.mark.parametrize("points", ["points", "plain"])
 def test_the_same_records_come_out_as_on_local_folders(script, places, more, points):
     here, there = places
     outcomes = []
@@ -168,3 +168,14 @@ def test_a_second_run_on_the_same_records_is_refused(script, places, monkeypatch
         outcome = script("record_maker", *flags(there, here))
     assert outcome.code == 1
     assert outcome.err.endswith(f"{there}/out/train.tfrecord: another run is writing these records\n")
+
+
+@pytest.mark.system  # for its seconds
+def test_the_workers_of_a_cluster_use_the_store_themselves(script, places, tmp_path):
+    here, there = places
+    with cluster(tmp_path / "cluster", workers=1) as found:
+        more = ("--num_shards", 3, "--verify", "--dask_scheduler", found.address)
+        outcome = script("record_maker", *flags(there, here, *more))
+        assert outcome.code == 0, outcome.err
+    assert script("record_maker", *flags(here, here, "--num_shards", 3)).code == 0
+    assert written(there) == written(here)

@@ -14,9 +14,10 @@ import pytest
 
 from common import journal, store_lock
 from common.cli import InputError
-from common.files import atomic_path, local_copy, locked_folder, open_input, open_output, replace_file
+from common.files import atomic_path, locked_folder, open_input, open_output, replace_file
 from common.journal import Journal, read_journal, remove_journal, replace_journal
 from common.json_files import json_writer, read_json
+from common.scratch import local_copy
 from common.storage import (
     Status,
     is_folder,
@@ -75,7 +76,9 @@ def test_a_path_and_a_file_address_are_local_paths(text, path):
     assert parse_path(text) == Path(path)
 
 
-@pytest.mark.parametrize("text", ["http://host/a", "memory://a", "sftp://host/a", "S3X://a", "c://a"])
+@pytest.mark.parametrize(
+    "text", ["http://host/a", "memory://a", "sftp://host/a", "S3X://a", "c://a", "s3://", "gs:///"]
+)
 def test_an_address_that_keeps_no_promise_is_refused_in_one_line(text):
     with pytest.raises(InputError, match=r"^[^\n]*was expected$") as caught:
         parse_path(text)
@@ -89,6 +92,7 @@ def test_an_address_joins_and_prints_as_a_path_does(bucket):
     assert str((folder / "x.jpg").with_name(".y")) == f"{bucket}/a b/[c]/.y"
     assert (folder / "x.jpg").parent == folder
     assert parse_path(folder) is folder
+    assert parse_path(f"S3://{str(folder)[5:]}") == folder
 
 
 @pytest.mark.parametrize(
