@@ -105,8 +105,8 @@ def write_points_with(
     reader: Reader, source: Source, choice: ImageChoice, path: str, counts: Counter[str]
 ) -> ImageSet:
     """Do it in one way; raises NotPlainError, ImageReturnedError where another is needed."""
-    chosen = choose_images(source, reader, choice)
     found: Counter[str] = Counter()
+    chosen = choose_images(source, reader, choice, found)
     written = source.images.new_set()
     with json_writer(path) as write:
         for batch in batches(source, reader, chosen, found):

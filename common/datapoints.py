@@ -76,7 +76,9 @@ class Batch(NamedTuple):
     json: bytes | memoryview
 
 
-def choose_images(source: Source, reader: Reader, choice: ImageChoice) -> set[str] | None:
+def choose_images(
+    source: Source, reader: Reader, choice: ImageChoice, counts: Counter[str]
+) -> set[str] | None:
     """Return the images chosen out of all that would have a datapoint; None stands for all."""
     if choice.takes_all:
         return None
@@ -90,7 +92,7 @@ def choose_images(source: Source, reader: Reader, choice: ImageChoice) -> set[st
         return [(point["id"], classes or present)]
 
     results = _read(source, reader, Counter(), of_boxes, of_point)
-    return choice.choose(image for images in results for image in images)
+    return choice.choose((image for images in results for image in images), counts)
 
 
 def batches(source: Source, reader: Reader, chosen: set[str] | None, counts: Counter[str]) -> Iterator[Batch]:

@@ -6,13 +6,17 @@ number contains the smaller.
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from common.cli import InputError
 from common.files import read_lines
 from common.openimages import is_image_id
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,36 @@ class ImageChoice:
     def by_class(self) -> bool:
         return self.max_images_per_class is not None
 
-    def choose(self, images: Iterable[tuple[str, Set[str]]]) -> set[str]:
-        """Return the ids chosen out of images, each an id and its classes."""
-        allowed = ((i, labels) for i, labels in images if self.image_ids is None or i in self.image_ids)
-        if self.max_images_per_class is None:
-            candidates: Iterable[str] = (image_id for image_id, _ in allowed)
-        else:
-            candidates = self._lowest_of_each_class(allowed, self.max_images_per_class)
+    def choose(self, images: Iterable[tuple[str, Set[str]]], counts: Counter[str]) -> set[str]:
+        """Return the ids chosen out of images, each an id and its classes; count those that each limit drops.
+
+        `listed_not_found` counts ids of the list that no image has.
+        """
+        passed: Counter[str] = Counter()
+
+        def counted(name: str, items: Iterable[Item]) -> Iterator[Item]:
+            for item in items:
+                passed[name] += 1
+                yield item
+
+        ids = self.image_ids
+        allowed = (image for image in counted("all", images) if ids is None or image[0] in ids)
+        listed = counted("listed", allowed)
+        candidates: Iterable[str] = (image_id for image_id, _ in listed)
+        if self.max_images_per_class is not None:
+            candidates = self._lowest_of_each_class(listed, self.max_images_per_class)
+        candidates = counted("candidates", candidates)
         if self.max_images is None:
-            return set(candidates)
-        return {i for _, i in heapq.nsmallest(self.max_images, ((self._hash(i), i) for i in candidates))}
+            chosen = set(candidates)
+        else:
+            hashes = ((self._hash(image_id), image_id) for image_id in candidates)
+            chosen = {image_id for _, image_id in heapq.nsmallest(self.max_images, hashes)}
+        counts["not_listed"] += passed["all"] - passed["listed"]
+        counts["over_max_images_per_class"] += passed["listed"] - passed["candidates"]
+        counts["over_max_images"] += passed["candidates"] - len(chosen)
+        if ids is not None:
+            counts["listed_not_found"] += len(ids) - passed["listed"]
+        return chosen
 
     def _lowest_of_each_class(self, images: Iterable[tuple[str, Set[str]]], number: int) -> set[str]:
         lowest: dict[str, list[tuple[int, str]]] = {}  # of each class a heap with the highest hash on top
