@@ -1,0 +1,138 @@
+"""Step 3 against the plain way (whole lists of dicts from `csv`, then `json.dump`), at growing sizes.
+
+    .venv/bin/python -m benchmarks.metadata          two minutes, 0.7 GB below TMPDIR
+    .venv/bin/python -m benchmarks.metadata --full   15 minutes, 10 GB
+
+Files like those of the V6 train split, with --full in its full size too. Each way runs in a process of its
+own, file to file; the best of --rounds interleaved rounds. `in columns` is process_metadata.py as it comes,
+`200 images` with --max_images 200; `row by row` is what it does with files that the columns are not for.
+The plain way gets the largest part of the files that fits into four fifths of the memory: 20 kB an image.
+At the smallest size its files are compared with ours.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.metadata_plain import plain
+from common.cli import make_parser
+
+ROOT = Path(__file__).resolve().parent.parent
+FULL = 1_743_042  # images
+SIZES = 6_250, 25_000, 100_000
+ROW_BY_ROW_UP_TO = 100_000  # images: it is there to be compared with, not to be waited for
+PLAIN_BYTES = 20_000  # that the plain way holds of an image
+WAYS = "plain", "row by row", "in columns", "200 images"
+
+
+def run_way(way: str, folder: Path) -> None:
+    """Run one way in this process."""
+    paths = folder / "boxes.csv", folder / "images.csv", folder / "classes.txt"
+    out = folder / way
+    out.mkdir(exist_ok=True)
+    if way == "plain":
+        plain(*paths, out)
+        return
+    import process_metadata
+    from common import csv_tables
+
+    @contextmanager
+    def refuse(path: str, *, keep_together: bool) -> Iterator[None]:
+        raise csv_tables.NotPlainError("the wish of this benchmark")
+        yield
+
+    if way == "row by row":
+        csv_tables.open_blocks = refuse  # before the other modules take it from there
+    process_metadata.main([
+        "--annotations_input_path", str(paths[0]), "--image_index_input_path", str(paths[1]),
+        "--trainable_classes_path", str(paths[2]), "--point_output_path", str(out / "points.json"),
+        "--image_index_output_path", str(out / "images.json"),
+        *(["--max_images", "200"] if way == "200 images" else []),
+    ])  # fmt: skip
+
+
+def measure(way: str, folder: Path) -> tuple[float, float]:
+    """Return the seconds that one way takes, from start to end of its process, and its peak memory in MB."""
+    command = [sys.executable, "-m", "benchmarks.metadata", "--way", way, "--folder", str(folder)]
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return time.perf_counter() - start, float(done.stdout.splitlines()[-1])
+
+
+def plain_limit() -> int:
+    """Return how many images the plain way survives on this machine."""
+    memory = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
+    return int(memory) * 1024 * 4 // 5 // PLAIN_BYTES
+
+
+def compare(images: int, rounds: int) -> None:
+    """Print the lines of the table for files of so many images."""
+    few = min(images, plain_limit())
+    with tempfile.TemporaryDirectory() as name:
+        whole = part = Path(name, "whole")
+        boxes = {whole: make(whole, images)}
+        if few < images:
+            part = Path(name, "part")
+            boxes[part] = make(part, few)
+        folders = {way: part if way == "plain" else whole for way in WAYS}
+        if images > ROW_BY_ROW_UP_TO:
+            del folders["row by row"]
+        best = {way: (float("inf"), 0.0) for way in folders}
+        for _ in range(rounds):
+            for way, folder in folders.items():
+                best[way] = min(best[way], measure(way, folder))
+        plain_rate = boxes[part] / best["plain"][0]
+        for way, (seconds, peak) in best.items():
+            count = boxes[folders[way]]
+            rate = count / seconds
+            print(f"{way:12}{count:12,}{seconds:10.1f}{rate:12,.0f}{peak:10,.0f}{rate / plain_rate:9.1f}")
+        sys.stdout.flush()
+        if images == SIZES[0]:
+            check_equal(whole)
+
+
+def make(folder: Path, images: int) -> int:
+    """Write files of so many images in a process of its own; return how many boxes there are."""
+    command = [sys.executable, "-m", "benchmarks.metadata_files", str(folder), str(images)]
+    return int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def check_equal(folder: Path) -> None:
+    """Exit with a message where the ways do not write the same."""
+    for name in ("points.json", "images.json"):
+        columns = (folder / "in columns" / name).read_bytes()
+        if columns != (folder / "row by row" / name).read_bytes():
+            sys.exit(f"{name}: in columns and row by row differ")
+        if json.loads(columns) != json.loads((folder / "plain" / name).read_bytes()):
+            sys.exit(f"{name}: in columns and the plain way differ")
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument("--full", action="store_true", help="the full V6 train split too")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.way:
+        run_way(args.way, args.folder)
+        status = Path("/proc/self/status").read_text()
+        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+        return
+    print(f"{'way':12}{'boxes':>12}{'seconds':>10}{'boxes/s':>12}{'peak MB':>10}{'x plain':>9}")
+    for images in SIZES:
+        compare(images, args.rounds)
+    if args.full:
+        compare(FULL, 1)
+
+
+if __name__ == "__main__":
+    main()
