@@ -90,4 +90,4 @@ def skip_refused(photo: Photo, refusals: Refusals) -> Photo | Failure:
         refusal = refusals.find(photo.id, source.url)
         if not refusal:
             left.append(source)
-    return Photo(photo.id, tuple(left)) if left else refusal or photo
+    return Photo(photo.id, tuple(left), refusal) if left else refusal or photo

@@ -27,6 +27,7 @@ class Photo:
 
     id: str
     sources: tuple[Source, ...]
+    refusal: Failure | None = None  # of a source behind these, in an earlier run
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,7 @@ class PhotoThreads:
                 task.tries = 0
                 self.put(task)
                 return
+            failure = photo.refusal or failure
         else:
             delay = self.backoff(task.tries)
             task.tries += 1

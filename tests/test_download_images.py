@@ -174,6 +174,21 @@ def test_a_source_not_tried_before_is_tried(script, server, folder):
     assert failures(folder) == {}
 
 
+def test_the_last_source_s_reason_stays_when_only_others_are_asked(script, server, folder):
+    """Another mirror, as in each run of the demo: the list of failures does not change with it."""
+    write_index(
+        folder, [FULL | {"url": f"{server.base}/html/a"}, {"id": "b", "url": f"{server.base}/good/b"}]
+    )
+    for number in (1, 2):
+        mirror = f"{server.base}/mirror{number}"  # a route that is not known: 404
+        assert script("download_images", *arguments(folder, "--mirror_url", mirror)).code == 0
+        assert failures(folder) == {
+            "a": ("not_an_image", "original: 18 bytes of text/html, a JPEG was expected")
+        }
+    assert server.asked["/html/a"] == 1
+    assert server.asked["/mirror2/train/a.jpg"] == 1
+
+
 def test_what_failed_in_passing_is_tried_again_and_the_list_shrinks(script, server, folder):
     entries = [{"id": "a", "url": f"{server.base}/error_then_good/a"}, {"id": "b", "url": f"{server.base}/404/b"},
                {"id": "c", "url": f"{server.base}/good/c"}]  # fmt: skip
