@@ -13,6 +13,7 @@ import queue
 import secrets
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distributed import Client, Future
+from distributed.versions import VersionMismatchWarning
 
 from common import cluster_worker
 from common.cli import InputError, say
@@ -47,9 +49,10 @@ def connect(
     """Yield the cluster of a Dask scheduler, found fit as `open_workers` says."""
     for logger in ("distributed", "distributed.client"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)  # what matters we say, in one line
+    warnings.simplefilter("ignore", VersionMismatchWarning)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise InputError(f"{address}: no Dask scheduler answers there ({error})") from None
     try:
         found = client.run_on_scheduler(platform.python_version)

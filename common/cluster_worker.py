@@ -64,7 +64,7 @@ def prepare(name: str, code: bytes, needs: tuple[Any, ...]) -> str:
         for path, first in files.items():
             with open(path, "rb") as stream:
                 if stream.read(len(first)) != first:
-                    return f"{path} is another file there: the folder must be one that all machines share"
+                    return f"{path}: another file there: the folder must be one that all machines share"
         for folder in folders:
             path = os.path.join(folder, f".{name}-{secrets.token_hex(8)}.part")
             with open(path, "xb"):

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,8 +62,9 @@ def command_line(pid: int) -> bytes:
 class Cluster:
     """A scheduler, on the loopback unless said otherwise, and the workers that were started for it."""
 
-    def __init__(self, folder: Path, host: str = "127.0.0.1", **environment: str) -> None:
+    def __init__(self, folder: Path, host: str, python: str, **environment: str) -> None:
         self.folder = folder
+        self.python = python  # of the scheduler
         self.host = host
         self.environment = environment
         self.port = free_port()
@@ -86,7 +87,7 @@ class Cluster:
         return process
 
     def start_scheduler(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "dask", "scheduler", "--host", self.host]
+        command = [self.python, "-m", "dask", "scheduler", "--host", self.host]
         flags = ["--port", str(self.port), "--no-dashboard", "--no-show"]
         return self.start("scheduler", [*command, *flags], "Scheduler at:")
 
@@ -97,12 +98,16 @@ class Cluster:
         *flags: str,
         python: str = sys.executable,
         machine: "Machine | None" = None,
+        inside: Sequence[str] = (),
         **environment: str,
     ) -> subprocess.Popen[str]:
-        """Start a worker under its nanny, as people do, and wait until it is registered."""
+        """Start a worker under its nanny, as people do, and wait until it is registered.
+
+        `inside` is a command that runs it, where it is not on a machine of its own.
+        """
         address, host = (machine.ours, machine.address) if machine else ("127.0.0.1", "127.0.0.1")
         command = [
-            *(machine.inside if machine else []), python, "-m", "dask", "worker", f"tcp://{address}:{self.port}",
+            *(machine.inside if machine else inside), python, "-m", "dask", "worker", f"tcp://{address}:{self.port}",
             "--no-dashboard", "--host", host,
             "--nthreads", str(threads), "--name", name, "--local-directory", str(self.folder / name), *flags,
         ]  # fmt: skip
@@ -129,11 +134,16 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    folder: Path, workers: int = 0, threads: int = 1, host: str = "127.0.0.1", **environment: str
+    folder: Path,
+    workers: int = 0,
+    threads: int = 1,
+    host: str = "127.0.0.1",
+    python: str = sys.executable,
+    **environment: str,
 ) -> Iterator[Cluster]:
     """Yield a running cluster; it keeps its files in the folder."""
     folder.mkdir(exist_ok=True)
-    found = Cluster(folder, host, **environment)
+    found = Cluster(folder, host, python, **environment)
     try:
         for number in range(workers):
             found.add_worker(f"worker{number}", threads)

@@ -37,9 +37,10 @@ run(process_images.main)
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory):
-    """A cluster of a worker with one thread and one with two."""
+    """A cluster of a worker with one thread, without a nanny, and one with two."""
     with cluster(tmp_path_factory.mktemp("cluster")) as found:
-        found.add_worker("small", 1)
+        (found.folder / "common.py").write_text("raise ImportError('not ours')")  # where workers are started
+        found.add_worker("small", 1, "--no-nanny")
         found.add_worker("large", 2)
         yield found
 
@@ -130,6 +131,24 @@ def test_a_late_worker_gets_work(mapped, two_workers, tmp_path):
     two_workers.kill(late[0])
     assert results == [f"{n}\n".encode() for n in range(len(results))]
     assert len(lines_of(tmp_path / "names")) == len(results)
+
+
+def test_two_versions_of_our_code_do_not_meet(mapped, two_workers, tmp_path):
+    """Another checkout works on the same workers at the same time, each with its own modules."""
+    shutil.copytree(ROOT / "common", tmp_path / "common")
+    with open(tmp_path / "common" / "openimages.py", "a") as module:
+        module.write("def read_classes(path):\n    return ['of another version']\n")
+    other = (
+        "import sys\nfrom common.cluster import connect\nfrom common.openimages import read_classes\n"
+        "with connect(sys.argv[1], [], [], []) as workers:\n"
+        "    print(set(map(tuple, workers.map(read_classes, [sys.argv[2]] * 30))))\n"
+    )
+    (tmp_path / "classes").write_text("/m/01yrx\n")
+    command = [sys.executable, "-c", other, two_workers.address, tmp_path / "classes"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as run:
+        while run.poll() is None:
+            assert list(mapped(read_classes, [tmp_path / "classes"] * 9)) == [["/m/01yrx"]] * 9
+        assert run.stdout.read() == "{('of another version',)}\n"
 
 
 # --- who is not fit ------------------------------------------------------------------------------
