@@ -163,6 +163,11 @@ class _Watched(HTTPConnection):
             _running.watch.use(self._handle)
         super().putrequest(*arguments, **options)
 
+    def getresponse(self) -> Any:
+        if self.sock is None:  # it broke while we asked, and urllib3 takes that for an early answer
+            raise ConnectionResetError("the connection broke while the request was sent")
+        return super().getresponse()
+
     def close(self) -> None:
         super().close()
         self._handle = None
