@@ -374,9 +374,9 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 @contextmanager
-def fault_server(tls: ssl.SSLContext | None = None) -> Iterator[FaultServer]:
+def fault_server(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[FaultServer]:
     """Yield a running server on a port of its own."""
-    with FaultServer(tls) as server:
+    with FaultServer(tls, host) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

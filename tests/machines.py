@@ -26,6 +26,7 @@ class Machine:
 
     def plug_in(self) -> None:
         run(*self.inside, "ip", "link", "set", "cable", "up")
+        run(*self.inside, "ip", "route", "add", "default", "via", self.ours)
 
 
 def run(*command: str) -> None:
@@ -34,7 +35,7 @@ def run(*command: str) -> None:
 
 @contextmanager
 def machines(number: int) -> Iterator[list[Machine]]:
-    """Yield so many machines, which see us and not each other."""
+    """Yield so many machines, which see us, by any of our addresses, and not each other."""
     with ExitStack() as stack:
         yield [stack.enter_context(_machine(index)) for index in range(number)]
 
@@ -53,6 +54,7 @@ def _machine(index: int) -> Iterator[Machine]:
         run(*machine.inside, "ip", "link", "set", "lo", "up")
         run(*machine.inside, "ip", "addr", "add", f"{machine.address}/30", "dev", "cable")
         run(*machine.inside, "ip", "link", "set", "cable", "up")
+        run(*machine.inside, "ip", "route", "add", "default", "via", machine.ours)
         yield machine
     finally:
         subprocess.run(["ip", "link", "del", f"{name}v"], capture_output=True, check=False)

@@ -12,6 +12,7 @@ from common.files import read_small
 from common.json_files import json_writer
 from common.storage import list_objects, names_in, parse_path, put_bytes
 from tests.conftest import ROOT
+from tests.dask_cluster import cluster
 from tests.fault_server import fault_server, photo
 from tests.test_download_shrink import PHOTOS
 
@@ -184,3 +185,19 @@ def test_a_second_run_is_refused_while_the_first_lives(script, server, places, m
     assert outcome.err.endswith(f"{place}/photos: another run is working in this folder\n")
     put_bytes(parse_path(f"{place}/photos/other.txt"), b"")
     assert list(contents(place)) == ["other.txt"]
+
+
+@pytest.mark.system  # for its seconds
+@pytest.mark.parametrize("more", [(), SMALL], ids=["as they come", "shrunk"])
+def test_the_workers_of_a_cluster_put_what_they_fetch(script, server, places, tmp_path, more):
+    for place in places:
+        write_index(place, {image_id: f"{server.base}/p/{image_id}" for image_id in PHOTOS})
+    with cluster(tmp_path / "cluster", workers=1) as found:
+        outcomes = [
+            script("download_images", *flags(place, *more, *flag))
+            for place, flag in zip(places, ((), ("--dask_scheduler", found.address)), strict=True)
+        ]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert outcomes[0].out == outcomes[1].out
+    here, there = map(contents, places)
+    assert here == there

@@ -11,8 +11,8 @@ import pytest
 
 from common.failures import read_failures
 from tests.conftest import ROOT
-from tests.dask_cluster import cluster
-from tests.fault_server import photo
+from tests.dask_cluster import cluster, wait_until
+from tests.fault_server import Exchange, fault_server, photo
 from tests.machines import machines
 from tests.test_cluster import assert_like_undisturbed, many, start, wait_until_a_third_is_done
 
@@ -83,14 +83,21 @@ def test_the_photos_of_a_host_that_is_cut_off_come_with_the_next_run(script, tmp
     }
 
 
-def test_the_work_of_a_worker_that_is_cut_off_goes_to_the_others(script, many, tmp_path):
+@contextmanager
+def two_workers(folder):
+    """Yield a cluster with a worker on each of two machines, and the machine whose cable is to be pulled."""
     quick = "12s"  # the least that Dask takes, half a minute unless said otherwise
     with (
         machines(2) as (steady, lost),
-        cluster(tmp_path / "cluster", host="0.0.0.0", DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP=quick) as found,
+        cluster(folder, host="0.0.0.0", DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP=quick) as found,
     ):
         for name, machine in (("steady", steady), ("lost", lost)):
             found.add_worker(name, 1, machine=machine)
+        yield found, lost
+
+
+def test_the_work_of_a_worker_that_is_cut_off_goes_to_the_others(script, many, tmp_path):
+    with two_workers(tmp_path / "cluster") as (found, lost):
         run = start(many, found.address)
         wait_until_a_third_is_done(many, run)
         lost.unplug()
@@ -99,3 +106,42 @@ def test_the_work_of_a_worker_that_is_cut_off_goes_to_the_others(script, many, t
     assert f"worker lost (tcp://{lost.address}:" in error
     assert "images=300" in out
     assert_like_undisturbed(script, many)
+
+
+def slow(e: Exchange) -> None:
+    time.sleep(0.1)
+    e.answer(e.photo)
+
+
+def test_the_downloads_of_a_worker_that_is_cut_off_go_to_the_others(tmp_path):
+    folder = tmp_path / "photos"
+    ids = [f"p{number:03}" for number in range(400)]
+    with two_workers(tmp_path / "cluster") as (found, lost), fault_server(host=lost.ours) as server:
+        server.routes["slow"] = slow
+        entries = [{"id": image_id, "url": f"{server.base}/slow/{image_id}"} for image_id in ids]
+        (tmp_path / "index.json").write_text(json.dumps(entries))
+        command = [
+            sys.executable, "download_images.py", "--images_path", tmp_path / "index.json",
+            "--images_output_directory", folder, "--threads", 8, "--dask_scheduler", found.address,
+        ]  # fmt: skip
+        run = subprocess.Popen(
+            [str(word) for word in command],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_until(lambda: len(list(folder.glob("[!.]*.jpg"))) > 100 or run.poll() is not None)
+        lost.unplug()
+        out, error = run.communicate(timeout=120)
+    assert run.returncode == 0, error
+    assert f"worker lost (tcp://{lost.address}:" in error
+    assert out.startswith("images=400 downloaded=400 already_there=0 failed=0 ")
+    assert {path.stem: path.read_bytes() for path in folder.glob("*.jpg")} == {
+        name: photo(name) for name in ids
+    }
+    assert {path.name for path in folder.iterdir()} == {
+        *(f"{name}.jpg" for name in ids),
+        "download_failures.csv",
+        ".download_refused",
+    }
