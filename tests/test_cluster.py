@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from common import cluster as common_cluster
+from common import cluster_members
 from common.cli import InputError
 from common.cluster import connect
 from common.openimages import read_classes
@@ -172,7 +173,7 @@ def test_without_dask_it_is_said_how_to_get_it(script, folder, monkeypatch):
 
 
 def test_no_worker_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(common_cluster, "LONELY_SECONDS", 2)
+    monkeypatch.setattr(cluster_members, "LONELY_SECONDS", 2)
     with (
         cluster(tmp_path / "cluster") as empty,
         pytest.raises(InputError, match="had no fit worker for 2 seconds"),
