@@ -4,8 +4,10 @@ Photos carry no settings, so their folder does, in `process_settings.json`. Besi
 a line for each finished photo: its original's size and time, and how it was turned. In place the original is
 the photo itself. When all of a run is done, `.process_complete` says with which files: while they and the
 photos are the same by size and time, the next run has nothing to do, and no need to read them to know it.
+Of the datapoints, which step 3 writes anew in each run of the pipeline, the same bytes will do.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +118,7 @@ class FinishedImages:
             record = json.loads(read_small(self.complete) or b"")
         except ValueError:
             return None  # none, or what a careless hand left; the whole check follows
-        if not isinstance(record, dict) or record.get("files") != _fingerprints(files):
+        if not isinstance(record, dict) or not _are_as_noted(files, record.get("files")):
             return None
         failed: dict[str, str] = record["failed"]
         if any(make_stamp(name, original(name), _turn(stamp)) != stamp for name, stamp in failed.items()):
@@ -136,15 +138,39 @@ class FinishedImages:
             stream.write(to_json(record) + b"\n")
 
 
-def _fingerprints(files: Sequence[Path]) -> dict[str, list[int]] | None:
-    """Return size and time of each file by its full path, None where one is not there."""
-    found = {}
+def _fingerprints(files: Sequence[Path]) -> dict[str, list[int | str]] | None:
+    """Return size, time and hash of each file by its full path, None where one is not there."""
+    found: dict[str, list[int | str]] = {}
     for path in files:
         there = status(path)
         if not there:
             return None
-        found[str(path if is_remote(path) else path.resolve())] = [*there]
+        found[_full_name(path)] = [*there, _digest(path)]
     return found
+
+
+def _are_as_noted(files: Sequence[Path], noted: Any) -> bool:
+    """Tell whether files have the fingerprints noted; one written anew is read, as step 3 runs each time."""
+    for path in files:
+        before = noted.get(_full_name(path)) if isinstance(noted, dict) else None
+        there = status(path)
+        if not (there and isinstance(before, list) and len(before) == 3 and before[0] == there.size):
+            return False
+        if before[1] != there.version and (not before[2] or before[2] != _digest(path)):
+            return False
+    return True
+
+
+def _full_name(path: Path) -> str:
+    return str(path if is_remote(path) else path.resolve())
+
+
+def _digest(path: Path) -> str:
+    """Return a hash of a file on disk, "" of another, whose version is enough."""
+    if is_remote(path):
+        return ""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()
 
 
 def _turn(stamp: str) -> int:

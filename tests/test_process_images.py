@@ -206,6 +206,21 @@ def test_when_nothing_has_changed_the_datapoints_are_not_even_read(process, fold
     assert (outcome.counts["already_there"], outcome.counts["missing"]) == (3, 2)
 
 
+def test_datapoints_written_anew_and_alike_are_no_change(process, folder):
+    """Step 3 writes them in each run of the whole pipeline."""
+    assert process().code == 0
+    before = (folder / "small" / ".process_complete").read_bytes()
+    for name in ("points.json", "out.json"):
+        data = (folder / name).read_bytes()
+        (folder / name).unlink()
+        (folder / name).write_bytes(data)
+    written = (folder / "out.json").stat()
+    assert process().counts["already_there"] == 4
+    assert (folder / "out.json").stat().st_ino == written.st_ino
+    assert (folder / "out.json").stat().st_mtime_ns == written.st_mtime_ns
+    assert (folder / "small" / ".process_complete").read_bytes() == before
+
+
 CHANGES = {
     "a missing photo came": ("photos/h8.jpg", GOOD["f1"], {"resized": 1, "missing": 0}),
     "a broken one was replaced": ("photos/e5.jpg", GOOD["a2"], {"resized": 1, "truncated": 1}),
@@ -216,6 +231,11 @@ CHANGES = {
     "the output is another": ("out.json", b"[]", {"already_there": 4}),
     "the failures went": ("small/process_failures.csv", None, {"already_there": 4}),
     "the note is damaged": ("small/.process_complete", b"{", {"already_there": 4}),
+    "the note is of another kind": (
+        "small/.process_complete",
+        b'{"files": {}, "counts": {}, "failed": {}}',
+        {"already_there": 4},
+    ),
     "the note is none": ("small/.process_complete", b"[]", {"already_there": 4}),
 }
 
