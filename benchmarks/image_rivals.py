@@ -113,12 +113,16 @@ def opencv_finds(data: bytes) -> bool:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is None
 
 
-def libvips_finds(data: bytes) -> bool:
+def libvips_finds(data: bytes, fail_on: str = "none") -> bool:
     try:
-        pyvips.Image.new_from_buffer(data, "").avg()
+        pyvips.Image.new_from_buffer(data, "", fail_on=fail_on).avg()
     except pyvips.Error:
         return True
     return False
+
+
+def strict_libvips_finds(data: bytes) -> bool:
+    return libvips_finds(data, "warning")
 
 
 def simplejpeg_finds(data: bytes) -> bool:
@@ -139,5 +143,6 @@ def ours_finds(data: bytes) -> bool:
 
 FINDERS = {
     "Pillow, full decode": pillow_finds, "OpenCV": opencv_finds, "libvips": libvips_finds,
+    "libvips, strict": strict_libvips_finds,
     "simplejpeg, strict": simplejpeg_finds, "process_images.py": ours_finds,
 }  # fmt: skip
