@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 
 from common.cli import InputError
 from common.fetch import Fetcher
@@ -37,9 +39,7 @@ from common.storage import is_remote
 
 BATCH = 16  # photos handed over at a time
 WINDOW = 1024  # photos under way: enough that one paused host does not hold up the others
-
-
-_Message = list[Photo] | Message
+GATHERED_SECONDS = 0.005  # for so long a worker gathers what its threads say, and sends it as one list
 
 
 # --- the parent ----------------------------------------------------------------------------------
@@ -73,16 +73,16 @@ def download(photos: Iterable[Photo], settings: DownloadSettings) -> Generator[O
                 return
             for pipe in wait(list(by_pipe)):
                 assert isinstance(pipe, Connection)
-                message = _receive(by_pipe[pipe])
-                if isinstance(message, Outcome):
-                    by_pipe[pipe].photos.discard(message.id)
-                    yield message
-                elif isinstance(message, Pause):
-                    for worker in workers:
-                        if worker.pipe is not pipe:
-                            _send(worker, message)
-                elif isinstance(message, Stop):
-                    raise OSError(message.errno, message.text, message.path)
+                for message in _receive(by_pipe[pipe]):
+                    if isinstance(message, Outcome):
+                        by_pipe[pipe].photos.discard(message.id)
+                        yield message
+                    elif isinstance(message, Pause):
+                        for worker in workers:
+                            if worker.pipe is not pipe:
+                                _send(worker, message)
+                    elif isinstance(message, Stop):
+                        raise OSError(message.errno, message.text, message.path)
     finally:
         for worker in workers:
             worker.process.kill()
@@ -119,20 +119,20 @@ def _share(total: int, parts: int, number: int) -> int:
     return total // parts + (number < total % parts)
 
 
-def _send(worker: _Worker, message: _Message) -> None:
+def _send(worker: _Worker, message: list[Photo] | Pause) -> None:
     try:
         worker.pipe.send(message)
     except OSError:
         _died(worker)
 
 
-def _receive(worker: _Worker) -> _Message:
+def _receive(worker: _Worker) -> list[Message]:
     try:
-        message: _Message = worker.pipe.recv()
+        messages: list[Message] = worker.pipe.recv()
     except (EOFError, OSError):
         _died(worker)
         raise
-    return message
+    return messages
 
 
 def _died(worker: _Worker) -> None:
@@ -159,17 +159,24 @@ def _receive_photos(pipe: Connection, threads: PhotoThreads) -> None:
     os._exit(1)
 
 
+def _send_messages(pipe: Connection, messages: "SimpleQueue[Message]") -> None:
+    """Send what the threads have to say: they do not wait for the pipe, nor for each other at it."""
+    with contextlib.suppress(OSError):
+        while True:
+            gathered = [messages.get()]
+            time.sleep(GATHERED_SECONDS)
+            gathered += [messages.get() for _ in range(messages.qsize())]
+            pipe.send(gathered)
+    os._exit(1)
+
+
 def _work(pipe: Connection, settings: DownloadSettings) -> None:
     """Run a worker process, which ends only by a kill or with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sending = threading.Lock()
-
-    def send(message: Message) -> None:
-        with sending:
-            pipe.send(message)
-
-    threads = PhotoThreads(settings, Fetcher(settings.fetch), send)
+    messages: SimpleQueue[Message] = SimpleQueue()
+    threads = PhotoThreads(settings, Fetcher(settings.fetch), messages.put)
+    threading.Thread(target=_send_messages, args=(pipe, messages), name="sender", daemon=True).start()
     threading.Thread(target=_receive_photos, args=(pipe, threads), name="receiver", daemon=True).start()
     pool = ThreadPoolExecutor(settings.threads, "photos")
     serving = [pool.submit(threads.serve) for _ in range(settings.threads)]
