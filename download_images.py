@@ -30,7 +30,6 @@ more than --max_failures; 2 wrong flags; 130 interrupted.
 """
 
 import argparse
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     failures_path = parse_path(args.failures_path or folder / "download_failures.csv")
     shrink = image_settings(args) if args.max_side else None
 
-    from common.photo_index import THERE, check_index, mark_photos, photos_of
+    from common.photo_index import THERE, check_index, mark_photos, photos_of, plan
     from common.refusals import Refusals
     from common.shrunk_photos import mark_finished, shrunk_photos
     from common.tally import Tally
@@ -103,25 +102,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     tally.check_end(failures_path, args.max_failures)
 
 
-def plan(photos: "Iterator[Photo]", there: dict[str, int], refusals: "Refusals") -> dict[str, int]:
-    """Return how many photos would be asked for, and the bytes of those whose size the index knows.
-
-    The size is that of the original: it is known of the photos whose first source that is.
-    """
-    from common.photo_index import THERE, skip_refused
-
-    counts = Counter(images=len(there), already_there=0, to_download=0, refused=0, size_known=0, bytes=0)
-    counts["already_there"] = sum(state >= THERE for state in there.values())
-    for photo in photos:
-        known = skip_refused(photo, refusals)
-        if isinstance(known, Failure):
-            counts["refused"] += 1
-            continue
-        size = known.sources[0].size
-        counts.update(to_download=1, size_known=size is not None, bytes=size or 0)
-    return counts
-
-
 def download_all(
     photos: "Iterator[Photo]",
     there: dict[str, int],
@@ -133,9 +113,9 @@ def download_all(
     note_finished: Callable[[str], None],
 ) -> None:
     """Download the photos that may be asked for, and write down at once what comes of each."""
-    from common.photo_index import THERE, skip_refused
+    from common.photo_index import THERE, count_there, skip_refused
 
-    tally.counts.update(images=len(there), already_there=sum(state >= THERE for state in there.values()))
+    tally.counts.update(images=len(there), already_there=count_there(there))
     with progress(len(there), "photo", "photos") as bar:
         bar.update(tally.counts["already_there"])
 

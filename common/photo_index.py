@@ -3,6 +3,7 @@
 A run holds each image once, in a dict from id to what is there of it: 150 bytes an image.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,25 @@ def skip_refused(photo: Photo, refusals: Refusals) -> Photo | Failure:
         if not refusal:
             left.append(source)
     return Photo(photo.id, tuple(left), refusal) if left else refusal or photo
+
+
+def count_there(there: dict[str, int]) -> int:
+    """Return how many photos need not be fetched."""
+    return sum(state >= THERE for state in there.values())
+
+
+def plan(photos: Iterator[Photo], there: dict[str, int], refusals: Refusals) -> dict[str, int]:
+    """Return how many photos would be asked for, and the bytes of those whose size the index knows.
+
+    The size is that of the original: it is known of the photos whose first source that is.
+    """
+    counts = Counter(images=len(there), already_there=count_there(there), to_download=0, refused=0)
+    counts.update(size_known=0, bytes=0)
+    for photo in photos:
+        known = skip_refused(photo, refusals)
+        if isinstance(known, Failure):
+            counts["refused"] += 1
+            continue
+        size = known.sources[0].size
+        counts.update(to_download=1, size_known=size is not None, bytes=size or 0)
+    return counts
