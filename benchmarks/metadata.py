@@ -1,7 +1,7 @@
 """Step 3 against the plain way (whole lists of dicts from `csv`, then `json.dump`), at growing sizes.
 
-    .venv/bin/python -m benchmarks.metadata          two minutes, 0.7 GB below TMPDIR
-    .venv/bin/python -m benchmarks.metadata --full   15 minutes, 10 GB
+    .venv/bin/python -m benchmarks.metadata          three minutes, 1 GB below TMPDIR
+    .venv/bin/python -m benchmarks.metadata --full   10 minutes, 15 GB
 
 Files like those of the V6 train split, with --full in its full size too. Each way runs in a process of its
 own, file to file; the best of --rounds interleaved rounds. `in columns` is process_metadata.py as it comes,
@@ -57,14 +57,16 @@ def run_way(way: str, folder: Path) -> None:
     ])  # fmt: skip
 
 
-def measure(way: str, folder: Path) -> tuple[float, float]:
-    """Return the seconds that one way takes, from start to end of its process, and its peak memory in MB."""
+def measure(way: str, folder: Path) -> tuple[float, float, float]:
+    """Return the seconds that one way's process takes, those of CPU, and its peak memory in MB."""
     command = [sys.executable, "-m", "benchmarks.metadata", "--way", way, "--folder", str(folder)]
     start = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    return time.perf_counter() - start, float(done.stdout.splitlines()[-1])
+    seconds = time.perf_counter() - start
+    cpu, peak = map(float, done.stdout.splitlines()[-1].split())
+    return seconds, cpu, peak
 
 
 def plain_limit() -> int:
@@ -85,15 +87,16 @@ def compare(images: int, rounds: int) -> None:
         folders = {way: part if way == "plain" else whole for way in WAYS}
         if images > ROW_BY_ROW_UP_TO:
             del folders["row by row"]
-        best = {way: (float("inf"), 0.0) for way in folders}
+        best = {way: (float("inf"), 0.0, 0.0) for way in folders}
         for _ in range(rounds):
             for way, folder in folders.items():
                 best[way] = min(best[way], measure(way, folder))
         plain_rate = boxes[part] / best["plain"][0]
-        for way, (seconds, peak) in best.items():
+        for way, (seconds, cpu, peak) in best.items():
             count = boxes[folders[way]]
             rate = count / seconds
-            print(f"{way:12}{count:12,}{seconds:10.1f}{rate:12,.0f}{peak:10,.0f}{rate / plain_rate:9.1f}")
+            ratio = rate / plain_rate
+            print(f"{way:12}{count:12,}{seconds:10.1f}{cpu:8.1f}{rate:12,.0f}{peak:10,.0f}{ratio:9.1f}")
         sys.stdout.flush()
         if images == SIZES[0]:
             check_equal(whole)
@@ -125,9 +128,9 @@ def main() -> None:
     if args.way:
         run_way(args.way, args.folder)
         status = Path("/proc/self/status").read_text()
-        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+        print(time.process_time(), int(status.split("VmHWM:")[1].split()[0]) / 1024)
         return
-    print(f"{'way':12}{'boxes':>12}{'seconds':>10}{'boxes/s':>12}{'peak MB':>10}{'x plain':>9}")
+    print(f"{'way':12}{'boxes':>12}{'seconds':>10}{'CPU s':>8}{'boxes/s':>12}{'peak MB':>10}{'x plain':>9}")
     for images in SIZES:
         compare(images, args.rounds)
     if args.full:
