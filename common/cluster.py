@@ -43,7 +43,7 @@ def connect(
     address: str, packages: Sequence[str], reads: Sequence[Path], writes: Sequence[Path]
 ) -> Iterator["Cluster"]:
     """Yield the cluster of a Dask scheduler, found fit as `open_workers` says."""
-    for logger in ("distributed", "distributed.client"):
+    for logger in ("distributed", "distributed.client", "tornado.application", "asyncio"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)  # what matters we say, in one line
     warnings.simplefilter("ignore", VersionMismatchWarning)
     try:
