@@ -208,11 +208,11 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     for text in text_chunks(path):
         lines = (rest + text).split("\n")
         rest = lines.pop()
-        if len(rest) > MAX_ITEM:
-            raise InputError(f"{path}:{number + 1}: a line of over {MAX_ITEM} characters")
         for line in lines:
             number += 1
             yield number, line + "\n"
+        if len(rest) > MAX_ITEM:
+            raise InputError(f"{path}:{number + 1}: a line of over {MAX_ITEM} characters")
     if rest:
         yield number + 1, rest
 

@@ -66,7 +66,9 @@ def read_finished(folder: Path) -> Iterator[tuple[str, int]]:
         for line, text in read_lines(journal):
             match = _STAMP.fullmatch(text.rstrip("\n"))
             if not match:
-                raise InputError(f"{journal}:{line}: {text[:80]!r}, id, size, time and turn were expected")
+                raise InputError(
+                    f"{journal}:{line}: {text.rstrip()[:80]!r}, id, size, time and turn were expected"
+                )
             yield match[1], _number(match)
 
 

@@ -13,6 +13,7 @@ import time
 from base64 import b64encode
 from hashlib import md5
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -693,6 +694,28 @@ def test_a_killed_run_is_gone_on_with(script, server, folder):
         path for path, number in server.asked.items() if number > 1 and path.rpartition("/")[2] in killed
     ]
     assert not twice
+
+
+def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(script, server, folder):
+    gate = Gate(server, 40)
+    write_index(folder, good(server, 100))
+    process = start(folder, "--processes", 2, "--threads", 8)
+    assert gate.reached.wait(30)
+    workers = [
+        pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(workers[0], signal.SIGKILL)
+    _, error = process.communicate(timeout=10)
+    gate.opened.set()
+    assert process.returncode == 1
+    assert error == (
+        "download_images.py: a worker process ended with exit code -9 (-9: killed, out of memory?); "
+        "run the same command again to go on\n"
+    )
+    assert all(wait_gone(pid, 2) for pid in workers)
+    outcome = script("download_images", *arguments(folder))
+    assert (outcome.code, outcome.counts["failed"]) == (0, 0)
+    assert len(photos(folder)) == 100
 
 
 def test_a_full_disk_stops_the_run_with_one_line(server, folder):

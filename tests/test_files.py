@@ -201,6 +201,13 @@ def test_a_damaged_gzip_file_is_one_line(tmp_path, data):
         list(read_csv(tmp_path / "a.csv.gz"))
 
 
+def test_a_line_without_end_is_not_gathered(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_ITEM", 100)
+    (tmp_path / "a.txt").write_text(f"x\n{'y' * 101}")
+    with pytest.raises(InputError, match=r"a\.txt:2: a line of over 100 characters"):
+        list(read_lines(tmp_path / "a.txt"))
+
+
 def test_no_file_and_a_folder_are_one_line(tmp_path):
     with pytest.raises(InputError, match="none: no such file"):
         list(read_lines(tmp_path / "none"))

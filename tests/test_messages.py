@@ -1,10 +1,15 @@
 """Every error that a user can cause, with its text: one line that says where, what, and what was expected."""
 
+import ast
 import json
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
 
 CAT, DOG = "/m/01yrx", "/m/0bt9lr"
 BOX = {"id": "a1", "label": CAT, "x0": 0.1, "x1": 0.9, "y0": 0.2, "y1": 0.8}
@@ -21,6 +26,10 @@ GOOD = {
     "images.json": '[\n{"id":"a1","url":"http://127.0.0.1:9/a1.jpg"}\n]\n',
     "points.json": f"[\n{json.dumps(POINT)}\n]\n",
 }
+SETTINGS = json.dumps(
+    {"max_side": 256, "quality": 85, "min_side": 1, "fit": "longer", "format": "jpeg"}
+    | dict.fromkeys(["precise", "keep_damaged", "rotate_upright"], False)
+)
 ARGUMENTS = {
     "translate_class_descriptions": {
         "trainable_classes_path": "classes.txt", "class_description_path": "descriptions.csv",
@@ -165,12 +174,14 @@ CASES = [
     case(DOWNLOAD, "HTTPS_PROXY is 'socks5://127.0.0.1:9', an http:// or https:// address was expected", environment={"HTTPS_PROXY": "socks5://127.0.0.1:9"}),
     case(DOWNLOAD, "out/download_failures.csv:1: the header id,reason,detail,url was expected", {"out/download_failures.csv": "id,why\n"}),
     case(DOWNLOAD, "out/.download_failures.csv.journal:1: 2 fields, 4 were expected", {"out/.download_failures.csv.journal": "a1,gone\n"}),
+    case(DOWNLOAD, "nowhere://a: a path, or an address that begins with s3://, s3a://, gs://, gcs:// was expected", images_output_directory="nowhere://a"),
     case(DOWNLOAD, "out/.download_refused:1: key, reason and detail of a refusal were expected", {"out/.download_refused": "a1,gone\n"}),
     usage(DOWNLOAD, "argument --image_source: 'mirror,flickr' is no list out of mirror,original,thumbnail", image_source="mirror,flickr"),
     usage(DOWNLOAD, "argument --mirror_url: 'ftp://mirror': ftp: only http and https addresses are fetched", mirror_url="ftp://mirror"),
     usage(DOWNLOAD, "argument --deadline: '0' is not a number of seconds above 0", deadline="0"),
     usage(DOWNLOAD, "argument --user_agent: 'a\\nb' is not plain text", user_agent="a\nb"),
     usage(DOWNLOAD, "argument --max_failures: 'many' is neither a whole number nor a percentage such as 5%", max_failures="many"),
+    usage(DOWNLOAD, "--quality needs --max_side", quality="90"),
     usage(DOWNLOAD, "argument --processes: '1000' is more than 256", processes="1000"),
     # datapoints
     case(PROCESS, "points.json: no datapoints in it", {"points.json": "[]"}),
@@ -191,6 +202,7 @@ CASES = [
     case(PROCESS, "points.json: image a1 is there twice", {"points.json": json.dumps([POINT, POINT])}),
     case(PROCESS, "out/process_settings.json: not the settings of a folder of photos; remove it to make them anew", {"out/process_settings.json": "[]"}),
     case(PROCESS, "out/process_settings.json: the photos in this folder were made with max_side None, not 256, quality None, not 85, min_side None, not 1, fit None, not longer, format None, not jpeg, precise None, not False, keep_damaged None, not False, rotate_upright None, not False; --overwrite makes them anew", {"out/process_settings.json": "{}"}),
+    case(PROCESS, "out/.process_finished:1: 'a1', id, size, time and turn were expected", {"out/.process_finished": "a1\n", "out/process_settings.json": SETTINGS}),
     usage(PROCESS, "--rotate_upright needs an --image_saving_directory other than the --image_directory", image_saving_directory=None, rotate_upright=""),
     # step 7
     case(RECORDS, "nowhere: no such folder, the resized photos were expected", saved_images_directory="nowhere"),
@@ -199,6 +211,10 @@ CASES = [
     case(RECORDS, "out/train.tfrecord: training and evaluation records need different names", eval_record_save_path="out/train.tfrecord", eval_fraction="0.5"),
     case(RECORDS, "out/eval.tfrecord: all images are on the other side of the split, none would be here", eval_record_save_path="out/eval.tfrecord", eval_subset="test"),
     usage(RECORDS, "--eval_record_save_path goes with --eval_fraction or --eval_subset", eval_fraction="0.5"),
+    case(RECORDS, "all/all.tfrecord: TFDS names a split by what stands before the first dot: letters, digits, _ and - were expected, and not all", tfds_metadata="", num_shards="1", record_save_path="all/all.tfrecord"),
+    case(RECORDS, "out/a.tfrecord: training and evaluation would be one split of TFDS", tfds_metadata="", num_shards="1", record_save_path="out/a.tfrecord", eval_record_save_path="out/a.records", eval_fraction="0.5"),
+    case(RECORDS, "out/dataset_info.json: not written by --tfds_metadata; give the records a folder of their own", {"out/dataset_info.json": "{}"}, tfds_metadata="", num_shards="1"),
+    usage(RECORDS, "--tfds_metadata needs --num_shards or --shard_bytes, and no --compression", tfds_metadata=""),
     usage(RECORDS, "--class_text name needs --class_description_path", class_text="name"),
     usage(RECORDS, "argument --eval_fraction: '2' is no share between 0 and 1, such as 0.1", eval_record_save_path="out/eval.tfrecord", eval_fraction="2"),
     usage(RECORDS, "argument --shard_bytes: 'much' is no number of bytes such as 500K, 100M or 2G", shard_bytes="much"),
@@ -231,3 +247,70 @@ def prepare(folder, given):
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+# --- no message is left out ----------------------------------------------------------------------
+
+# What one wrong file or flag does not bring about is tested where the rest that it takes is: the words, and the test.
+ELSEWHERE = {
+    "a line of over": "test_files.py",
+    "no Dask scheduler answers there": "test_cluster.py",
+    "as here was expected": "test_cluster_system.py",
+    "times in turn the worker": "test_cluster.py",
+    "the connection to the Dask scheduler": "test_cluster.py",
+    "had no fit worker": "test_cluster.py",
+    "worker .*: ": "test_cluster.py",
+    ": record .*: ": "test_record_maker.py",
+    "--dask_scheduler needs Dask": "test_cluster.py",
+    "a worker process ended with exit code": "test_download_images.py",
+    "a worker process was killed": "test_process_images.py",
+    "files are damaged": "test_record_maker.py",
+    "no tf.train.Example": "test_record_maker.py",
+    "changed while the records were made": "test_record_maker.py",
+    "that step 5 gives": "test_record_maker.py",
+    "not ours, another TMPDIR is needed": "test_storage.py",
+    "set TMPDIR to a folder with more room": "test_process_metadata.py",
+    "requirements-cluster.txt": "test_storage.py",
+    "it took over": "test_storage.py",
+}
+CALLS = ("InputError", "ArgumentTypeError", "error", "fail")
+
+
+def messages_in(path: Path) -> list[tuple[str, str]]:
+    """Return where a file raises errors for users, and a pattern of each one's text."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return [
+        (f"{path.name}:{call.lineno}", pattern(call.args[0]))
+        for call in calls
+        if call.args and getattr(call.func, "id", getattr(call.func, "attr", "")) in CALLS
+    ]
+
+
+def pattern(text: ast.expr) -> str:
+    """Return a pattern for the string that an expression makes; what it does not tell may be anything."""
+    if isinstance(text, ast.Constant):
+        return re.escape(str(text.value))
+    if isinstance(text, ast.JoinedStr):
+        return "".join(map(pattern, text.values))
+    return ".*"
+
+
+def unescaped(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+MESSAGES = [
+    found for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("common/*.py")]) for found in messages_in(path)
+]
+
+
+@pytest.mark.parametrize(("where", "text"), MESSAGES, ids=[where for where, _ in MESSAGES])
+def test_every_message_has_a_test(where, text):
+    in_table = any(re.search(text, given.message, re.DOTALL) for given in CASES)
+    assert in_table or any(words in unescaped(text) for words in ELSEWHERE), f"{where}: {text}"
+
+
+@pytest.mark.parametrize(("words", "test"), ELSEWHERE.items())
+def test_elsewhere_is_true(words, test):
+    assert re.search(words, (ROOT / "tests" / test).read_text())
+    assert any(words in unescaped(text) for _, text in MESSAGES)

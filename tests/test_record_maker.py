@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import record_maker
 from common.examples import example_features
 from common.record_sets import RECORDS_A_PROCESS
 from common.shards import deal
@@ -289,6 +290,22 @@ def test_a_photo_that_is_none_of_step_5_is_one_line(step, tmp_path):
     assert (record["image/width"], record["image/height"]) == ([50], [20])
 
 
+def test_a_photo_that_changes_under_the_run_is_one_line(step, tmp_path, monkeypatch):
+    """The files were dealt out by the sizes that the photos had when the run began."""
+
+    def check_and_change(*given: object) -> None:
+        (tmp_path / "images/a1.jpg").write_bytes(photo(size=(50, 20)))
+
+    monkeypatch.setattr(record_maker, "check_enough", check_and_change)
+    outcome = step(POINT, {"a1.jpg": photo(size=(400, 300))})
+    assert outcome.code == 1
+    assert outcome.err == (
+        f"record_maker.py: {tmp_path}/images/a1.jpg: changed while the records were made; "
+        "run the same command again\n"
+    )
+    assert not list((tmp_path / "out").glob("data.tfrecord"))
+
+
 POINT = [{"id": "a1", "annotations": [annotation()]}]
 EVIL = {
     "no photo": (POINT, "no record can be made of its 1 images: 1 are missing"),
@@ -547,6 +564,21 @@ def test_a_flipped_byte_anywhere_is_found_and_named(step, tmp_path, compression)
         record = f": record {bisect.bisect_right(starts, position)}: " if compression == "none" else ": "
         assert outcome.err.startswith(f"{path}{record}"), (position, outcome.err)
         assert outcome.err.count("\n") == 2
+
+
+def test_a_record_of_something_else_is_found_and_named(step, tmp_path):
+    import tensorflow as tf
+
+    points, images = many(3)
+    assert step(points, images, "--verify").code == 0
+    path = tmp_path / "out/data.tfrecord"
+    first, *others = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(first)
+        writer.write(b"\n" * (sum(map(len, others)) + 16))  # a file of another size would be made anew
+    outcome = step(points, {}, "--verify")
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"{path}: record 2: no tf.train.Example\n")
 
 
 def test_records_that_say_what_is_not_so_are_found():

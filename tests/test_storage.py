@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from common.cli import InputError
 from common.files import atomic_path, locked_folder, open_input, open_output, replace_file
 from common.journal import Journal, read_journal, remove_journal, replace_journal
 from common.json_files import json_writer, read_json
-from common.scratch import local_copy
+from common.scratch import local_copy, scratch_path
 from common.storage import (
     Status,
     is_folder,
@@ -335,6 +336,15 @@ def test_a_run_that_was_taken_over_stops_in_one_line(bucket):
     assert ended.stderr.startswith(f"step.py: {folder}: another run is working in this folder: it took over")
     assert ended.stderr.count("\n") == 1
     assert names(folder) == [".folder.lock-other"]
+
+
+def test_a_scratch_folder_of_someone_else_is_refused(tmp_path, monkeypatch):
+    """In a folder that all may write to, such as /tmp, another user may have taken the name."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"open-images-{os.getuid()}").symlink_to("elsewhere")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(InputError, match=r"open-images-\d+: not ours, another TMPDIR is needed"):
+        scratch_path(parse_path("s3://bucket/points.json"))
 
 
 # --- journals ------------------------------------------------------------------------------------
