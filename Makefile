@@ -5,10 +5,12 @@
 # make interop   the tests with heavy readers, in an environment of their own (several GB)
 # make fresh     the two commands on bare Debian systems (root, debootstrap)
 # make .venv-img2dataset   a rival of step 4, in an environment of its own, for benchmarks.download
+# make bench     all benchmarks, to benchmarks/RESULTS.md and the README (make bench-packages installs nginx)
 # make clean     remove what the above made
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_PACKAGES := nginx-light libnginx-mod-http-echo
 SYSTEM_PACKAGES := busybox chromium curl dash fonts-dejavu-core iproute2 shellcheck wget
 
 INTEROP := .venv-interop
@@ -19,7 +21,7 @@ REPORT_FLAGS := --report_path demo/report.html --class_description_path demo/dat
 	--failures_path demo/dataset/train/photos/download_failures.csv \
 	--failures_path demo/dataset/train/resized/process_failures.csv
 
-.PHONY: help demo test lint system interop fresh system-packages clean
+.PHONY: help demo test lint system interop fresh bench system-packages bench-packages clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -35,6 +37,10 @@ $(VENV)/installed: requirements.txt | $(VENV)/bin/python
 $(VENV)/installed-dev: requirements.txt requirements-cluster.txt requirements-dev.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	touch $@ $(VENV)/installed
+
+$(VENV)/installed-bench: requirements-bench.txt | $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --requirement requirements-bench.txt
+	touch $@
 
 demo: $(VENV)/installed
 	$(BIN)/python -m sample.make --directory demo/sample
@@ -62,12 +68,17 @@ $(INTEROP)/installed: requirements.txt requirements-interop.txt | $(VENV)/bin/py
 interop: $(INTEROP)/installed
 	$(INTEROP)/bin/python -m pytest -m interop tests/test_interop.py tests/test_training_docs.py
 
-system-packages: # needs root
+system-packages: PACKAGES = $(SYSTEM_PACKAGES)
+bench-packages: PACKAGES = $(BENCH_PACKAGES)
+system-packages bench-packages: # need root
 	apt-get update --quiet --quiet
-	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends $(SYSTEM_PACKAGES)
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends $(PACKAGES)
 
 fresh:
 	sh tests/fresh.sh bookworm trixie
+
+bench: $(VENV)/installed-bench .venv-img2dataset
+	$(BIN)/python -m benchmarks
 
 .venv-img2dataset:
 	$(PYTHON) -m venv $@

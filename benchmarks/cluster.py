@@ -3,10 +3,9 @@
     .venv/bin/python -m benchmarks.cluster
 
 Three ways to use the same cores: `--workers`, that is processes of our own; a cluster of one worker with a
-thread a core; a cluster of a worker a core. First tasks that only compute, of 0.2 and 2 seconds, mapped by
+thread a core; a cluster of a worker a core. First tasks of two seconds that only compute, mapped by
 `map_batches`, with the start of the processes and the connection to the scheduler; then process_images.py as
 a command, on photos of 1024 pixels. In interleaved rounds; the median counts, the ratio is that of medians.
-Small tasks show what handing one over takes, which is the same for large ones.
 """
 
 import argparse
@@ -24,12 +23,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.tables import print_head, print_in_short, print_row
 from common.parallel import map_batches, open_workers
 from sample.scenes import draw
 from tests.dask_cluster import cluster
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS_OF_WORK = 12.0  # a core and round
+SECONDS = 2.0  # of one core, a task
+TASKS = 6  # a core and round
 CONTENTS = 50  # different photos; the others are links to these
 
 
@@ -49,35 +50,31 @@ def main() -> None:
         ways = {
             "processes": None, f"one worker, {cores} threads": one.address, "a worker a core": each.address,
         }  # fmt: skip
-        print(f"\n| | {' | '.join(ways)} |\n| --- |{' ---: |' * len(ways)}")
-        for seconds in (0.2, 2.0):
-            tasks = round(SECONDS_OF_WORK / seconds) * cores
-            report(
-                f"{tasks} tasks of {seconds:g} s",
-                ways,
-                args.rounds,
-                functools.partial(compute, cores, seconds, tasks),
-            )
+        print()
+        print_head("work", *ways)
+        work = functools.partial(compute, cores, TASKS * cores)
+        tasks = report(f"{TASKS * cores} tasks of {SECONDS:g} s", ways, args.rounds, work)
         make_photos(folder, args.photos)
-        report(
-            f"process_images.py, {args.photos} photos",
-            ways,
-            args.rounds,
-            functools.partial(process, folder, cores),
-        )
+        work = functools.partial(process, folder, cores)
+        photos = report(f"process_images.py, {args.photos} photos", ways, args.rounds, work)
+        done = ("tasks of 2 s", TASKS * cores, tasks), ("photos of step 5", args.photos, photos)
+        print_in_short([
+            (f"a Dask cluster, {name} a second", number / seconds[1], [("processes", number / seconds[0])])
+            for name, number, seconds in done
+        ])  # fmt: skip
 
 
 def report(
     name: str, ways: dict[str, str | None], rounds: int, measure: Callable[[str | None], float]
-) -> None:
-    """Print the median seconds of each way, and what the first's are to them."""
+) -> list[float]:
+    """Print and return the median seconds of each way; print what each adds to the first."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds):
         for way in list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]:
             seconds[way].append(measure(ways[way]))
     medians = [statistics.median(each) for each in seconds.values()]
-    cells = [f"{median:.2f} s ({median / medians[0] - 1:+.1%})" for median in medians]
-    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    print_row(name, *(f"{median:.2f} s ({median / medians[0] - 1:+.1%})" for median in medians))
+    return medians
 
 
 @functools.cache
@@ -94,10 +91,10 @@ def timed(number: int) -> float:
     return time.perf_counter() - begun
 
 
-def compute(cores: int, seconds: float, tasks: int, scheduler: str | None) -> float:
-    """Return the seconds that so many tasks take, each of so many seconds of one core."""
+def compute(cores: int, tasks: int, scheduler: str | None) -> float:
+    """Return the seconds that so many tasks take."""
     work = functools.partial(hashlib.pbkdf2_hmac, "sha256", b"", b"")
-    number = iterations(seconds)
+    number = iterations(SECONDS)
     begun = time.perf_counter()
     with open_workers(cores, scheduler, [], [], []) as workers:
         for _ in map_batches(work, [number] * tasks, workers):

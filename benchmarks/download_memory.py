@@ -19,6 +19,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from benchmarks.tables import print_head, print_row
+
 ROOT = Path(__file__).resolve().parent.parent
 MISSING = 100
 PHOTO = b"\xff\xd8\xff" + bytes(1000)
@@ -94,14 +96,14 @@ def main() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{server.server_address[1]}"
-        print(f"{'photos':>9}  first asked for, s  all, s  peak MB  bytes an id", flush=True)
+        print_head("photos", "first asked for, s", "all, s", "peak MB", "bytes an id")
         before = None
         for number in args.photos:
             with tempfile.TemporaryDirectory() as name:
                 make(Path(name), number, base)
                 first, seconds, peak = measure(Path(name), server)
             each = (peak - before[1]) / (number - before[0]) if before else float("nan")
-            print(f"{number:9,}  {first:18.1f}  {seconds:6.1f}  {peak / 1e6:7.0f}  {each:11.0f}", flush=True)
+            print_row(f"{number:,}", f"{first:.1f}", f"{seconds:.1f}", f"{peak / 1e6:.0f}", f"{each:.0f}")
             before = number, peak
         server.shutdown()
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.metadata_plain import plain
+from benchmarks.tables import print_head, print_in_short, print_row
 from common.cli import make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,8 +76,8 @@ def plain_limit() -> int:
     return int(memory) * 1024 * 4 // 5 // PLAIN_BYTES
 
 
-def compare(images: int, rounds: int) -> None:
-    """Print the lines of the table for files of so many images."""
+def compare(images: int, rounds: int) -> dict[str, float]:
+    """Print the rows of the table for files of so many images; return the boxes a second of each way."""
     few = min(images, plain_limit())
     with tempfile.TemporaryDirectory() as name:
         whole = part = Path(name, "whole")
@@ -91,15 +92,13 @@ def compare(images: int, rounds: int) -> None:
         for _ in range(rounds):
             for way, folder in folders.items():
                 best[way] = min(best[way], measure(way, folder))
-        plain_rate = boxes[part] / best["plain"][0]
+        rates = {way: boxes[folders[way]] / seconds for way, (seconds, _, _) in best.items()}
         for way, (seconds, cpu, peak) in best.items():
-            count = boxes[folders[way]]
-            rate = count / seconds
-            ratio = rate / plain_rate
-            print(f"{way:12}{count:12,}{seconds:10.1f}{cpu:8.1f}{rate:12,.0f}{peak:10,.0f}{ratio:9.1f}")
-        sys.stdout.flush()
+            cells = f"{seconds:.1f}", f"{cpu:.1f}", f"{rates[way]:,.0f}", f"{peak:,.0f}"
+            print_row(way, f"{boxes[folders[way]]:,}", *cells, f"{rates[way] / rates['plain']:.1f}")
         if images == SIZES[0]:
             check_equal(whole)
+    return rates
 
 
 def make(folder: Path, images: int) -> int:
@@ -130,11 +129,13 @@ def main() -> None:
         status = Path("/proc/self/status").read_text()
         print(time.process_time(), int(status.split("VmHWM:")[1].split()[0]) / 1024)
         return
-    print(f"{'way':12}{'boxes':>12}{'seconds':>10}{'CPU s':>8}{'boxes/s':>12}{'peak MB':>10}{'x plain':>9}")
+    print_head("way", "boxes", "seconds", "CPU s", "boxes/s", "peak MB", "x plain")
     for images in SIZES:
-        compare(images, args.rounds)
+        rates = compare(images, args.rounds)
     if args.full:
-        compare(FULL, 1)
+        rates = compare(FULL, 1)
+    plain_way = ("lists of dicts from `csv`, `json.dump`", rates["plain"])
+    print_in_short([("step 3, boxes a second", rates["in columns"], [plain_way])])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from benchmarks.images import jpeg, mosaic, photographs
+from benchmarks.tables import print_head, print_row
 from common.storage import parse_path, put_objects, read_objects
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,9 +132,10 @@ def main() -> None:
             times = measure(Path(scratch), args.photos, args.rounds)
         finally:
             server.kill()
-    print(f"{'':16}{'ms of CPU a photo':>20}{'photos a CPU second':>24}")
+    print()
+    print_head("way", "ms of CPU a photo", "photos a CPU second")
     for name, seconds in times.items():
-        print(f"{name:16}{seconds * 1000 / args.photos:20.2f}{args.photos / seconds:24.0f}")
+        print_row(name, f"{seconds * 1000 / args.photos:.2f}", f"{args.photos / seconds:.0f}")
 
 
 if __name__ == "__main__":

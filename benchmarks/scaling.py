@@ -1,0 +1,155 @@
+"""Step 4 over threads, steps 5 and 7 over workers: a table of each, and a picture of both.
+
+    .venv/bin/python -m benchmarks.scaling                          after what benchmarks.download asks for
+    .venv/bin/python -m benchmarks.scaling --docs_directory docs    writes docs/scaling.svg
+
+Step 4 on nginx on this machine, over HTTPS, answers given 50 ms late, as from far away, and at once. Steps 5
+and 7 on photos of 1024x768 and of 256 pixels. Commands as a user gives them, start-up included; the best of
+--rounds counts.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.cluster import make_photos
+from benchmarks.download_server import make_photos as make_served_photos
+from benchmarks.download_server import nginx
+from benchmarks.tables import print_head, print_row
+
+ROOT = Path(__file__).resolve().parent.parent
+THREADS = (4, 8, 16, 32, 64, 128)
+DELAY = 0.05  # seconds
+CLASSES = "/m/01yrx\n"
+
+Points = list[tuple[int, float]]  # threads or workers, photos a second
+
+
+def rate(photos: int, rounds: int, command: list[object], **environment: str) -> float:
+    """Return the photos a second of a command that finds {out} empty in each round."""
+    best = float("inf")
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as out:
+            words = [str(word).format(out=out) for word in command]
+            begun = time.perf_counter()
+            subprocess.run(
+                [sys.executable, *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
+                env={**os.environ, **environment},
+            )  # fmt: skip
+            best = min(best, time.perf_counter() - begun)
+    return photos / best
+
+
+def over_threads(folder: Path, photos: int, rounds: int) -> dict[str, Points]:
+    """Return step 4's rates over threads, with and without a delay."""
+    listed = make_served_photos(folder / "www", photos)
+    found: dict[str, Points] = {}
+    with nginx(folder, DELAY) as bases:
+        for name, base in (
+            (f"{DELAY * 1000:.0f} ms before each answer", f"{bases['https']}/slow"),
+            ("no delay", f"{bases['https']}/www"),
+        ):
+            index = [{"id": i, "url": f"{base}/{i}.jpg", "size": size, "md5": md5} for i, size, md5 in listed]
+            (folder / "index.json").write_text(json.dumps(index))
+            found[name] = []
+            for threads in THREADS:
+                command = [
+                    "download_images.py", "--images_path", folder / "index.json",
+                    "--images_output_directory", "{out}", "--image_source", "original",
+                    "--threads", threads, "--max_per_host", threads,
+                ]  # fmt: skip
+                bundle = str(folder / "ca.pem")
+                found[name].append((threads, rate(photos, rounds, command, REQUESTS_CA_BUNDLE=bundle)))
+    return found
+
+
+def over_workers(folder: Path, photos: int, rounds: int) -> dict[str, Points]:
+    """Return the rates of steps 5 and 7 over workers, up to twice the cores."""
+    make_photos(folder, photos)
+    (folder / "classes.txt").write_text(CLASSES)
+    shrink = [
+        "process_images.py", "--image_directory", folder / "photos",
+        "--datapoints_input_path", folder / "points.json",
+    ]  # fmt: skip
+    kept = [
+        *shrink,
+        "--image_saving_directory",
+        folder / "small",
+        "--datapoints_output_path",
+        folder / "small.json",
+    ]
+    subprocess.run([sys.executable, *map(str, kept)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    ways = {
+        "process_images.py": [
+            *shrink, "--image_saving_directory", "{out}/small", "--datapoints_output_path", "{out}/out.json",
+        ],
+        "record_maker.py": [
+            "record_maker.py", "--points_path", folder / "small.json",
+            "--saved_images_directory", folder / "small", "--trainable_classes_path", folder / "classes.txt",
+            "--record_save_path", "{out}/train.tfrecord", "--num_shards", 16,
+        ],
+    }  # fmt: skip
+    cores = len(os.sched_getaffinity(0))
+    workers = sorted({1, 2, *range(4, 2 * cores + 1, 4)})
+    return {
+        name: [(number, rate(photos, rounds, [*command, "--workers", number])) for number in workers]
+        for name, command in ways.items()
+    }
+
+
+def print_points(head: str, found: dict[str, Points]) -> None:
+    print()
+    print_head(head, *(number for number, _ in next(iter(found.values()))))
+    for name, points in found.items():
+        print_row(f"{name}, photos/s", *(f"{value:,.0f}" for _, value in points))
+
+
+def plot(threads: dict[str, Points], workers: dict[str, Points], path: Path) -> None:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "scaling", "font.size": 9}):
+        figure = Figure(figsize=(9, 3.5), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for axes, found, label in (
+            (left, threads, "threads of download_images.py"), (right, workers, "workers"),
+        ):  # fmt: skip
+            for name, points in found.items():
+                axes.plot(*zip(*points, strict=True), marker="o", label=name)
+            axes.set_xlabel(label)
+            axes.set_ylabel("photos a second")
+            axes.set_ylim(bottom=0)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False)
+        left.set_xscale("log", base=2)
+        left.set_xticks(THREADS, map(str, THREADS))
+        right.set_xticks([number for number, _ in next(iter(workers.values()))])
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--photos", type=int, default=5000, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--docs_directory", type=Path, help="where scaling.svg is written")
+    args = parser.parse_args()
+    print(f"{len(os.sched_getaffinity(0))} cores, {args.photos} photos, best of {args.rounds} rounds")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        threads = over_threads(Path(name), args.photos, args.rounds)
+    print_points("threads", threads)
+    with tempfile.TemporaryDirectory() as name:
+        workers = over_workers(Path(name), args.photos, args.rounds)
+    print_points("workers", workers)
+    if args.docs_directory:
+        plot(threads, workers, args.docs_directory / "scaling.svg")
+
+
+if __name__ == "__main__":
+    main()
