@@ -62,9 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     classes = read_classes(args.trainable_classes_path)
     names = describe(classes, args.trainable_classes_path, args.class_description_path)
-    texts = (
-        class_texts(classes, names) if args.name_field == "name" else dict(zip(classes, classes, strict=True))
-    )
+    texts = class_texts(classes, names, args.name_field)
     with open_output(args.label_map_save_path) as stream:
         for (mid, number), name in zip(class_ids(classes).items(), names, strict=True):
             stream.write(label_map_item(texts[mid], number, name).encode())

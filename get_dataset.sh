@@ -104,7 +104,8 @@ fi
 size_of() { if [ -e "$1" ]; then wc -c <"$1" | tr -d ' '; else echo 0; fi; }
 
 # Each of these continues the file $2 at its end when that is still the file of tag $3, or starts it anew; the
-# head of the answer goes to $4. They run in a subshell that becomes the tool (exec), so that it can be killed. Exit code 0 only when the body was whole, as far as the tool can tell.
+# head of the answer goes to $4. They run in a subshell that becomes the tool (exec), so that it can be killed.
+# Exit code 0 only when the body was whole, as far as the tool can tell.
 with_curl() {
     if [ -s "$2" ]; then set -- "$@" --continue-at - --header "If-Range: $3"; else set -- "$@"; fi
     url=$1 to=$2 head=$4

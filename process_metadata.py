@@ -156,7 +156,7 @@ def shown(classes: Sequence[str], number: int) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse(argv)
+    args = parse_arguments(argv)
     ancestors = read_ancestors(args.hierarchy_path) if args.hierarchy_path else {}
     classes = choose(args, ancestors)
     kept = frozenset(classes)
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 # --- the command line ------------------------------------------------------------------------------------
 
 
-def attributes(text: str) -> tuple[str, ...]:
+def parse_attributes(text: str) -> tuple[str, ...]:
     """Return the attributes of a comma-separated list: an argparse type."""
     names = tuple(text.split(","))
     unknown = [name for name in names if name not in ATTRIBUTES.values()]
@@ -202,45 +202,47 @@ def attributes(text: str) -> tuple[str, ...]:
     return names
 
 
-def side(text: str) -> float:
+def parse_side(text: str) -> float:
     value = parse_number(text)
     if value is None or not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
-    flag = parser.add_argument
-    flag("--annotations_input_path", required=True, metavar="ANNO_PATH", help="box annotations, CSV")
-    flag("--image_index_input_path", required=True, metavar="INDEX_IN_PATH", help="image index, CSV")
-    flag("--point_output_path", required=True, metavar="POINT_PATH", help="datapoints to write, JSON")
-    flag("--image_index_output_path", required=True, metavar="INDEX_OUT_PATH", help="index to write, JSON")
-    flag(
+    add = parser.add_argument
+    add("--annotations_input_path", required=True, metavar="ANNO_PATH", help="box annotations, CSV")
+    add("--image_index_input_path", required=True, metavar="INDEX_IN_PATH", help="image index, CSV")
+    add("--point_output_path", required=True, metavar="POINT_PATH", help="datapoints to write, JSON")
+    add("--image_index_output_path", required=True, metavar="INDEX_OUT_PATH", help="index to write, JSON")
+    add(
         "--trainable_classes_path", required=True, metavar="TRAINABLE_PATH",
         help="class list, one MID a line, or its folder",
     )  # fmt: skip
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--classes", help="names or MIDs to keep, separated by commas (default: all)")
     chosen.add_argument("--classes_path", help="file of names or MIDs to keep, one a line")
-    flag("--class_description_path", help="class descriptions, CSV: needed to choose by name")
-    flag("--trainable_classes_output_path", help="where the chosen classes are written, for the later steps")
-    flag("--hierarchy_path", help="class hierarchy, JSON: kinds of the classes asked for are kept too")
-    flag("--expand_hierarchy", action="store_true", help="add a copy of each box for every kept ancestor")
-    flag("--exclude", type=attributes, default=(), help="boxes to drop: " + ",".join(ATTRIBUTES.values()))
-    flag(
+    add("--class_description_path", help="class descriptions, CSV: needed to choose by name")
+    add("--trainable_classes_output_path", help="where the chosen classes are written, for the later steps")
+    add("--hierarchy_path", help="class hierarchy, JSON: kinds of the classes asked for are kept too")
+    add("--expand_hierarchy", action="store_true", help="add a copy of each box for every kept ancestor")
+    add(
+        "--exclude", type=parse_attributes, default=(), help="boxes to drop: " + ",".join(ATTRIBUTES.values())
+    )
+    add(
         "--min_box_side",
-        type=side,
+        type=parse_side,
         default=0.0,
         help="least width and height, 0 to 1 (default: %(default)s)",
     )
-    flag("--image_ids_path", help="file of image ids, one a line: keep no others")
-    flag("--max_images_per_class", type=whole_number(1), help="keep this many of each class (default: all)")
-    flag("--max_images", type=whole_number(1), help="keep at most this many in all (default: all)")
-    flag("--seed", type=whole_number(0), default=0, help="which the two above keep (default: %(default)s)")
-    flag("--image_labels_input_path", help="verified image-level labels, CSV, to add to the datapoints")
-    flag("--keep_labels_only", action="store_true", help="keep images with verified labels and no boxes too")
-    flag("--attribution_output_path", help="where author, title, source and licence of each image go, CSV")
+    add("--image_ids_path", help="file of image ids, one a line: keep no others")
+    add("--max_images_per_class", type=whole_number(1), help="keep this many of each class (default: all)")
+    add("--max_images", type=whole_number(1), help="keep at most this many in all (default: all)")
+    add("--seed", type=whole_number(0), default=0, help="which the two above keep (default: %(default)s)")
+    add("--image_labels_input_path", help="verified image-level labels, CSV, to add to the datapoints")
+    add("--keep_labels_only", action="store_true", help="keep images with verified labels and no boxes too")
+    add("--attribution_output_path", help="where author, title, source and licence of each image go, CSV")
     args = parser.parse_args(argv)
     if (args.classes or args.classes_path) and not args.trainable_classes_output_path:
         parser.error("--classes and --classes_path need --trainable_classes_output_path for the chosen list")

@@ -128,9 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = classes
     if args.class_description_path is not None:
         names = describe(classes, args.trainable_classes_path, args.class_description_path)
-    texts = (
-        class_texts(classes, names) if args.class_text == "name" else dict(zip(classes, classes, strict=True))
-    )
+    texts = class_texts(classes, names, args.class_text)
     earlier = {path: Counter(row.reason for row in read_failures(path)) for path in args.failures_path}
     folder = parse_path(args.saved_images_directory)
     if not is_folder(folder):

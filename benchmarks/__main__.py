@@ -116,9 +116,12 @@ def write(found: dict[str, str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=RUNS, nargs="+", default=list(RUNS), help="these, instead of all")
+    parser.add_argument(
+        "--only", choices=RUNS, nargs="+", default=list(RUNS), metavar="NAME",
+        help=f"these, instead of all of {' '.join(RUNS)}",
+    )  # fmt: skip
     args = parser.parse_args()
     for name in args.only:
         section = run(name)

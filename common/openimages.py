@@ -83,8 +83,13 @@ def describe(classes: Sequence[str], classes_path: str | Path, descriptions_path
     return [names[mid] for mid in classes]
 
 
-def class_texts(classes: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Return a text for each MID: its name, and the MID where several of the classes share the name."""
+def class_texts(classes: Sequence[str], names: Sequence[str], kind: str) -> dict[str, str]:
+    """Return what records and label map call each MID: itself, or for `kind` name the name of the class.
+
+    Where several of the classes share a name, the MID follows it.
+    """
+    if kind == "mid":
+        return dict(zip(classes, classes, strict=True))
     shared = {name for name, times in Counter(names).items() if times > 1}
     return {
         mid: f"{name} ({mid})" if name in shared else name for mid, name in zip(classes, names, strict=True)

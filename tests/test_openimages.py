@@ -57,7 +57,7 @@ def test_any_class_list_comes_back_in_order(tmp_path_factory, classes):
 
 
 def test_names_that_classes_share_are_told_apart_by_their_mid():
-    texts = class_texts(["/m/1", "/m/2", "/m/3"], ["Bench", "Cat", "Bench"])
+    texts = class_texts(["/m/1", "/m/2", "/m/3"], ["Bench", "Cat", "Bench"], "name")
     assert texts == {"/m/1": "Bench (/m/1)", "/m/2": "Cat", "/m/3": "Bench (/m/3)"}
 
 
