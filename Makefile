@@ -66,7 +66,7 @@ $(INTEROP)/installed: requirements.txt requirements-interop.txt | $(VENV)/bin/py
 	touch $@
 
 interop: $(INTEROP)/installed
-	$(INTEROP)/bin/python -m pytest -m interop tests/test_interop.py tests/test_training_docs.py
+	$(INTEROP)/bin/python -m pytest -m interop tests/test_interop.py tests/test_training_docs.py tests/test_google_store.py
 
 system-packages: PACKAGES = $(SYSTEM_PACKAGES)
 bench-packages: PACKAGES = $(BENCH_PACKAGES)
