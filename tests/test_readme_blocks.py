@@ -1,5 +1,6 @@
 """The README's shell blocks, pasted as they stand: the official hosts are played by the sample behind a proxy."""
 
+import json
 import os
 import shutil
 import ssl
@@ -12,6 +13,7 @@ import pytest
 import trustme
 
 from sample.make import main as make_sample
+from sample.make import read_truth, write_release
 from sample.serve import FolderServer, sample_folder, start
 from tests.conftest import ROOT
 from tests.fault_server import FaultServer, fault_server
@@ -36,6 +38,10 @@ def official_hosts(sample: Path, folder: Path):
     authority.cert_pem.write_to_path(bundle)
     with ExitStack() as stack:
         stack.enter_context(sample_folder(sample))
+        # The photos' own host on a port that no other test has, which the index then names.
+        originals = start(stack, sample / "photos", 0)
+        settings = json.loads((sample / "settings.json").read_text("utf-8"))
+        write_release(sample, read_truth(sample), {**settings, "originals_url": originals.url})
         places = {}
         for host, below, kind in (
             (RELEASE_HOST, sample / "release", Bucket),
