@@ -59,6 +59,11 @@ def command_line(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
+def spawned(pid: int) -> list[int]:
+    """Return the processes below one that do its work, and not only the books of multiprocessing."""
+    return [child for child in descendants(pid) if b"spawn_main" in command_line(child)]
+
+
 class Cluster:
     """A scheduler, on the loopback unless said otherwise, and the workers that were started for it."""
 
@@ -116,13 +121,18 @@ class Cluster:
 
     def process_of(self, nanny: subprocess.Popen[str]) -> int:
         """Return the worker process below a nanny."""
-        (pid,) = [pid for pid in descendants(nanny.pid) if b"spawn_main" in command_line(pid)]
+        (pid,) = spawned(nanny.pid)
         return pid
+
+    def signal_workers(self, number: int) -> None:
+        """Send a signal to all worker processes."""
+        for nanny in self.workers:
+            for pid in spawned(nanny.pid):
+                os.kill(pid, number)
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """Kill -9 a process of the cluster and its worker process: a machine without power."""
-        pids = [process.pid, *[pid for pid in descendants(process.pid) if b"spawn_main" in command_line(pid)]]
-        for pid in pids:
+        for pid in [process.pid, *spawned(process.pid)]:
             os.kill(pid, signal.SIGKILL)
         process.wait()
         self.running.remove(process)

@@ -2,8 +2,8 @@
 
 import json
 import os
+import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -63,19 +63,24 @@ def test_records_are_those_of_one_machine(two_workers, script, many, tmp_path, m
 def test_a_worker_killed_while_it_writes_a_file_costs_nothing(script, many, tmp_path):
     alone = make_records(script, many, tmp_path / "alone")
     killed: list[str] = []
+    over = threading.Event()
     with cluster(tmp_path / "cluster", workers=2) as found:
 
         def kill_one() -> None:
-            while not (begun := list((tmp_path / "disturbed").glob(".*t.tfrecord-*.part"))):
-                time.sleep(0.002)
+            while not killed and not over.wait(0.002):
+                if list((tmp_path / "disturbed").glob(".*t.tfrecord-*.part")):
+                    found.signal_workers(signal.SIGSTOP)  # lest they end before they are killed
+                    killed.extend(path.name for path in (tmp_path / "disturbed").glob(".*.part"))
+                    if not killed:
+                        found.signal_workers(signal.SIGCONT)
             found.kill(found.workers[0])
             found.kill(found.workers[1])
-            killed.extend(path.name for path in begun if path.exists())
             found.add_worker("another")
 
         killer = threading.Thread(target=kill_one)
         killer.start()
         outcome = make_records(script, many, tmp_path / "disturbed", "--dask_scheduler", found.address)
+        over.set()
         killer.join()
     assert killed, "no file was half-written when the workers were killed"
     assert (outcome.code, outcome.out) == (0, alone.out), outcome.err

@@ -22,11 +22,13 @@ KILLS = 5
 
 
 class Chaos:
-    """A route that draws a fault or the photo for each request, and wakes who waits for a number of photos."""
+    """A route that draws a fault or the photo for each request; after so many photos it stops halfway."""
 
     def __init__(self) -> None:
-        self.served = 0
-        self.lock = threading.Condition()
+        self.left = 0  # photos
+        self.lock = threading.Lock()
+        self.reached = threading.Event()  # one is held halfway
+        self.killed = threading.Event()
 
     def __call__(self, e: Exchange) -> None:
         if is_gone(e.path.rpartition("/")[2]):
@@ -34,14 +36,24 @@ class Chaos:
         elif (draw := random.Random(f"{e.path} {e.number}")).random() < SHARE:
             ROUTES[draw.choice(FAULTS)](e)
         else:
-            e.answer(e.photo)
             with self.lock:
-                self.served += 1
-                self.lock.notify_all()
+                self.left -= 1
+                reached, killed = self.left < 0, self.killed
+            if reached:
+                e.head("200 OK", f"Content-Length: {len(e.photo)}")
+                e.send(e.photo[:100])
+                self.reached.set()
+                killed.wait(60)
+                e.send(e.photo[100:])
+            else:
+                e.answer(e.photo)
 
-    def wait_for(self, number: int) -> bool:
+    def stop_after(self, number: int) -> None:
+        """Serve so many photos more."""
+        self.killed.set()
         with self.lock:
-            return self.lock.wait_for(lambda: self.served >= number, timeout=60)
+            self.left = number
+            self.reached, self.killed = threading.Event(), threading.Event()
 
 
 def is_gone(name: str) -> bool:
@@ -68,9 +80,10 @@ def test_killed_five_times_among_faults_it_ends_whole(tmp_path, number):
         (tmp_path / "index.json").write_text(json.dumps(index))
         finished_before: set[str] = set()
         draw = random.Random(number)
-        for at in sorted(draw.sample(range(number // 20, number * 9 // 10), KILLS)):
+        for _ in range(KILLS):
+            chaos.stop_after(draw.randrange(number // 20, number // 6))
             process = start(folder)
-            assert chaos.wait_for(at)
+            assert chaos.reached.wait(60)
             workers = children(process.pid)
             assert len(workers) >= 2
             process.kill()
@@ -86,6 +99,7 @@ def test_killed_five_times_among_faults_it_ends_whole(tmp_path, number):
             for journal in (".download_failures.csv.journal", ".download_refused"):
                 with suppress(FileNotFoundError), open(folder / journal, "ab") as stream:
                     stream.write(b"half a li")
+        chaos.stop_after(number)
         process = start(folder)
         out, error = process.communicate(timeout=300)
         assert process.returncode == 0, error
