@@ -132,7 +132,7 @@ def decode_jpeg(
     height, width = pixels.shape[:2]
     from PIL import Image
 
-    return Image.frombuffer(mode, (width, height), pixels.tobytes(), "raw", mode, 0, 1), oddity
+    return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1), oddity
 
 
 def decode_strictly(
@@ -193,11 +193,12 @@ def blank_stretch(data: bytes, header: JpegHeader) -> int:
 def is_padding(data: bytes, stray: int) -> bool:
     """Tell whether the `stray` bytes before the end marker are padding: few, and all the same.
 
-    Where bits were lost or flipped the decoder may end early, and what is left over is of all values. (Up
-    to seven bytes of any value the decoder takes in unseen.)
+    Where bits were lost or flipped the decoder may end early, and what is left over is of all values: one
+    alone has to be zero. (Up to seven bytes of any value the decoder takes in unseen.)
     """
     end = data.rfind(END)
-    return stray <= MAX_STRAY_BYTES and len(set(data[end - stray : end])) == 1
+    padding = set(data[end - stray : end])
+    return stray <= MAX_STRAY_BYTES and len(padding) == 1 and (stray > 1 or padding == {0})
 
 
 def decode_anyway(data: bytes, header: JpegHeader, mode: str, eighths: int) -> "NDArray[Any] | None":

@@ -168,10 +168,23 @@ def test_an_oddity_does_not_hide_damage(name, damage):
 
 
 @pytest.mark.parametrize("end", [b"\x12\x34\x56", bytes(16)])
-def test_bytes_before_the_end_do_not_hide_damage(end):
+@pytest.mark.parametrize("damage", [random_bytes, zeros])
+def test_bytes_before_the_end_do_not_hide_damage(damage, end):
     rng = random.Random(7)
-    damaged = [insert(one, len(one) - 2, end) for one in (zeros(PLAIN, rng) for _ in range(20))]
+    damaged = [insert(one, len(one) - 2, end) for one in (damage(PLAIN, rng) for _ in range(20))]
     assert [reason(data) for data in damaged].count("damaged") >= 19
+
+
+def test_one_byte_that_is_left_over_is_padding_if_it_is_zero():
+    """What a damaged picture leaves over has any value."""
+
+    def padded(padding: bytes) -> bytes:
+        return insert(PLAIN, len(PLAIN) - 2, padding)
+
+    unseen = next(length for length in range(16) if decoded(padded(bytes(length + 1)))[1])
+    assert "1 extraneous bytes" in decoded(padded(bytes(unseen + 1)))[1]
+    assert reason(padded(b"\x12" * unseen)) == ""
+    assert reason(padded(b"\x12" * unseen + b"\x34")) == "damaged"
 
 
 REFUSED = {
