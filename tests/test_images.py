@@ -304,7 +304,10 @@ def phase(image: Image.Image, first: int) -> float:
     return float(np.angle(rows @ np.exp(-2j * np.pi * np.arange(64) / 8))) * 8 / (2 * np.pi)
 
 
-@pytest.mark.parametrize(("form", "size"), [("PNG", (60_000, 3)), ("JPEG", (60_000, 3)), ("JPEG", (1, 3000))])
+SHAPES = [(form, size) for form in ("PNG", "JPEG") for size in ((60_000, 3), (1, 3000), (1, 1))]
+
+
+@pytest.mark.parametrize(("form", "size"), SHAPES)
 def test_extreme_shapes_are_photos_too(tmp_path, form, size):
     image = processed(tmp_path, saved(Image.new("RGB", size, GREEN), form))
     assert image.size == plan_fit(size, 0, "longer", 256).canvas
