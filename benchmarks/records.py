@@ -5,9 +5,11 @@
 
 --photos files of about 20 kB, 256 pixels, with 8 boxes each on average, as V7's train split has. "cold":
 the photos are dropped from the system's memory before each run, so that the disk reads them again, as it must
-those of a set larger than memory; "warm": they are in memory. Every way is a process of its own. The start
-(loading TensorFlow and so on) is what a run on --few photos takes; rates are those of the photos beyond that.
-The best of --rounds interleaved rounds counts. Takes about ten minutes.
+those of a set larger than memory; "warm": they are in memory. Every way is a process of its own. Each runs on
+--few photos, which are enough for record_maker.py to start all its processes, and on all: rates are those of
+the photos beyond the few, so that loading TensorFlow, once a process, does not count; "with start" are
+those of the whole run. "CPU us" are microseconds of all processes for a photo beyond the few. Medians of
+--rounds interleaved rounds. Takes about ten minutes.
 """
 
 import argparse
@@ -22,8 +24,10 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from benchmarks.images import jpeg, mosaic, peak_memory, photographs
+from common.record_sets import RECORDS_A_PROCESS
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = [f"/m/0c{number}" for number in range(601)]
@@ -152,9 +156,9 @@ def forget(folder: Path) -> None:
         os.close(descriptor)
 
 
-def timed(command: list[str]) -> tuple[float, float]:
-    """Return the seconds that a command took, and the most memory in MB that all its processes held."""
-    start = time.monotonic()
+def timed(command: list[str]) -> tuple[float, float, float]:
+    """Return the seconds that a command took, its CPU seconds, and the most memory in MB it held, in all."""
+    start, before = time.monotonic(), os.times()
     script = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peaks: dict[int, float] = {}
     while script.poll() is None:
@@ -163,33 +167,43 @@ def timed(command: list[str]) -> tuple[float, float]:
         peaks |= {pid: max(peaks.get(pid, 0), peak_memory(pid)) for pid in pids}
         time.sleep(0.02)
     assert script.returncode == 0, command
-    return time.monotonic() - start, sum(peaks.values())
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.monotonic() - start, cpu, sum(peaks.values())
 
 
 def measure(folder: Path, photos: int, few: int, rounds: int, *, cold: bool) -> None:
     """Print the table of one state of the system's memory."""
     ways = commands(len(os.sched_getaffinity(0)))
-    best = {name: {"start": float("inf"), "all": float("inf"), "peak": 0.0} for name in ways}
+    runs: dict[str, list[tuple[float, float, float]]] = {
+        f"{name} {which}": [] for name in ways for which in ("few", "all")
+    }
     for _ in range(rounds):
         for name, command in ways.items():
-            for which in ("start", "all"):
+            for which in ("few", "all"):
                 if cold:
                     forget(folder / which)
                 with tempfile.TemporaryDirectory(dir=folder) as out:
-                    seconds, peak = timed(command(folder / which, Path(out)))
+                    runs[f"{name} {which}"].append(timed(command(folder / which, Path(out))))
                     os.sync()
-                best[name][which] = min(best[name][which], seconds)
-                best[name]["peak"] = max(best[name]["peak"], peak)
+    middle = {name: [median(values) for values in zip(*found, strict=True)] for name, found in runs.items()}
+    beyond = {
+        name: [(more - less) / (photos - few) for more, less in
+               zip(middle[f"{name} all"], middle[f"{name} few"], strict=True)]
+        for name in ways
+    }  # fmt: skip
     megabytes = sum(path.stat().st_size for path in (folder / "all/images").iterdir()) / 1e6
-    rates = {name: (photos - few) / (found["all"] - found["start"]) for name, found in best.items()}
-    limit = max(rate for name, rate in rates.items() if name.startswith("read"))
-    loop = rates["TFRecordWriter loop, 1 process"]
+    limit = min(found[0] for name, found in beyond.items() if name.startswith("read"))
+    loop = beyond["TFRecordWriter loop, 1 process"][0]
     print(f"\n### {'Cold' if cold else 'Warm'}, {photos} photos, {megabytes:.0f} MB\n")
-    print("| way | photos/s | MB/s | x read and hash | x loop | start s | peak MB |\n| --- |" + " ---: |" * 6)
-    for name, rate in rates.items():
+    print("| way | photos/s | MB/s | x read and hash | x loop | with start | CPU us | peak MB |")
+    print("| --- |" + " ---: |" * 7)
+    for name, (seconds, cpu, _) in beyond.items():
+        whole, _, peak = middle[f"{name} all"]
         print(
-            f"| {name} | {rate:.0f} | {rate * megabytes / photos:.0f} | {rate / limit:.2f} | "
-            f"{rate / loop:.2f} | {best[name]['start']:.1f} | {best[name]['peak']:.0f} |"
+            f"| {name} | {1 / seconds:.0f} | {megabytes / photos / seconds:.0f} | {limit / seconds:.2f} | "
+            f"{loop / seconds:.2f} | {photos / whole:.0f} | {1e6 * cpu:.0f} | {peak:.0f} |",
+            flush=True,
         )
 
 
@@ -198,7 +212,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--photos", type=int, default=50_000, help="default: %(default)s")
-    parser.add_argument("--few", type=int, default=500, help="default: %(default)s")
+    cores = len(os.sched_getaffinity(0))
+    few = RECORDS_A_PROCESS * cores
+    parser.add_argument("--few", type=int, default=few, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--directory", help="on the disk to measure (default: that of TMPDIR)")
     parser.add_argument("--way", help=argparse.SUPPRESS)
@@ -209,10 +225,12 @@ def main() -> None:
     elif args.way:
         read_and_hash(args.paths[0], int(args.way.removeprefix("hash")))
     else:
-        print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
+        if not few <= args.few < args.photos:
+            parser.error(f"--few is at least {few}, and less than --photos")
+        print(f"{cores} cores, load {os.getloadavg()[0]:.1f}")
         with tempfile.TemporaryDirectory(dir=args.directory) as name:
             folder = Path(name)
-            make_input(folder / "start", args.few)
+            make_input(folder / "few", args.few)
             make_input(folder / "all", args.photos)
             for cold in (True, False):
                 measure(folder, args.photos, args.few, args.rounds, cold=cold)

@@ -204,19 +204,21 @@ def read_datapoints(path: str | Path) -> Iterator[dict[str, Any]]:
                 f"{where}: annotations of {point['id']} are {_kind(annotations)}, an array was expected"
             )
         for number, box in enumerate(annotations):
-            _check_box(box, f"{where}: annotation {number} of {point['id']}")
+            _check_box(box, where, number, point["id"])
         _check_labels(point.get("image_labels", []), f"{where}: image_labels of {point['id']}")
         yield point
     if not found:
         raise InputError(f"{path}: no datapoints in it")
 
 
-def _check_box(box: Any, where: str) -> None:
+def _check_box(box: Any, where: str, number: int, image_id: str) -> None:
+    if isinstance(box, dict) and isinstance(box.get("label"), str):
+        x0, x1, y0, y1 = box.get("x0"), box.get("x1"), box.get("y0"), box.get("y1")
+        if type(x0) is type(x1) is type(y0) is type(y1) is float and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1:
+            return  # nearly all of some 15 million
+    where = f"{where}: annotation {number} of {image_id}"
     if not isinstance(box, dict) or not isinstance(box.get("label"), str):
         raise InputError(f"{where}: an object with a label was expected")
-    x0, x1, y0, y1 = box.get("x0"), box.get("x1"), box.get("y0"), box.get("y1")
-    if type(x0) is type(x1) is type(y0) is type(y1) is float and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1:
-        return  # nearly all of some 15 million
     for key in ("x0", "x1", "y0", "y1"):
         value = parse_number(box.get(key))
         if value is None or not 0 <= value <= 1:
