@@ -34,6 +34,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from benchmarks.image_rivals import FINDERS, QUALITY, SIDE, WAYS, ours_finds
 from benchmarks.image_script import measure_again, measure_script, peak_memory
 from benchmarks.jpeg_bits import WHYS, why_missed
+from benchmarks.tables import print_in_short
 from sample.damage import DAMAGES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,8 +108,9 @@ def run_way(name: str, paths: list[Path], folder: Path) -> dict[str, float]:
     return {"rate": len(paths) / min(times), "peak": peak_memory(os.getpid())}
 
 
-def measure(sets: dict[str, list[Path]], folder: Path, rounds: int) -> None:
-    """Print the table of each set."""
+def measure(sets: dict[str, list[Path]], folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Print the table of each set; return the photos a second of each way, by set."""
+    rates: dict[str, dict[str, float]] = {}
     for name, paths in sets.items():
         best: dict[str, dict[str, float]] = {}
         for _ in range(rounds):
@@ -123,6 +125,7 @@ def measure(sets: dict[str, list[Path]], folder: Path, rounds: int) -> None:
                 result = json.loads(done.stdout)
                 if way not in best or result["rate"] > best[way]["rate"]:
                     best[way] = result
+        rates[name] = {way: result["rate"] for way, result in best.items()}
         print(f"\n### {name}, {len(paths)} photographs\n")
         print("| way | photos/s | x usual | PSNR dB | SSIM | bytes | peak MB |")
         print("| --- |" + " ---: |" * 6)
@@ -130,6 +133,22 @@ def measure(sets: dict[str, list[Path]], folder: Path, rounds: int) -> None:
             made = [folder / "out" / name / way.replace("/", " ") / path.name for path in paths]
             speed = f"{result['rate']:.0f} | {result['rate'] / best[next(iter(WAYS))]['rate']:.2f}"
             print(f"| {way} | {speed} | {quality(paths, made)} | {result['peak']:.0f} |", flush=True)
+    return rates
+
+
+def print_figures(rates: dict[str, dict[str, float]]) -> None:
+    """Print what the README shows: ours, as it comes and precise, beside the others."""
+    usual, limit, others = "usual script (verify, thumbnail)", "limit: strict decode to 1/8 grey", "libvips"
+    shown = {
+        ("1024x768", "process_images.py"): (usual, "OpenCV, full", others, limit),
+        ("1024x768", "process_images.py --precise"): (usual,),
+        ("3000x2000", "process_images.py"): (usual, limit),
+    }
+    print_in_short([
+        (f"{way}, photos of {name} a second and core", rates[name][way],
+         [(rival, rates[name][rival]) for rival in rates[name] if rival.startswith(names)])
+        for (name, way), names in shown.items()
+    ])  # fmt: skip
 
 
 def quality(paths: list[Path], made: list[Path]) -> str:
@@ -231,9 +250,10 @@ def main() -> None:
         sets = make_sets(folder)
         with quiet_stderr():
             measure_damage(sets["1024x768"])
-        measure(sets, folder, args.rounds)
+        rates = measure(sets, folder, args.rounds)
         measure_script(sets["1024x768"], folder, args.photos, cores, args.rounds)
         measure_again(folder, args.files, jpeg(Image.new("RGB", (32, 24), "navy")), cores)
+    print_figures(rates)
 
 
 if __name__ == "__main__":

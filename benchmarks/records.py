@@ -27,6 +27,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.images import jpeg, mosaic, peak_memory, photographs
+from benchmarks.tables import print_in_short
 from common.record_sets import RECORDS_A_PROCESS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,8 +173,8 @@ def timed(command: list[str]) -> tuple[float, float, float]:
     return time.monotonic() - start, cpu, sum(peaks.values())
 
 
-def measure(folder: Path, photos: int, few: int, rounds: int, *, cold: bool) -> None:
-    """Print the table of one state of the system's memory."""
+def measure(folder: Path, photos: int, few: int, rounds: int, *, cold: bool) -> dict[str, float]:
+    """Print the table of one state of the system's memory; return the photos a second of each way."""
     ways = commands(len(os.sched_getaffinity(0)))
     runs: dict[str, list[tuple[float, float, float]]] = {
         f"{name} {which}": [] for name in ways for which in ("few", "all")
@@ -205,6 +206,7 @@ def measure(folder: Path, photos: int, few: int, rounds: int, *, cold: bool) -> 
             f"{loop / seconds:.2f} | {photos / whole:.0f} | {1e6 * cpu:.0f} | {peak:.0f} |",
             flush=True,
         )
+    return {name: 1 / found[0] for name, found in beyond.items()}
 
 
 def main() -> None:
@@ -232,8 +234,15 @@ def main() -> None:
             folder = Path(name)
             make_input(folder / "few", args.few)
             make_input(folder / "all", args.photos)
-            for cold in (True, False):
-                measure(folder, args.photos, args.few, args.rounds, cold=cold)
+            rates = {
+                where: measure(folder, args.photos, args.few, args.rounds, cold=where == "on disk")
+                for where in ("on disk", "in memory")
+            }
+        print_in_short([
+            (f"step 7, records a second, photos {where}", of[f"record_maker.py --workers {cores}"],
+             [(name, of[name]) for name in of if "loop" in name or f"hash, {cores}" in name])
+            for where, of in rates.items()
+        ])  # fmt: skip
 
 
 if __name__ == "__main__":

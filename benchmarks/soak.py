@@ -179,7 +179,7 @@ def main() -> None:
     machine = (
         f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, Python {platform.python_version()}"
     )
-    print(*lines, "", *counts, sep="\n")
+    print("", *lines, "", "```", *counts, "```", sep="\n")
     if args.docs_directory:
         plot(steps, args.docs_directory / "soak.svg")
         page = f"""# Fifty thousand photos in one go
