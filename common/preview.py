@@ -22,6 +22,12 @@ def class_colour(number: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+def text_colour(background: tuple[int, int, int]) -> str:
+    """Return black or white, whichever is easier to read on a colour (by its luma, ITU-R BT.601)."""
+    red, green, blue = background
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "white"
+
+
 def write_preview(path: str | Path, records: Iterable[dict[str, list[Any]]], names: dict[int, str]) -> None:
     """Write a contact sheet of at most PHOTOS records as a JPEG; `names` are those of the class ids."""
     from PIL import Image
@@ -58,7 +64,7 @@ def draw_record(record: dict[str, list[Any]], names: dict[int, str]) -> Any:
         text_left = max(0, min(left, tile.width - width - 4))
         text_top = min(max(0, top - TEXT - 3), tile.height - TEXT - 3)
         draw.rectangle((text_left, text_top, text_left + width + 4, text_top + TEXT + 3), fill=colour)
-        draw.text((text_left + 2, text_top), name, fill="black", font=font)
+        draw.text((text_left + 2, text_top), name, fill=text_colour(colour), font=font)
     return tile
 
 
