@@ -114,7 +114,8 @@ def commands(base: str, photos: list[Photo], folder: Path, args: argparse.Namesp
         *img2dataset[:8], "keep_ratio_largest", "--image_size", 256, "--resize_only_if_bigger", "True",
         "--encode_quality", 85, *img2dataset[9:],
     ]  # fmt: skip
-    chosen = [name for name in ways if any(part in name for part in args.ways.split(","))]
+    parts = args.ways.split(",")
+    chosen = [way for way in ways if way in parts or any(p in way and p not in ways for p in parts)]
     return {way: list(map(str, ways[way])) for way in chosen}
 
 
@@ -166,7 +167,7 @@ def main() -> None:
     parser.add_argument("--servers", default="https,http,slow", help="out of https,http,slow (over HTTPS)")
     parser.add_argument("--delay", type=int, default=50, help="of the slow server, in ms")
     parser.add_argument(
-        "--ways", default="", help="only those whose name contains one of these, comma-separated"
+        "--ways", default="", help="only those that are, or else contain, one of these, comma-separated"
     )
     parser.add_argument(
         "--folder", default="/dev/shm", help="to serve from and write to; memory, so that no disk counts"

@@ -1,109 +1,33 @@
-"""Connections that keep a deadline: whatever a server drips, a watchdog shuts the socket when time is up.
+"""Connections that are kept, watched, and used with little more work than http.client's own.
 
-A socket's timeout is no deadline: it starts anew with every byte. So sockets have none here. Each attempt at
-a photo is a Watch; its connection hands it the socket as soon as there is one, before connecting, so that
-connecting, TLS, the proxy's answer, status line, headers and body all end when the watchdog shuts it.
+requests has the certificates and the proxies, urllib3 keeps the connections, http.client alone sends and
+reads. What urllib3 does for each request beyond that (finding the pool, timeouts, retries, decoders, headers
+of its own) took nearly half of the interpreter's time, and threads share one interpreter.
 """
 
-import ipaddress
+import http.client
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util import parse_url
 
-TICK = 0.1  # seconds between two looks at the clock
+from common.watchdog import Handle, RefusedAddressError, Watch, is_public, running
+
 RESOLVED_SECONDS = 60  # for so long an address is remembered
 RESOLVERS = 8  # threads that wait for name servers
+HOSTS = 64  # whose connections are kept
+MAX_REST = 1 << 16  # bytes read of an answer we have no use for, to keep its connection
 
-_running = threading.local()  # .watch: the attempt this thread is at
 _Address = tuple[Any, ...]
-
-
-class RefusedAddressError(Exception):
-    """A photo on the public internet sent us on to a private address."""
-
-
-class _Handle:
-    """A second descriptor of a connection's socket: shutting it works through TLS and while connecting."""
-
-    def __init__(self, connection: socket.socket, public: bool) -> None:
-        self.socket = connection.dup()
-        self.public = public
-
-    def shut(self) -> None:
-        with suppress(OSError):  # not connected, or not any more: nothing to end
-            self.socket.shutdown(socket.SHUT_RDWR)
-
-    def __del__(self) -> None:
-        self.socket.close()
-
-
-class Watch:
-    """One attempt at a photo: when it must be over, and the socket it is using."""
-
-    def __init__(self, seconds: float) -> None:
-        self.until = time.monotonic() + seconds
-        self.expired = False
-        self.handle: _Handle | None = None
-        self.proxied_to: str | None = None  # the host that a proxy is asked for at this hop
-        self.was_public = False  # this hop, or an earlier one, is on the public internet
-
-    def left(self) -> float:
-        return max(0.01, self.until - time.monotonic())
-
-    def use(self, handle: _Handle) -> None:
-        """Take over the socket of this hop; refuse one that leads from a public to a private host."""
-        public = is_public(self.proxied_to) if self.proxied_to else handle.public
-        if self.was_public and not public:
-            raise RefusedAddressError
-        self.was_public = public
-        self.handle = handle
-        if self.expired:
-            handle.shut()
-
-
-class Watchdog:
-    """A thread that shuts the sockets of the attempts whose time is up."""
-
-    def __init__(self) -> None:
-        self.watches: set[Watch] = set()
-        self.lock = threading.Lock()
-        self.ended = threading.Event()
-        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
-
-    @contextmanager
-    def watch(self, seconds: float) -> Iterator[Watch]:
-        """Yield this thread's Watch, over after `seconds`."""
-        watch = Watch(seconds)
-        _running.watch = watch
-        with self.lock:
-            self.watches.add(watch)
-        try:
-            yield watch
-        finally:
-            with self.lock:
-                self.watches.discard(watch)
-            _running.watch = None
-
-    def _run(self) -> None:
-        while not self.ended.wait(TICK):
-            now = time.monotonic()
-            with self.lock:
-                late = [watch for watch in self.watches if watch.until <= now]
-            for watch in late:
-                watch.expired = True
-                if handle := watch.handle:
-                    handle.shut()
 
 
 class _Resolver:
@@ -129,13 +53,43 @@ class _Resolver:
 _resolver = _Resolver()
 
 
+class Response(http.client.HTTPResponse):
+    """An answer; urllib3's pool sets where its connection goes back to."""
+
+    retries: Any
+    _connection: HTTPConnection
+    _pool: Any
+
+    @property
+    def length_remaining(self) -> int | None:
+        """Bytes of the body still to be read, None where that is not known."""
+        return self.length
+
+    @property
+    def version_string(self) -> str:
+        return f"HTTP/{self.version / 10}"
+
+    def leave(self) -> None:
+        """Give the connection back: kept where the answer is read to its end or nearly, closed otherwise."""
+        try:
+            if self.length is not None and self.length <= MAX_REST:
+                self.read()
+        except (http.client.HTTPException, OSError):
+            self.will_close = True
+        if self.will_close or self.length or not self.isclosed():
+            self.close()
+            self._connection.close()
+        self._pool.take_back(self._connection)
+
+
 class _Watched(HTTPConnection):
     """A connection that hands its socket to the Watch of the thread that uses it."""
 
-    _handle: _Handle | None = None
+    _handle: Handle | None = None
+    response_class = Response
 
     def _new_conn(self) -> socket.socket:
-        watch: Watch = _running.watch
+        watch: Watch = running.watch
         problem: OSError | None = None
         for family, kind, protocol, _, address in _resolver.addresses(
             self._dns_host, self.port or 80, watch.left()
@@ -144,7 +98,7 @@ class _Watched(HTTPConnection):
             try:
                 for option in self.socket_options or []:
                     connection.setsockopt(*option)
-                self._handle = _Handle(connection, is_public(address[0]))
+                self._handle = Handle(connection, is_public(address[0]))
                 watch.use(self._handle)
                 connection.settimeout(watch.left())
                 connection.connect(address)
@@ -160,13 +114,28 @@ class _Watched(HTTPConnection):
 
     def putrequest(self, *arguments: Any, **options: Any) -> None:
         if self._handle:  # a connection that was kept
-            _running.watch.use(self._handle)
+            running.watch.use(self._handle)
         super().putrequest(*arguments, **options)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        """Send a request without a body; `headers` say all that is to be said, but for the host."""
+        headers = headers or {}
+        self.putrequest(method, url, skip_host="Host" in headers, skip_accept_encoding=True)
+        for name, value in headers.items():
+            self.putheader(name, value)
+        self.endheaders()
 
     def getresponse(self) -> Any:
         if self.sock is None:  # it broke while we asked, and urllib3 takes that for an early answer
             raise ConnectionResetError("the connection broke while the request was sent")
-        return super().getresponse()
+        return http.client.HTTPConnection.getresponse(self)
 
     def close(self) -> None:
         super().close()
@@ -180,8 +149,11 @@ class _WatchedTLS(_Watched, HTTPSConnection):
 class _Pool(urllib3.HTTPConnectionPool):
     ConnectionCls = _Watched
 
+    def take_back(self, connection: HTTPConnection) -> None:
+        self._put_conn(connection)
 
-class _TLSPool(urllib3.HTTPSConnectionPool):
+
+class _TLSPool(urllib3.HTTPSConnectionPool, _Pool):
     ConnectionCls = _WatchedTLS
 
 
@@ -197,27 +169,37 @@ class Adapter(HTTPAdapter):
             cafile=None if folder else ca_bundle, capath=ca_bundle if folder else None
         )
         # Whoever finds all connections to a host in use waits for one: redirects keep the limit too.
-        super().__init__(pool_connections=64, pool_maxsize=max_per_host, pool_block=True)
+        super().__init__(pool_connections=HOSTS, pool_maxsize=max_per_host, pool_block=True)
+        self.pools: dict[str, urllib3.HTTPConnectionPool] = {}
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, ssl_context=self.tls, **options)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 
-    def manager(self, proxy: str | None) -> urllib3.PoolManager:
-        """Return the pools of direct connections, or of those through `proxy`."""
-        if not proxy:
-            manager: urllib3.PoolManager = self.poolmanager
-            return manager
-        manager = self.proxy_manager_for(proxy, ssl_context=self.tls, proxy_ssl_context=self.tls)
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-        return manager
+    def ask(
+        self, host: str, url: str, proxy: str | None, headers: Mapping[str, str], seconds: float
+    ) -> Response:
+        """Return the answer to a GET, whose body is still to be read; `host` is the URL's, by host_of.
 
+        Wait at most `seconds` for a connection, where all that a host may have are in use.
+        """
+        options: dict[str, Any] = {
+            "headers": headers, "redirect": False, "retries": False, "preload_content": False,
+            "timeout": None, "pool_timeout": seconds,
+        }  # fmt: skip
+        if proxy:
+            manager = self.proxy_manager_for(proxy, ssl_context=self.tls, proxy_ssl_context=self.tls)
+            manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+            response: Any = manager.urlopen("GET", url, **options)
+        else:
+            response = self._pool(host, url).urlopen("GET", parse_url(url).request_uri, **options)
+        return cast(Response, response)
 
-def is_public(host: str) -> bool:
-    """Tell whether a host, by name or address, is on the public internet; a name is, but for localhost."""
-    try:
-        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return host.rstrip(".").lower() != "localhost" and not host.lower().endswith(".localhost")
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_global
+    def _pool(self, host: str, url: str) -> urllib3.HTTPConnectionPool:
+        """Return the connections to a host; to find those among all of urllib3's takes as long as to ask."""
+        pool = self.pools.get(host)
+        if pool is None or pool.pool is None:  # urllib3 has closed it since
+            if len(self.pools) >= HOSTS:
+                self.pools.clear()
+            pool = self.pools[host] = self.poolmanager.connection_from_url(url)
+        return pool

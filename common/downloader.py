@@ -39,7 +39,7 @@ from common.storage import is_remote
 
 BATCH = 16  # photos handed over at a time
 WINDOW = 1024  # photos under way: enough that one paused host does not hold up the others
-GATHERED_SECONDS = 0.005  # for so long a worker gathers what its threads say, and sends it as one list
+GATHERED_SECONDS = 0.02  # for so long a worker gathers what its threads say, and sends it as one list
 
 
 # --- the parent ----------------------------------------------------------------------------------

@@ -13,20 +13,20 @@ from base64 import b64encode
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, responses
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
 from requests.utils import select_proxy, should_bypass_proxies
 from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError, ProxyError
 
-from common.connections import Adapter, RefusedAddressError, Watch, Watchdog
+from common.connections import Adapter, Response
+from common.watchdog import RefusedAddressError, Watch, Watchdog
 
 FOR_GOOD = frozenset({"gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source"})
 IN_PASSING = frozenset({"rate_limited", "server_error", "timeout", "connection", "tls"})
 MAX_REDIRECTS = 5
 MAX_URL = 8000  # characters; servers take less
-MAX_REST = 1 << 16  # bytes read of an answer we have no use for, to keep its connection
 PIECE = 1 << 20  # bytes read at a time where the length is not known
 MAX_WAIT = 10**7  # seconds; no one means a longer Retry-After
 JPEG = b"\xff\xd8\xff"
@@ -39,8 +39,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BAD_IN_URL = re.compile(r"[\x00-\x20\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One address of a photo, and what is known of the bytes there."""
 
     name: str  # mirror, original or thumbnail
@@ -124,10 +123,7 @@ class Fetcher:
         """Return the answer to one request, or the address it sends us on to."""
         proxy = self._proxy(url)
         watch.proxied_to = urlsplit(url).hostname if proxy else None
-        response: Any = self.adapter.manager(proxy).urlopen(
-            "GET", url, headers=self.headers, redirect=False, retries=False, preload_content=False,
-            decode_content=False, timeout=None, pool_timeout=watch.left(),
-        )  # fmt: skip
+        response = self.adapter.ask(host_of(url), url, proxy, self.headers, watch.left())
         try:
             status = response.status
             if status == 200:
@@ -137,23 +133,23 @@ class Fetcher:
                 return _joined(url, location)
             return _refusal(status, response.reason, response.headers)
         finally:
-            _leave(response)
+            response.leave()
 
-    def _photo(self, response: Any, source: Source) -> Answer:
+    def _photo(self, response: Response, source: Source) -> Answer:
         """Read and check a photo."""
         if source.name == "original" and not self.settings.ignore_robots_tag:
-            tags = response.headers.getlist("X-Robots-Tag")
+            tags = response.headers.get_all("X-Robots-Tag")
             if tags and robots_refuse(tags, self.settings.user_agent):
                 return Answer(reason="forbidden", detail=f"X-Robots-Tag: {', '.join(tags)}")
         most = self.settings.max_bytes
-        length = response.length_remaining  # None where it is not known
+        length = response.length  # None where it is not known
         if length is not None and length > most:
             return Answer(reason="too_large", detail=f"{length} bytes, at most {most} are taken")
-        data = response.read(length, decode_content=False) if length else b""
+        data = response.read(length) if length else b""
         if length is None:
             pieces = []
             size = 0
-            while size <= most and (piece := response.read(PIECE, decode_content=False)):
+            while size <= most and (piece := response.read(PIECE)):
                 pieces.append(piece)
                 size += len(piece)
             data = b"".join(pieces)
@@ -268,19 +264,6 @@ def _joined(url: str, location: str) -> str:
         return urljoin(url, location.encode("latin-1").decode("utf-8", "replace"))
     except (ValueError, UnicodeError):
         return "bad:"  # url_problem says what there is to say
-
-
-def _leave(response: Any) -> None:
-    """Give a connection back: kept where the rest of the answer is short, closed otherwise."""
-    rest = response.length_remaining
-    try:
-        if rest is not None and rest <= MAX_REST:
-            response.read(decode_content=False)
-        else:
-            response.close()
-    except (HTTPError, HTTPException, OSError):
-        response.close()
-    response.release_conn()
 
 
 def _fault(error: BaseException) -> Answer:
