@@ -27,7 +27,7 @@ RUNS = {
     "metadata": ("Step 3: boxes and index to JSON", "metadata --full"),
     "download": (
         "Step 4: photos over HTTPS, beside pycurl",
-        "download --photos 10000 --servers https,slow --ways download_images,pycurl",
+        "download --photos 10000 --servers https,slow --ways download_images.py,pycurl",
     ),
     "download-all": ("Step 4: photos over HTTPS, all ways", "download --photos 2000 --servers https"),
     "download-memory": ("Step 4: a run that is gone on with", "download_memory"),

@@ -29,10 +29,12 @@ from pathlib import Path
 
 from benchmarks.download_rivals import WAYS
 from benchmarks.download_server import make_photos, nginx
+from benchmarks.tables import print_head, print_in_short, print_row
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "download_images.py"
 REFERENCE = "pycurl, checked"
+UNFAIR = ("img2dataset to 256 pixels",)  # to be compared with ours that shrinks
 LOOK_SECONDS = 0.25  # between two looks at the memory
 
 Photo = tuple[str, int, str]  # id, size, MD5
@@ -126,8 +128,10 @@ def check(way: str, out: Path, photos: list[Photo]) -> None:
         sys.exit(f"{way}: {found} of {len(photos)} photos came")
 
 
-def report(title: str, base: str, photos: list[Photo], folder: Path, args: argparse.Namespace) -> None:
-    """Measure every way at one server and print a table."""
+def report(
+    title: str, base: str, photos: list[Photo], folder: Path, args: argparse.Namespace
+) -> dict[str, float]:
+    """Measure every way at one server and print a table; return the photos a second of each way."""
     ways = commands(base, photos, folder, args)
     bundle = str(folder / "ca.pem")
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "NO_ALBUMENTATIONS_UPDATE": "1"}
@@ -141,19 +145,17 @@ def report(title: str, base: str, photos: list[Photo], folder: Path, args: argpa
             results[way].append(measure(command, environment))
             check(way, out, photos)
     size = sum(photo[1] for photo in photos)
-    print(f"\n{title}: {len(photos)} photos, {args.connections} connections, median of {args.rounds} rounds")
-    print(f"{'':36} photos/s  Gbit/s  CPU s/1,000  peak MB  of {REFERENCE}  ours is")
+    print(f"\n### {title}: {len(photos)} photos, {args.connections} connections, median of {args.rounds}\n")
+    print_head("way", "photos/s", "Gbit/s", "CPU s/1,000", "peak MB", f"of {REFERENCE}", "ours is")
     seconds = {way: statistics.median(row[0] for row in rows) for way, rows in results.items()}
     for way, rows in results.items():
         cpu = statistics.median(row[1] for row in rows) / len(photos) * 1000
         peak = statistics.median(row[2] for row in rows) / 1e6
         share = seconds.get(REFERENCE, seconds[way]) / seconds[way]
         ours = seconds[way] / seconds.get(OURS, seconds[way])
-        print(
-            f"{way:36} {len(photos) / seconds[way]:8.0f}  {size * 8 / seconds[way] / 1e9:6.2f}  {cpu:11.2f}  "
-            f"{peak:7.0f}  {share:{len(REFERENCE) + 3}.2f}  {ours:6.2f}x",
-            flush=True,
-        )
+        rate, bits = f"{len(photos) / seconds[way]:.0f}", f"{size * 8 / seconds[way] / 1e9:.2f}"
+        print_row(way, rate, bits, f"{cpu:.2f}", f"{peak:.0f}", f"{share:.2f}", f"{ours:.2f}x")
+    return {way: len(photos) / each for way, each in seconds.items()}
 
 
 def main() -> None:
@@ -182,12 +184,20 @@ def main() -> None:
         folder = Path(name)
         photos = make_photos(folder / "www", args.photos)
         with nginx(folder, args.delay / 1000) as bases:
-            for server in args.servers.split(","):
-                if server == "slow":
-                    title = f"https, {args.delay} ms before each answer"
-                    report(title, f"{bases['https']}/slow", photos, folder, args)
-                else:
-                    report(server, f"{bases[server]}/www", photos, folder, args)
+            places = {
+                "https": ("https", f"{bases['https']}/www"),
+                "http": ("http", f"{bases['http']}/www"),
+                "slow": (f"https, {args.delay} ms before each answer", f"{bases['https']}/slow"),
+            }
+            rates = {
+                title: report(title, base, photos, folder, args)
+                for title, base in map(places.__getitem__, args.servers.split(","))
+            }
+    print_in_short([
+        (f"step 4, photos a second, {title}, {args.photos} photos", of[OURS],
+         [(way, rate) for way, rate in of.items() if OURS not in way and way not in UNFAIR])
+        for title, of in rates.items() if OURS in of
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":
