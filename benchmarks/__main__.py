@@ -29,7 +29,10 @@ RUNS = {
         "Step 4: photos over HTTPS, beside pycurl",
         "download --photos 10000 --servers https,slow --ways download_images.py,pycurl",
     ),
-    "download-all": ("Step 4: photos over HTTPS, all ways", "download --photos 2000 --servers https --rounds 1"),
+    "download-all": (
+        "Step 4: photos over HTTPS, all ways",
+        "download --photos 2000 --servers https --rounds 1",
+    ),
     "download-memory": ("Step 4: a run that is gone on with", "download_memory"),
     "images": ("Step 5: verify and shrink", "images"),
     "records": ("Step 7: records", "records --photos 20000"),
