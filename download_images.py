@@ -215,22 +215,9 @@ def parse_user_agent(text: str) -> str:
     return text
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = make_parser(__doc__)
+def add_fetch_flags(parser: argparse.ArgumentParser) -> None:
+    """Add how many photos are fetched at a time, and for how long each is tried."""
     add = parser.add_argument
-    add("--images_path", required=True, metavar="IMAGES_PATH", help="image index of step 3")
-    add(
-        "--images_output_directory", required=True, metavar="IMAGES_OUTPUT_DIRECTORY",
-        help="folder for the photos, <id>.jpg",
-    )  # fmt: skip
-    add(
-        "--image_source", type=parse_sources, default="mirror,original", metavar="SOURCES",
-        help="where to ask, in this order, out of mirror,original,thumbnail (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--mirror_url", type=parse_base, default=MIRROR, metavar="BASE",
-        help="the mirror, photos at BASE/{subset}/{id}.jpg (default: %(default)s)",
-    )  # fmt: skip
     add(
         "--processes", type=whole_number(1, most=256), default=min(usable_cores(), 8), metavar="N",
         help="processes here the threads run in (default: one a core, at most 8, which is %(default)s)",
@@ -264,6 +251,25 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max_megabytes", type=whole_number(1, most=1000), default=50, metavar="MB",
         help="larger photos are too_large (default: %(default)s)",
     )  # fmt: skip
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add("--images_path", required=True, metavar="IMAGES_PATH", help="image index of step 3")
+    add(
+        "--images_output_directory", required=True, metavar="IMAGES_OUTPUT_DIRECTORY",
+        help="folder for the photos, <id>.jpg",
+    )  # fmt: skip
+    add(
+        "--image_source", type=parse_sources, default="mirror,original", metavar="SOURCES",
+        help="where to ask, in this order, out of mirror,original,thumbnail (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--mirror_url", type=parse_base, default=MIRROR, metavar="BASE",
+        help="the mirror, photos at BASE/{subset}/{id}.jpg (default: %(default)s)",
+    )  # fmt: skip
+    add_fetch_flags(parser)
     add_image_flags(parser, FITS, "shrink photos as they come in, to this (default: keep the originals)")
     add("--overwrite", action="store_true", help="fetch anew the photos shrunk with other settings")
     add("--dry_run", action="store_true", help="say how much would be downloaded, and change nothing")

@@ -50,16 +50,9 @@ from common.work_list import LOSSES, open_work_list, usable_points, work_path, w
 PACKAGES = ("msgspec", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = make_parser(__doc__)
-    for flag, text in (
-        ("points_path", "datapoints of the resized photos, JSON"),
-        ("record_save_path", "file of records to write; with several, what their names begin with"),
-        ("trainable_classes_path", "class list the label map was made from, one MID a line, or its folder"),
-        ("saved_images_directory", "folder of the resized photos"),
-    ):
-        parser.add_argument(f"--{flag}", required=True, metavar=flag.upper(), help=text)
-    flags = parser.add_argument
+def add_set_flags(parser: argparse.ArgumentParser) -> None:
+    """Add which files the records go to, and which of them are for evaluation."""
+    add = parser.add_argument
     how_many = parser.add_mutually_exclusive_group()
     how_many.add_argument(
         "--num_shards",
@@ -72,43 +65,54 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="BYTES",
         help="or over files of about this size, such as 100M",
     )
-    flags("--compression", choices=("none", "gzip"), default="none", help="(default: %(default)s)")
-    flags(
-        "--eval_record_save_path", metavar="PATH", help="where the records for evaluation go, named likewise"
-    )
+    add("--compression", choices=("none", "gzip"), default="none", help="(default: %(default)s)")
+    add("--eval_record_save_path", metavar="PATH", help="where the records for evaluation go, named likewise")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--eval_fraction", type=share, metavar="SHARE", help="share of the images, by hash of the id"
     )
     which.add_argument("--eval_subset", choices=SPLITS, help="or the images of this subset")
-    flags(
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    for flag, text in (
+        ("points_path", "datapoints of the resized photos, JSON"),
+        ("record_save_path", "file of records to write; with several, what their names begin with"),
+        ("trainable_classes_path", "class list the label map was made from, one MID a line, or its folder"),
+        ("saved_images_directory", "folder of the resized photos"),
+    ):
+        parser.add_argument(f"--{flag}", required=True, metavar=flag.upper(), help=text)
+    add = parser.add_argument
+    add_set_flags(parser)
+    add(
         "--class_text", choices=("mid", "name"), default="mid",
         help="what image/object/class/text says; names need --class_description_path and a label map made "
         "with --name_field name (default: %(default)s)",
     )  # fmt: skip
-    flags(
+    add(
         "--class_description_path",
         metavar="PATH",
         help="class descriptions, CSV of MID and name, or its folder",
     )
-    flags("--verify", action="store_true", help="read back every file of records and check all that is in it")
-    flags(
+    add("--verify", action="store_true", help="read back every file of records and check all that is in it")
+    add(
         "--tfds_metadata", action="store_true",
         help="write dataset_info.json and features.json beside the records, for tfds.builder_from_directory",
     )  # fmt: skip
-    flags("--preview_path", metavar="PATH", help="contact sheet of some records to write, JPEG")
-    flags("--report_path", metavar="PATH", help="page on what is in the records to write, HTML")
-    flags(
+    add("--preview_path", metavar="PATH", help="contact sheet of some records to write, JPEG")
+    add("--report_path", metavar="PATH", help="page on what is in the records to write, HTML")
+    add(
         "--failures_path", action="append", default=[], metavar="PATH",
         help="failures of an earlier step to show in the report; may be given again",
     )  # fmt: skip
-    flags(
+    add(
         "--workers", type=whole_number(1, 1000), default=usable_cores(),
         help="processes on this machine that write a file each, 500 MB a process (default: one a core, "
         "%(default)s here)",
     )  # fmt: skip
     add_scheduler_flag(parser)
-    flags(
+    add(
         "--max_failures", type=parse_failure_limit, metavar="N|P%",
         help="fail where more images than this are missing or no RGB (default: any number may)",
     )  # fmt: skip

@@ -212,12 +212,13 @@ def read_datapoints(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _check_box(box: Any, where: str, number: int, image_id: str) -> None:
-    if isinstance(box, dict) and isinstance(box.get("label"), str):
+    has_label = isinstance(box, dict) and isinstance(box.get("label"), str)
+    if has_label:
         x0, x1, y0, y1 = box.get("x0"), box.get("x1"), box.get("y0"), box.get("y1")
         if type(x0) is type(x1) is type(y0) is type(y1) is float and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1:
             return  # nearly all of some 15 million
     where = f"{where}: annotation {number} of {image_id}"
-    if not isinstance(box, dict) or not isinstance(box.get("label"), str):
+    if not has_label:
         raise InputError(f"{where}: an object with a label was expected")
     for key in ("x0", "x1", "y0", "y1"):
         value = parse_number(box.get(key))

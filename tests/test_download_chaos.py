@@ -38,11 +38,11 @@ class Chaos:
         else:
             with self.lock:
                 self.left -= 1
-                reached, killed = self.left < 0, self.killed
-            if reached:
+                is_over, reached, killed = self.left < 0, self.reached, self.killed  # of this run
+            if is_over:
                 e.head("200 OK", f"Content-Length: {len(e.photo)}")
                 e.send(e.photo[:100])
-                self.reached.set()
+                reached.set()
                 killed.wait(60)
                 e.send(e.photo[100:])
             else:
