@@ -59,7 +59,7 @@ def draw_record(record: dict[str, list[Any]], names: dict[int, str]) -> Any:
         top, bottom = ymin * (tile.height - 1), ymax * (tile.height - 1)
         colour = class_colour(number)
         draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-        name = names[number]
+        name = " ".join(names[number].split())  # a name may hold line ends; Pillow measures one line
         width = draw.textlength(name, font)
         text_left = max(0, min(left, tile.width - width - 4))
         text_top = min(max(0, top - TEXT - 3), tile.height - TEXT - 3)

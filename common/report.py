@@ -14,7 +14,10 @@ from common.preview import class_colour, record_boxes
 
 ATTRIBUTES = ("group_of", "occluded", "truncated", "depiction", "inside")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-GALLERY_BYTES = 5_000_000  # of photos, as they stand in the page
+GALLERY_BYTES = 8_000_000  # of the page, for photos with their boxes and names
+PHOTO_BYTES, BOX_BYTES = 500, 600  # of the page at most, for what stands around a photo, for one of its boxes
+CLASS_BYTES = 200  # of the page, for a class in the table
+NAME_LENGTH = 40  # characters of a class's name where it stands at each box
 GALLERY_PHOTOS = 96  # where few classes would take more
 THUMBNAIL = 256  # pixels, longer side
 MAX_BOXES = 20  # an image with more is counted in the last bar
@@ -27,6 +30,7 @@ class Statistics:
     """What one pass over the records counts; its size does not grow with their number."""
 
     gallery_share: int  # photos of each class that the gallery takes
+    gallery_limit: int  # bytes
     records: int = 0
     boxes: Counter[int] = field(default_factory=Counter)  # by class id
     images: Counter[int] = field(default_factory=Counter)  # by class id
@@ -63,11 +67,11 @@ class Statistics:
             self.show(record, boxes, classes)
 
     def show(self, record: dict[str, list[Any]], boxes: list[Any], classes: set[int]) -> None:
-        """Take a photo into the gallery where there is room."""
-        photo = thumbnail(record["image/encoded"][0])
-        if self.gallery_bytes + len(photo) > GALLERY_BYTES:
+        """Take a photo into the gallery where there is room for it and its boxes, be they thousands."""
+        room = self.gallery_limit - self.gallery_bytes - PHOTO_BYTES - BOX_BYTES * len(boxes)
+        if room < 0 or len(photo := thumbnail(record["image/encoded"][0])) > room:
             return
-        self.gallery_bytes += len(photo)
+        self.gallery_bytes = self.gallery_limit - room + len(photo)
         self.shown.update(classes)
         (width,), (height,) = record["image/width"], record["image/height"]
         self.gallery.append(
@@ -95,13 +99,19 @@ def thumbnail(encoded: bytes) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
+def shortened(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
+
+
 def css_colour(number: int) -> str:
     return "#" + bytes(class_colour(number)).hex()
 
 
 def gather(records: Iterable[dict[str, list[Any]]], number_of_classes: int) -> Statistics:
     """Return what is counted in one pass over the records."""
-    statistics = Statistics(max(1, GALLERY_PHOTOS // number_of_classes))
+    statistics = Statistics(
+        max(1, GALLERY_PHOTOS // number_of_classes), max(0, GALLERY_BYTES - CLASS_BYTES * number_of_classes)
+    )
     for record in records:
         statistics.add(record)
     return statistics
@@ -183,7 +193,7 @@ def write_report(
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         counts=counts,
         classes=rows,
-        names=dict(enumerate((name for _, name in classes), start=1)),
+        names=dict(enumerate((shortened(name) for _, name in classes), start=1)),
         colours={number: css_colour(number) for number in range(1, len(classes) + 1)},
         charts=charts(statistics),
         attributes=statistics.attributes,

@@ -77,6 +77,27 @@ def test_the_page_is_under_ten_megabytes_for_any_data_set(tmp_path):
     assert path.stat().st_size < 10_000_000
 
 
+CROWDED = {
+    "many boxes": (601, 500, "x" * 60),
+    "long names": (601, 50, "x" * 500),
+    "all classes": (20_000, 1, "x" * 40),
+}
+
+
+@pytest.mark.parametrize(("classes", "boxes", "name"), CROWDED.values(), ids=CROWDED)
+def test_boxes_and_names_do_not_make_the_page_larger(tmp_path, classes, boxes, name):
+    ids = {f"/m/{number}": number for number in range(1, classes + 1)}
+    texts, photo = {mid: mid for mid in ids}, scene()
+    box = {"x0": 0.25, "x1": 0.5, "y0": 0.25, "y1": 0.5}
+    some = ([{"label": mid, **box}] * boxes for mid in list(ids)[:800])
+    works = ({"id": f"i{index}", "boxes": many, "image_labels": []} for index, many in enumerate(some))
+    statistics = gather((example_features(work, photo, (256, 192), ids, texts) for work in works), classes)
+    assert statistics.gallery
+    path = tmp_path / "report.html"
+    write_report(path, statistics, {"records": 1, "boxes": 1}, [(mid, name) for mid in ids], {})
+    assert path.stat().st_size < 10_000_000
+
+
 def test_the_same_records_give_the_same_page(tmp_path):
     pages = []
     for name in ("a", "b"):
@@ -99,7 +120,7 @@ def test_names_and_reasons_are_text_and_no_markup(tmp_path):
 
 def test_the_preview_draws_boxes_on_objects(tmp_path):
     path = tmp_path / "preview.jpg"
-    write_preview(path, [record(size=(300, 300)) for _ in range(PHOTOS + 3)], {1: "Kočka"})
+    write_preview(path, [record(size=(300, 300)) for _ in range(PHOTOS + 3)], {1: "Kočka\nMačka"})
     with Image.open(path) as sheet:
         assert sheet.size == (4 * 308 + 8, 4 * 308 + 8)
         for left, top in ((8, 8), (3 * 308 + 8, 3 * 308 + 8)):
