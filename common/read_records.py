@@ -85,6 +85,7 @@ def record_problem(record: dict[str, list[Any]], text_of: dict[int, bytes]) -> s
         (encoded,), (digest,) = record["image/encoded"], record["image/key/sha256"]
         (width,), (height,) = record["image/width"], record["image/height"]
         labels, texts = record["image/object/class/label"], record["image/object/class/text"]
+        verified = [record[f"image/class/{name}"] for name in ("label", "text", "confidence")]
         corners = [record[f"image/object/bbox/{name}"] for name in ("xmin", "xmax", "ymin", "ymax")]
     except (KeyError, ValueError) as error:
         return f"a feature is missing or not single ({error})"
@@ -101,10 +102,12 @@ def record_problem(record: dict[str, list[Any]], text_of: dict[int, bytes]) -> s
     lengths = {name: len(values) for name, values in record.items() if name.startswith("image/object/")}
     if len(set(lengths.values())) != 1:
         return f"the lists of boxes differ in length ({lengths})"
+    if len(set(map(len, verified))) != 1:
+        return f"the lists of image labels differ in length ({', '.join(map(str, map(len, verified)))})"
     for xmin, xmax, ymin, ymax in zip(*corners, strict=True):
         if not (0 <= xmin <= xmax <= 1 and 0 <= ymin <= ymax <= 1):
             return f"a box from ({xmin}, {ymin}) to ({xmax}, {ymax}), inside (0, 0) to (1, 1) was expected"
-    for label, text in zip(labels, texts, strict=True):
+    for label, text in zip([*labels, *verified[0]], [*texts, *verified[1]], strict=True):
         if text_of.get(label) != text:
             return f"class {label} with the text {text!r} is not in the label map"
     return None

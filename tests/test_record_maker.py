@@ -586,7 +586,7 @@ def test_records_that_say_what_is_not_so_are_found():
 
     image = photo(size=(40, 30))
     texts = {CAT: CAT}
-    work = {"id": "a1", "boxes": [annotation()], "image_labels": []}
+    work = {"id": "a1", "boxes": [annotation()], "image_labels": [{"label": CAT, "confidence": 1}]}
 
     def problem(**changes: list[Any]) -> str | None:
         record = example_features(work, image, (40, 30), {CAT: 1}, texts)
@@ -606,6 +606,8 @@ def test_records_that_say_what_is_not_so_are_found():
         ({"object__bbox__xmin": [0.7]}, "a box from (0.7, 0.125) to (0.5, 0.75), inside"),
         ({"object__weight": []}, "the lists of boxes differ in length"),
         ({"object__class__label": [2]}, "class 2 with the text"),
+        ({"class__label": [2]}, "class 2 with the text"),
+        ({"class__confidence": []}, "the lists of image labels differ in length (1, 1, 0)"),
         ({"object__class__text": [b"/m/0"]}, "class 1 with the text b'/m/0' is not in the label map"),
     ):
         assert message in str(problem(**changes)), changes
