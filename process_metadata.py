@@ -172,7 +172,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         labels = None
         if args.image_labels_input_path:
-            labels = stack.enter_context(image_labels(args.image_labels_input_path, up, down, counts))
+            path = args.image_labels_input_path
+            labels = stack.enter_context(image_labels(path, images, up, down, counts))
         source = Source(
             annotations=args.annotations_input_path, index=args.image_index_input_path, classes=classes,
             wanted=BoxFilter(kept, args.exclude, args.min_box_side), images=images,

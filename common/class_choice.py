@@ -16,7 +16,8 @@ def asked_classes(classes: str | None, classes_path: str | Path | None) -> list[
     """Return what `--classes` (comma-separated, as CSV) or `--classes_path` (one a line) asks for."""
     if classes is not None:
         try:
-            asked = [text.strip() for text in next(csv.reader([classes], strict=True), [])]
+            rows = csv.reader([classes], strict=True, skipinitialspace=True)
+            asked = [text.strip() for text in next(rows, [])]
         except csv.Error as error:
             raise InputError(f"--classes: {error}, names separated by commas were expected") from None
         where = "--classes"

@@ -10,6 +10,7 @@ from typing import Any
 
 from common.cli import InputError
 from common.files import columns, read_csv
+from common.image_index import ImageIds
 from common.scratch_database import scratch_database
 
 
@@ -30,22 +31,31 @@ class ImageLabels:
 
 @contextmanager
 def image_labels(
-    path: str | Path, up: Mapping[str, Set[str]], down: Mapping[str, Set[str]], counts: Counter[str]
+    path: str | Path,
+    images: ImageIds,
+    up: Mapping[str, Set[str]],
+    down: Mapping[str, Set[str]],
+    counts: Counter[str],
 ) -> Iterator[ImageLabels]:
     """Yield a look-up of a CSV file of verified labels, in a temporary database on disk.
 
     A class verified present stands for the classes in `up[class]`, one verified absent for those in
-    `down[class]`; rows of a class that is in neither are dropped and counted.
+    `down[class]`; rows of a class that is in neither, or of an image that is not in the index, are dropped
+    and counted. A file without a row of these images is an error.
     """
     with scratch_database() as database:
         database.execute("CREATE TABLE labels (image TEXT, label TEXT, confidence INTEGER)")
-        database.executemany("INSERT INTO labels VALUES (?, ?, ?)", _rows(path, up, down, counts))
+        database.executemany("INSERT INTO labels VALUES (?, ?, ?)", _rows(path, images, up, down, counts))
         database.execute("CREATE INDEX by_image ON labels (image)")
         yield ImageLabels(database)
 
 
 def _rows(
-    path: str | Path, up: Mapping[str, Set[str]], down: Mapping[str, Set[str]], counts: Counter[str]
+    path: str | Path,
+    images: ImageIds,
+    up: Mapping[str, Set[str]],
+    down: Mapping[str, Set[str]],
+    counts: Counter[str],
 ) -> Iterator[tuple[str, str, int]]:
     rows = read_csv(path)
     places = columns(path, next(rows, (1, []))[1], ("ImageID", "LabelName", "Confidence"))
@@ -54,8 +64,16 @@ def _rows(
         counts["label_rows"] += 1
         if row[confidence] not in ("0", "1", "0.0", "1.0"):
             raise InputError(f"{path}:{line}: Confidence is {row[confidence]!r:.80}, 0 or 1 was expected")
+        if row[image] not in images.codes:
+            counts["labels_not_in_index"] += 1
+            continue
         present = row[confidence].startswith("1")
         classes = (up if present else down).get(row[label], frozenset())
         counts["labels_of_other_classes"] += not classes
         for mid in classes:
             yield row[image], mid, int(present)
+    if counts["label_rows"] == counts["labels_not_in_index"]:
+        raise InputError(
+            f"{path}: none of its {counts['label_rows']} image labels is of an image in the index, those of "
+            "the same release and split were expected"
+        )

@@ -128,6 +128,7 @@ CASES = [
     case(METADATA, "images.csv:2: ImageID 'a/1', an image id was expected", {"images.csv": f"{INDEX}a/1,train,http://x/,0.0\n"}),
     case(METADATA, "images.csv:2: rotation is 'ninety', a number was expected", {"images.csv": f"{INDEX}a1,train,http://x/,ninety\n"}),
     case(METADATA, "images.csv: none of the 1 images with boxes to keep in boxes.csv is in this index, one of the same release and split was expected", {"images.csv": f"{INDEX}b2,train,http://x/,\n"}),
+    case(METADATA, "labels.csv: none of its 0 image labels is of an image in the index, those of the same release and split were expected", {"labels.csv": "ImageID,LabelName,Confidence\n"}, image_labels_input_path="labels.csv"),
     case(METADATA, "labels.csv:2: Confidence is '0.5', 0 or 1 was expected", {"labels.csv": f"ImageID,LabelName,Confidence\na1,{CAT},0.5\n"}, image_labels_input_path="labels.csv"),
     # choices
     case(METADATA, "class 'Unicorn' is not known", **NAMED, classes="Unicorn"),

@@ -216,6 +216,7 @@ def test_compressed_files_are_read_and_written(step, tmp_path):
 
 DESCRIPTIONS = (
     f"{CAT},Cat\n{DOG},Dog\n{TREE},Tree\n/m/04rmv,Mouse\n/m/020lf,Mouse\n/m/0cvnqh,Bench\n/m/076lb9,Bench\n"
+    '/m/01z1m1x,"Bacon, ""Fried"""\n'
 )
 
 
@@ -225,10 +226,11 @@ def choose(step, tmp_path):
 
     def call(asked: str, *flags: object):
         (tmp_path / "names.csv").write_text(DESCRIPTIONS)
-        (tmp_path / "more.txt").write_text(f"/m/04rmv\n{DOG}\n{CAT}\n/m/020lf\n/m/0cvnqh\n")
+        (tmp_path / "more.txt").write_text(f"/m/04rmv\n{DOG}\n{CAT}\n/m/020lf\n/m/0cvnqh\n/m/01z1m1x\n")
         return step(
-            table(TRAIN_V3, box(A, CAT), box(B, DOG), box(C, "/m/0cvnqh")), table(INDEX_V3, entry(A), entry(B), entry(C)),
-            "--trainable_classes_path", tmp_path / "more.txt", "--classes", asked,
+            table(TRAIN_V3, box(A, CAT), box(B, DOG), box(C, "/m/0cvnqh"), box(C, "/m/01z1m1x")),
+            table(INDEX_V3, entry(A), entry(B), entry(C)),
+            "--trainable_classes_path", tmp_path / "more.txt", *(("--classes", asked) if asked else ()),
             "--class_description_path", tmp_path / "names.csv",
             "--trainable_classes_output_path", tmp_path / "chosen.txt", *flags,
         )  # fmt: skip
@@ -244,6 +246,8 @@ CHOICES = {
     "same class twice": (f"Cat,{CAT}", [CAT]),
     "a shared name of which one is trainable": ("Bench", ["/m/0cvnqh"]),
     "quoted": ('"Dog"', [DOG]),
+    "quoted after a blank": ('"Cat", "Dog"', [DOG, CAT]),
+    "a comma in the name": ('"bacon, ""fried""", cat', [CAT, "/m/01z1m1x"]),
 }
 
 
@@ -256,11 +260,21 @@ def test_classes_are_chosen_by_name(choose, tmp_path, asked, chosen):
     assert labels == set(chosen)
 
 
+def test_classes_are_chosen_by_a_file_too(choose, tmp_path):
+    """One a line, names as they are written: a comma or quote needs no quotes here."""
+    (tmp_path / "wanted.txt").write_bytes(f'\ufeffBacon, "Fried"\r\n\r\n  cat\r\n{DOG}'.encode())
+    assert choose("", "--classes_path", tmp_path / "wanted.txt").code == 0
+    assert (tmp_path / "chosen.txt").read_text().split() == [DOG, CAT, "/m/01z1m1x"]
+    (tmp_path / "wanted.txt").write_text("Cat\nMouse\n")
+    outcome = choose("", "--classes_path", tmp_path / "wanted.txt")
+    assert (outcome.code, "class 'Mouse' is 2 classes, name one by its MID" in outcome.err) == (1, True)
+
+
 WRONG_CHOICES = {
     "unknown": ("Dgo", "class 'Dgo' is not known; near it are Dog"),
     "not trainable": ("Tree", f"class 'Tree' is not trainable ({TREE})"),
     "shared": ("Mouse", "class 'Mouse' is 2 classes, name one by its MID: /m/04rmv, /m/020lf"),
-    "MID that is not trainable": (TREE, f"class {TREE} (Tree) is not among the 5 trainable classes"),
+    "MID that is not trainable": (TREE, f"class {TREE} (Tree) is not among the 6 trainable classes"),
     "nothing": (" , ", "--classes: no class in it, names or MIDs were expected"),
     "open quote": ('"Dog', "--classes: unexpected end of data, names separated by commas were expected"),
 }
@@ -410,12 +424,13 @@ def test_a_box_gets_a_copy_for_each_kept_ancestor_once(step, tmp_path, hierarchy
 def test_verified_labels_go_up_when_present_and_down_when_absent(step, tmp_path, hierarchy):
     (tmp_path / "labels.csv").write_text(table(
         "ImageID,Source,LabelName,Confidence", f"{A},verification,{CAT},1", f"{A},verification,/m/zz,1",
-        f"{B},verification,{MAMMAL},0", f"{B},verification,{TREE},1",
+        f"{B},verification,{MAMMAL},0", f"{B},verification,{TREE},1", f"{'d' * 16},verification,{CAT},1",
     ))  # fmt: skip
     flags = ("--image_labels_input_path", tmp_path / "labels.csv", *hierarchy)
     boxes, index = table(TRAIN_V3, box(A, CAT)), table(INDEX_V3, entry(B), entry(A), entry(C))
     outcome = step(boxes, index, *flags)
-    assert outcome.counts.items() >= {"images": 1, "label_rows": 4, "labels_of_other_classes": 1}.items()
+    counted = {"images": 1, "label_rows": 5, "labels_of_other_classes": 1, "labels_not_in_index": 1}
+    assert outcome.counts.items() >= counted.items()
     present = [{"label": mid, "confidence": 1} for mid in sorted((CAT, PET, ANIMAL))]
     assert results(tmp_path)[0][0]["image_labels"] == present
     assert step(boxes, index, *flags, "--keep_labels_only").counts["images"] == 2
@@ -427,6 +442,17 @@ def test_verified_labels_go_up_when_present_and_down_when_absent(step, tmp_path,
             {"label": mid, "confidence": int(mid == TREE)} for mid in sorted((CAT, DOG, TREE))
         ],
     }  # fmt: skip
+
+
+def test_labels_of_other_images_are_an_error(step, tmp_path):
+    """Those of another split, and it would seem that nothing was verified."""
+    (tmp_path / "labels.csv").write_text(
+        table("ImageID,LabelName,Confidence", f"{B},{CAT},1", f"{C},{CAT},0")
+    )
+    outcome = step(GOOD, INDEX, "--image_labels_input_path", tmp_path / "labels.csv", "--keep_labels_only")
+    assert outcome.code == 1
+    assert "labels.csv: none of its 2 image labels is of an image in the index" in outcome.err
+    assert not list((tmp_path / "out").glob("*"))
 
 
 BAD_HIERARCHIES = {
