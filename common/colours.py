@@ -21,10 +21,11 @@ def to_srgb(image: "Image", icc: bytes) -> "Image":
     if image.mode.startswith("I"):  # 16 bits a sample, whatever their order and the room they are given
         image = image.convert("I").point([value >> 8 for value in range(1 << 16)], "L")
     if image.has_transparency_data:
+        is_grey = image.mode in {"L", "LA"}  # and so is its profile
         image = image.convert("RGBA")
-        alpha = image.getchannel("A")
+        colours = image.getchannel("R") if is_grey else image.convert("RGB")
         white = Image.new("RGB", image.size, "white")
-        white.paste(from_profile(image.convert("RGB"), icc), mask=alpha)
+        white.paste(from_profile(colours, icc), mask=image.getchannel("A"))
         return white
     return from_profile(image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB"), icc)
 

@@ -11,12 +11,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageChops, ImageCms, ImageDraw
 
 from common.bad_image import BadImageError
 from common.fit import plan_fit
 from common.images import ImageSettings, process_image
 from tests.conftest import ROOT
+from tests.icc_profiles import (
+    cmyk_as_srgb,
+    cmyk_profile,
+    grey_as_srgb,
+    grey_profile,
+    rgb_as_srgb,
+    rgb_profile,
+)
 
 RED, GREEN, BLUE, WHITE, BLACK = (220, 30, 40), (20, 160, 60), (30, 50, 210), (255, 255, 255), (0, 0, 0)
 
@@ -105,83 +113,70 @@ GREY = corners(quarters("L").convert("RGB"))
 ANIMATION = [Image.new("RGB", (64, 48), colour) for colour in (RED, GREEN)]
 
 
-def straight_cmyk() -> bytes:
+def straight_cmyk(image: Image.Image, icc: bytes = b"") -> bytes:
     """Return a CMYK JPEG without Adobe's marker, whose values are therefore not inverted."""
-    data = saved(ImageChops.invert(quarters("CMYK")), "JPEG", quality=95, subsampling="4:4:4")
+    data = saved(ImageChops.invert(image), "JPEG", quality=95, subsampling="4:4:4", icc_profile=icc)
     place = data.index(b"\xff\xee")
     return data[:place] + data[place + 2 + int.from_bytes(data[place + 2 : place + 4]) :]
 
 
-def ycck() -> bytes:
+def ycck(image: Image.Image, icc: bytes = b"") -> bytes:
     """Return a CMYK JPEG as Photoshop writes it: 255 - CMY taken for inverted RGB and coded as YCbCr."""
-    cyan, magenta, yellow, black = quarters("CMYK").split()
+    cyan, magenta, yellow, black = image.split()
     coded = Image.merge("RGB", (cyan, magenta, yellow)).convert("YCbCr").split()
     # Pillow inverts what it writes.
-    data = saved(Image.merge("CMYK", (*map(ImageChops.invert, coded), black)), "JPEG", quality=95)
+    inverted = Image.merge("CMYK", (*map(ImageChops.invert, coded), black))
+    data = saved(inverted, "JPEG", quality=95, icc_profile=icc)
     place = data.index(b"Adobe")
     return data[: place + 11] + b"\2" + data[place + 12 :]
-
-
-# CIE XYZ of each primary, D50, as in the profiles' own documents, and the exponent.
-PRIMARIES = {
-    "Adobe RGB": (((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)), 563 / 256),
-    "sRGB": (((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)), 2.2),
-}  # fmt: skip
-
-
-def profile(name: str, space: str = "RGB ") -> bytes:
-    """Return an ICC profile, version 2, of these primaries (or grey of this exponent)."""
-    primaries, exponent = PRIMARIES[name]
-
-    def xyz(values) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(round(value * 65536).to_bytes(4) for value in values)
-
-    curve = b"curv\0\0\0\0" + (1).to_bytes(4) + round(exponent * 256).to_bytes(2) + b"\0\0"
-    text = name.encode() + b"\0"
-    tags = {
-        b"desc": b"desc\0\0\0\0" + len(text).to_bytes(4) + text + bytes(78),
-        b"wtpt": xyz((0.9642, 1, 0.8249)),
-    }
-    if space == "GRAY":
-        tags[b"kTRC"] = curve
-    else:
-        for colour, primary in zip((b"r", b"g", b"b"), primaries, strict=True):
-            tags |= {colour + b"XYZ": xyz(primary), colour + b"TRC": curve}
-    table, body = len(tags).to_bytes(4), b""
-    for tag, data in tags.items():
-        table += tag + (128 + 4 + 12 * len(tags) + len(body)).to_bytes(4) + len(data).to_bytes(4)
-        body += data + bytes(-len(data) % 4)
-    header = bytes(8) + b"\2\x10\0\0mntr" + space.encode() + b"XYZ " + bytes(12) + b"acsp" + bytes(28)
-    header += xyz((0.9642, 1, 0.8249))[8:] + bytes(48)
-    return (128 + len(table) + len(body)).to_bytes(4) + header[4:] + table + body
-
-
-def as_srgb(name: str, colours) -> list[tuple[int, ...]]:
-    """Return what colours in these primaries are in sRGB: IEC 61966-2-1, worked out here."""
-    primaries, exponent = PRIMARIES[name]
-    linear = (np.array(colours) / 255) ** exponent @ np.array(primaries)
-    linear = np.clip(linear @ np.linalg.inv(np.array(PRIMARIES["sRGB"][0])), 0, 1)
-    encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return [tuple(colour) for colour in (encoded * 255).round().astype(int).tolist()]
 
 
 SOFT = [(150, 100, 90), (90, 140, 100), (100, 110, 160), (240, 240, 240)]  # inside sRGB once converted
 
 
-def soft_quarters() -> Image.Image:
-    image = Image.new("RGB", (2, 2))
-    image.putdata(SOFT)
+def in_quarters(colours, mode: str = "RGB") -> Image.Image:
+    image = Image.new(mode, (2, 2))
+    image.putdata(colours)
     return image.resize((64, 48), Image.Resampling.NEAREST)
 
 
-def linear_grey() -> tuple[bytes, list[Any]]:
-    image = soft_quarters().convert("L")
-    data = saved(image, "JPEG", quality=95, icc_profile=profile("Adobe RGB", "GRAY"))
-    return data, as_srgb("Adobe RGB", corners(image.convert("RGB")))
+def half_see_through(image: Image.Image) -> Image.Image:
+    """Return an image with an alpha channel by its quarters: 0, 128, 255, 255."""
+    image.putalpha(in_quarters([0, 128, 255, 255], "L"))
+    return image
 
 
-ADOBE_RGB = as_srgb("Adobe RGB", SOFT)
-assert max(abs(a - b) for a, b in zip(ADOBE_RGB[1], SOFT[1], strict=True)) > 20
+def on_white(colours) -> list[tuple[int, ...]]:
+    """Return the colours of what half_see_through gives, on white."""
+    half = tuple((value * 128 + 255 * 127) // 255 for value in colours[1])
+    return [WHITE, half, *colours[2:]]
+
+
+SOFT_QUARTERS = in_quarters(SOFT)
+ADOBE_PROFILE = rgb_profile("Adobe RGB")
+ADOBE_RGB = rgb_as_srgb("Adobe RGB", SOFT)
+GREY_QUARTERS = SOFT_QUARTERS.convert("L")
+GREY_PROFILE = grey_profile(1.6)
+GREYS = grey_as_srgb(1.6, corners(GREY_QUARTERS.convert("RGB")))
+PRINTED = [(204, 34, 51, 17), (51, 187, 34, 0), (17, 102, 204, 34), (0, 0, 0, 0)]  # on the profile's grid
+CMYK_QUARTERS = in_quarters(PRINTED, "CMYK")
+CMYK_PROFILE = cmyk_profile()
+CMYK = cmyk_as_srgb(PRINTED)
+
+
+def test_profiles_change_colours_beyond_what_the_table_tolerates_and_as_littlecms_does():
+    for image, icc, expected in (
+        (SOFT_QUARTERS, ADOBE_PROFILE, ADOBE_RGB),
+        (GREY_QUARTERS, GREY_PROFILE, GREYS),
+        (CMYK_QUARTERS, CMYK_PROFILE, CMYK),
+    ):
+        assert not close(corners(image.convert("RGB")), expected, tolerance=16)
+        profiles = ImageCms.ImageCmsProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
+        reference = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        assert reference
+        assert close(corners(reference), expected, tolerance=2)
+
+
 # What comes in, and the colours of the four quarters that come out.
 MODES = {
     "RGB JPEG": (saved(quarters(), "JPEG", quality=95), COLOURS),
@@ -206,13 +201,23 @@ MODES = {
     "animated WebP": (saved(ANIMATION[0], "WEBP", save_all=True, append_images=ANIMATION[1:], lossless=True), [RED] * 4),
     "BMP": (saved(quarters(), "BMP"), COLOURS),
     "TIFF": (saved(quarters(), "TIFF"), COLOURS),
-    "CMYK without Adobe's marker": (straight_cmyk(), COLOURS),
-    "YCCK": (ycck(), COLOURS),
-    "Adobe RGB JPEG": (saved(soft_quarters(), "JPEG", quality=95, icc_profile=profile("Adobe RGB")), ADOBE_RGB),
-    "Adobe RGB PNG": (saved(soft_quarters(), "PNG", icc_profile=profile("Adobe RGB")), ADOBE_RGB),
-    "grey with a profile": linear_grey(),
+    "CMYK without Adobe's marker": (straight_cmyk(quarters("CMYK")), COLOURS),
+    "YCCK": (ycck(quarters("CMYK")), COLOURS),
+    "Adobe RGB JPEG": (saved(SOFT_QUARTERS, "JPEG", quality=95, icc_profile=ADOBE_PROFILE), ADOBE_RGB),
+    "Adobe RGB PNG": (saved(SOFT_QUARTERS, "PNG", icc_profile=ADOBE_PROFILE), ADOBE_RGB),
+    "Adobe RGB WebP": (saved(SOFT_QUARTERS, "WEBP", lossless=True, icc_profile=ADOBE_PROFILE), ADOBE_RGB),
+    "Adobe RGB palette": (saved(SOFT_QUARTERS.quantize(4), "PNG", icc_profile=ADOBE_PROFILE), ADOBE_RGB),
+    "Adobe RGB with transparency": (
+        saved(half_see_through(in_quarters(SOFT)), "PNG", icc_profile=ADOBE_PROFILE), on_white(ADOBE_RGB)),
+    "grey with a profile": (saved(GREY_QUARTERS, "JPEG", quality=95, icc_profile=GREY_PROFILE), GREYS),
+    "LA with a profile": (saved(half_see_through(GREY_QUARTERS.copy()), "PNG", icc_profile=GREY_PROFILE), on_white(GREYS)),
+    "CMYK with a profile": (
+        saved(CMYK_QUARTERS, "JPEG", quality=95, subsampling="4:4:4", icc_profile=CMYK_PROFILE), CMYK),
+    "CMYK with a profile, without Adobe's marker": (straight_cmyk(CMYK_QUARTERS, CMYK_PROFILE), CMYK),
+    "YCCK with a profile": (ycck(CMYK_QUARTERS, CMYK_PROFILE), CMYK),
+    "CMYK TIFF with a profile": (saved(CMYK_QUARTERS, "TIFF", icc_profile=CMYK_PROFILE), CMYK),
     "a profile that is none": (saved(quarters(), "JPEG", quality=95, icc_profile=b"not a profile" * 20), COLOURS),
-    "a profile of other colours": (saved(quarters("L"), "JPEG", quality=95, icc_profile=profile("Adobe RGB")), GREY),
+    "a profile of other colours": (saved(quarters("L"), "JPEG", quality=95, icc_profile=ADOBE_PROFILE), GREY),
     "LAB TIFF": (saved(quarters("LAB"), "TIFF"), COLOURS),
     "YCbCr TIFF": (saved(quarters("YCbCr"), "TIFF"), COLOURS),
     "several pages": (saved(ANIMATION[0], "TIFF", save_all=True, append_images=ANIMATION[1:]), [RED] * 4),
@@ -254,7 +259,7 @@ KEPT = {
     "progressive": saved(quarters(), "JPEG", progressive=True),
     "upright by its tag": upright(),
     "with a comment": saved(quarters(), "JPEG", comment=b"kept"),
-    "with sRGB's profile": saved(quarters(), "JPEG", icc_profile=profile("sRGB")),
+    "with sRGB's profile": saved(quarters(), "JPEG", icc_profile=rgb_profile("sRGB")),
 }
 
 
