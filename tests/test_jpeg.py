@@ -63,6 +63,11 @@ def segment(marker: int, body: bytes) -> bytes:
     return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2) + body
 
 
+def stray(data: bytes) -> bytes:
+    """Insert bytes between two segments, behind JFIF's and Adobe's."""
+    return insert(data, data.index(b"\xff\xdb"), b"stray")
+
+
 def multi_picture() -> bytes:
     stream = io.BytesIO()
     SCENE.save(stream, "MPO", save_all=True, append_images=[SCENE.resize((240, 160))])
@@ -70,6 +75,11 @@ def multi_picture() -> bytes:
 
 
 TABLE = PLAIN.index(b"\xff\xdb")  # the first segment that is not JFIF's
+CMYK = jpeg(SCENE.convert("CMYK"))
+YCCK = CMYK.replace(
+    b"Adobe\0\x64\0\0\0\0\0", b"Adobe\0\x64\0\0\0\0\2"
+)  # other colours, by Adobe's marker alone
+assert YCCK != CMYK
 ODD = {
     "nothing": PLAIN,
     "progressive": PROGRESSIVE,
@@ -80,9 +90,11 @@ ODD = {
     "several pictures": multi_picture(),
     "fill bytes": insert(PLAIN, TABLE, b"\xff" * 7),
     "fill bytes before the end": insert(PLAIN, len(PLAIN) - 2, b"\xff" * 7),
-    "stray bytes in the header": insert(PLAIN, TABLE, b"stray"),
+    "stray bytes in the header": stray(PLAIN),
     "stray zeros in the header": insert(PLAIN, TABLE, bytes(12)),
-    "stray bytes in the header, progressive": insert(PROGRESSIVE, PROGRESSIVE.index(b"\xff\xdb"), b"stray"),
+    "stray bytes in the header, progressive": stray(PROGRESSIVE),
+    "stray bytes in the header, CMYK": stray(CMYK),
+    "stray bytes in the header, YCCK": stray(YCCK),
     "bytes before the end": insert(PLAIN, len(PLAIN) - 2, b"\x12\x34\x56"),
     "a blank after the end": PLAIN + bytes(3000),
     "large flat areas": jpeg(Image.new("RGB", (1000, 800), "navy"), progressive=True),
@@ -95,7 +107,8 @@ ODD = {
     "an empty segment": insert(PLAIN, TABLE, segment(0xEC, b"")),
     "no JFIF": PLAIN[:2] + PLAIN[TABLE:],
     "grey": jpeg(SCENE.convert("L")),
-    "CMYK": jpeg(SCENE.convert("CMYK")),
+    "CMYK": CMYK,
+    "YCCK": YCCK,
     "RGB inside": jpeg(keep_rgb=True),
     "4:4:4": jpeg(subsampling="4:4:4"),
     "4:2:2": jpeg(subsampling="4:2:2"),
