@@ -80,13 +80,25 @@ trap 'say "interrupted; run the same command again to go on"; exit 130' INT TERM
 take_lock() {
     if ! mkdir "$lock" 2>/dev/null; then
         [ -d "$lock" ] || fail "$directory: cannot write into this folder"
+        [ -s "$lock/pid" ] || sleep 2 # another run may be about to write it
         owner=$(cat "$lock/pid" 2>/dev/null)
-        [ -n "$owner" ] && kill -0 "$owner" 2>/dev/null && fail "$directory: another run (process $owner) is fetching into it"
+        # Our own number is that of a run killed before: in a container each run has the same.
+        [ -n "$owner" ] && [ "$owner" != $$ ] && kill -0 "$owner" 2>/dev/null &&
+            fail "$directory: another run (process $owner) is fetching into it; if that is something else, remove $lock"
         rm -rf "$lock" # of a run that was killed
         mkdir "$lock" 2>/dev/null || fail "$directory: another run is fetching into it"
     fi
     locked=yes
     echo $$ >"$lock/pid" || fail "$directory: cannot write into this folder (disk full?)"
+}
+
+watched() { # watched COMMAND...: run it so that an interruption need not wait for its end
+    "$@" &
+    child=$!
+    wait "$child"
+    code=$?
+    child=
+    return $code
 }
 
 # --- one file over HTTP ------------------------------------------------------------------------------
@@ -185,11 +197,8 @@ fetch() { # fetch PATH TO: the file at PATH of the release becomes TO, whole
         else
             answer=$part.more
         fi
-        "with_$tool" "$url" "$part" "$tag" "$answer" &
-        child=$!
-        wait "$child"
+        watched "with_$tool" "$url" "$part" "$tag" "$answer"
         code=$?
-        child=
         status=$(status_in "$answer")
         if [ "$before" -gt 0 ]; then
             if [ "$status" = 200 ] || [ "$status" = 416 ]; then
@@ -227,13 +236,15 @@ writable() { # is there room for more beside the file $1?
     return $room
 }
 
+extract() { exec tar -xzOf "$1" "$2" >"$3" 2>/dev/null; }
+
 unpack() { # unpack TARBALL MEMBER TO: one file out of a tarball of the release
     [ -e "$3" ] && return
     tarball=$directory/tarballs/$1
     fetch "$folder/$1" "$tarball"
     mkdir -p "${3%/*}" || fail "$3: cannot make its folder"
     for member in "$folder/$2" "./$folder/$2"; do
-        tar -xzOf "$tarball" "$member" >"$3.part" 2>/dev/null && [ -s "$3.part" ] && mv "$3.part" "$3" && return
+        watched extract "$tarball" "$member" "$3.part" && [ -s "$3.part" ] && mv "$3.part" "$3" && return
     done
     rm -f "$3.part"
     writable "$3" || fail "$3: cannot be written (disk full?)"

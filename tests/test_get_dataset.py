@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -402,11 +403,57 @@ def test_two_runs_in_one_folder_are_refused(server, tmp_path):
     assert server.hanging.wait(30)
     code, _, err = get(server, *V7, "--directory", tmp_path)
     assert code == 1
-    assert err == f"get_dataset.sh: {tmp_path}: another run (process {process.pid}) is fetching into it"
+    assert err == (
+        f"get_dataset.sh: {tmp_path}: another run (process {process.pid}) is fetching into it; "
+        f"if that is something else, remove {tmp_path}/.get_dataset.lock"
+    )
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     server.faults.clear()
     assert get(server, *V7, "--directory", tmp_path)[0] == 0  # the lock of a killed run holds no one up
+
+
+def test_the_lock_of_a_killed_run_with_our_own_number_holds_no_one_up(server, tmp_path):
+    """In a container each run has the same number."""
+    lock = tmp_path / ".get_dataset.lock"
+    lock.mkdir()
+    result = subprocess.run(
+        ["sh", "-c", f"echo $$ >{lock}/pid; exec sh {ROOT}/get_dataset.sh {' '.join(V7)} --directory {tmp_path}"],
+        env={**os.environ, "OPEN_IMAGES_URL": server.url}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert not lock.exists()
+
+
+def test_a_run_that_has_only_just_begun_is_another_run(server, tmp_path):
+    """Its lock has no number in it yet."""
+    lock = tmp_path / ".get_dataset.lock"
+    lock.mkdir()
+    process = start(server, *V7, "--directory", tmp_path)
+    time.sleep(0.2)
+    (lock / "pid").write_text(f"{os.getpid()}\n")
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert f"another run (process {os.getpid()}) is fetching into it" in err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_does_not_wait_until_a_tarball_is_unpacked(server, tmp_path, path_with, signum):
+    """A tar that takes a minute stands in for a large tarball on a slow disk."""
+    path = path_with(TOOLS[0])
+    tar = Path(path.split(os.pathsep)[0]) / "tar"
+    tar.unlink()
+    tar.write_text(f"#!/bin/sh\n: >{tmp_path}/unpacking\nexec sleep 60\n")
+    tar.chmod(0o755)
+    process = start(
+        server, "--release", "v3", "--split", "validation", "--directory", tmp_path / "d", path=path
+    )
+    wait_until((tmp_path / "unpacking").exists)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "get_dataset.sh: interrupted; run the same command again to go on"
+    assert get(server, "--release", "v3", "--split", "validation", "--directory", tmp_path / "d")[0] == 0
 
 
 def test_another_release_in_the_same_folder_is_an_error(server, tmp_path):
