@@ -43,11 +43,25 @@ if [ -z "${PYTHON:-}" ]; then
     if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
 
+child=
+interrupted() {
+    trap '' INT TERM HUP
+    [ -z "$child" ] || kill "$child" 2>/dev/null || true
+    wait # for the step to put away what it has
+    rm -f "$OUT/.stdout"
+    echo "make_dataset.sh: interrupted; run the same line again to go on" >&2
+    exit 130
+}
+trap interrupted INT TERM HUP
+
 step() { # step NUMBER COMMAND...: run it, keep its counts, and stop with its exit code where it fails
     number=$1
     shift
     echo "== step $number of 7: $*" >&2
-    if "$@" >"$OUT/.stdout"; then
+    "$@" >"$OUT/.stdout" & # so that the trap need not wait for its end
+    child=$!
+    if wait "$child"; then
+        child=
         cat "$OUT/.stdout"
         counts="$counts  step $number: $(tail -n 1 "$OUT/.stdout")
 "

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from sample.make import main as make_sample
 from sample.serve import serving
 from tests.conftest import ROOT
+from tests.dask_cluster import wait_until
 
 
 def run_all(addresses, data: Path, out: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -192,10 +194,40 @@ def test_other_releases_and_splits_go_through(sample, tmp_path, release):
     assert (tmp_path / "out/validation/records/validation.tfrecord-00000-of-00001").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("step", [1, 4])
+def test_interrupted_it_ends_its_step_and_says_so(sample, tmp_path, step):
+    """The signal reaches the shell alone, as from a container's keeper; servers that say nothing hold the step up."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        settings = {"OPEN_IMAGES_URL": url} if step == 1 else {"MIRROR_URL": url}
+        process = subprocess.Popen(
+            ["sh", str(ROOT / "make_dataset.sh")],
+            env={**os.environ, **sample[1].environment(), "PYTHON": sys.executable, "DATA": str(tmp_path / "data"),
+                 "OUT": str(tmp_path / "out"), **settings},
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+        )  # fmt: skip
+        silent.settimeout(60)
+        with silent.accept()[0]:
+            process.terminate()
+            _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert err.splitlines()[-2].endswith(": interrupted; run the same command again to go on")
+    assert err.splitlines()[-1] == "make_dataset.sh: interrupted; run the same line again to go on"
+    wait_until(lambda: not is_there(process.pid))  # the processes of step 4 end a moment after it
+
+
+def is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_a_step_that_fails_is_named_and_ends_the_run(sample, tmp_path):
     result = run_all(sample[1], tmp_path / "data", tmp_path / "out", CLASSES="Unicorn")
     assert result.returncode == 1
     last = result.stderr.splitlines()[-2:]
-    assert last[0].startswith("process_metadata.py: class 'Unicorn' is not known")
+    assert last[0].startswith("process_metadata.py: --classes: class 'Unicorn' is not known")
     assert last[1] == "make_dataset.sh: step 3 of 7 failed with exit code 1"
     assert not (tmp_path / "out/train/points.json").exists()
