@@ -20,7 +20,7 @@ from common.cli import InputError, say
 from common.cluster_needs import HERE, ByValue, same_python, zip_of_code
 from common.cluster_worker import Needs
 
-CHECK_SECONDS = 60  # in which the workers that are there at the start must say what they are
+CHECK_SECONDS = 60  # in which a worker that work waits for must say what it is
 LONELY_SECONDS = 60  # to wait for a worker when there is none
 LOOK_SECONDS = 1.0  # between two looks at who is there
 RESULT_SECONDS = 10
@@ -47,6 +47,7 @@ class Worker:
     name: str  # as the user knows it
     is_fit: bool = False
     problem: str = ""
+    since: float = field(default_factory=time.monotonic)
     # By key: the future, and the task or what is to be found out.
     work: dict[str, tuple["Future[Any]", Task | str]] = field(default_factory=dict)
 
@@ -138,11 +139,10 @@ class Members:
 
     def wait_until_known(self) -> None:
         """Wait until every worker that is there is known to be fit; InputError names one that is not."""
-        until = time.monotonic() + CHECK_SECONDS
         while not self.by_address or any(worker.work for worker in self.by_address.values()):
             self.wait()
-            silent = [worker for worker in self.by_address.values() if worker.work]
-            if silent and time.monotonic() > until:
+            before = time.monotonic() - CHECK_SECONDS
+            if silent := [each for each in self.by_address.values() if each.work and each.since < before]:
                 silent[0].problem = f"no answer for {CHECK_SECONDS} seconds"
                 break
         self.is_starting = False

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from itertools import count, islice
@@ -180,6 +181,16 @@ def test_no_worker_is_one_line(tmp_path, monkeypatch):
         connect(empty.address, [], [], []),
     ):
         pass
+
+
+def test_a_worker_that_comes_late_has_as_long_to_answer_as_any(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_members, "CHECK_SECONDS", 5)
+    with cluster(tmp_path / "cluster") as empty:
+        later = threading.Timer(5, empty.add_worker, ["late"])
+        later.start()
+        with connect(empty.address, [], [], []) as workers:
+            assert workers.threads() == 1
+        later.join()
 
 
 @pytest.mark.parametrize(
