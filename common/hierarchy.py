@@ -5,7 +5,6 @@ does. A class can stand in several places and so have an ancestor twice; sets ta
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,20 @@ def read_ancestors(path: str | Path) -> dict[str, set[str]]:
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: not JSON ({error}), the class hierarchy was expected") from None
     ancestors: dict[str, set[str]] = {}
-    for mid, above in _nodes(tree, (), path):
+    waiting: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]  # nodes, and what is above each
+    while waiting:
+        node, above = waiting.pop()
+        if not isinstance(node, dict) or not isinstance(node.get("LabelName"), str):
+            raise InputError(f"{path}: {json.dumps(node)[:80]}, an object with LabelName was expected")
+        mid = node["LabelName"]
         ancestors.setdefault(mid, set()).update(above)
+        children = node.get("Subcategory", [])
+        if not isinstance(children, list):
+            raise InputError(f"{path}: Subcategory of {mid} is no array")
+        below = above if mid == ROOT else above | {mid}
+        waiting.extend((child, below) for child in children)
     ancestors.pop(ROOT, None)
     return ancestors
-
-
-def _nodes(node: Any, above: tuple[str, ...], path: str | Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield each class below and at a node, with its ancestors in that place."""
-    if not isinstance(node, dict) or not isinstance(node.get("LabelName"), str):
-        raise InputError(f"{path}: {json.dumps(node)[:80]}, an object with LabelName was expected")
-    mid = node["LabelName"]
-    yield mid, above
-    below = above if mid == ROOT else (*above, mid)
-    children = node.get("Subcategory", [])
-    if not isinstance(children, list):
-        raise InputError(f"{path}: Subcategory of {mid} is no array")
-    for child in children:
-        yield from _nodes(child, below, path)
 
 
 def descendants(ancestors: dict[str, set[str]]) -> dict[str, set[str]]:

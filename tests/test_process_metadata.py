@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import resource
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -475,6 +476,15 @@ def test_a_bad_hierarchy_is_one_line(step, tmp_path, hierarchy, text, message):
     outcome = step(GOOD, INDEX, *hierarchy)
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert message in outcome.err
+
+
+def test_a_hierarchy_may_be_as_deep_as_its_json_is_read(step, tmp_path, hierarchy):
+    """Python 3.13 reads JSON deeper than functions may call themselves."""
+    depth = 2000 if sys.version_info >= (3, 13) else 300
+    start = "".join(f'{{"LabelName": "/m/{number}", "Subcategory": [' for number in range(depth))
+    (tmp_path / "hierarchy.json").write_text(f'{start}{{"LabelName": "{DOG}"}}{"]}" * depth}')
+    outcome = step(GOOD, INDEX, *hierarchy)
+    assert outcome.code == 0, outcome.err
 
 
 def test_everyone_is_named_who_made_a_photo(step, tmp_path):
