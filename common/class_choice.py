@@ -12,40 +12,46 @@ from common.openimages import read_descriptions
 NEAREST = 5  # names offered in place of one that is not known
 
 
-def asked_classes(classes: str | None, classes_path: str | Path | None) -> list[str]:
-    """Return what `--classes` (comma-separated, as CSV) or `--classes_path` (one a line) asks for."""
+def asked_classes(classes: str | None, classes_path: str | Path | None) -> list[tuple[str, str]]:
+    """Return what `--classes` (comma-separated, as CSV) or `--classes_path` (one a line) asks for.
+
+    Each class comes after where it stands.
+    """
     if classes is not None:
         try:
             rows = csv.reader([classes], strict=True, skipinitialspace=True)
-            asked = [text.strip() for text in next(rows, [])]
+            asked = [("--classes", text) for text in next(rows, [])]
         except csv.Error as error:
             raise InputError(f"--classes: {error}, names separated by commas were expected") from None
-        where = "--classes"
     else:
         assert classes_path is not None
-        asked = [line.strip() for _, line in read_lines(classes_path)]
-        where = str(classes_path)
-    asked = [text for text in asked if text]
+        asked = [(f"{classes_path}:{line}", text) for line, text in read_lines(classes_path)]
+    asked = [(where, text.strip()) for where, text in asked if text.strip()]
     if not asked:
-        raise InputError(f"{where}: no class in it, names or MIDs were expected")
+        raise InputError(f"{classes_path or '--classes'}: no class in it, names or MIDs were expected")
     return asked
 
 
 def choose_classes(
-    asked: Sequence[str], trainable: Sequence[str], descriptions: str | Path | None
+    asked: Sequence[tuple[str, str]], trainable: Sequence[str], descriptions: str | Path | None
 ) -> list[str]:
-    """Return the trainable classes that are asked for, in the order of the trainable list.
+    """Return the trainable classes that `asked_classes` says, in the order of the trainable list.
 
     Names are compared exactly after folding case. A name that is unknown, that several MIDs share, or
-    that is not trainable is an error with the candidates.
+    that is not trainable is an error that says where it stands, with the candidates.
     """
     names = read_descriptions(descriptions) if descriptions is not None else {}
-    if not names and not all(text.startswith("/") for text in asked):
-        raise InputError("--classes: --class_description_path is needed to know classes by their names")
     by_name: dict[str, list[str]] = {}
     for mid, name in names.items():
         by_name.setdefault(name.strip().casefold(), []).append(mid)
-    wanted = {_choose(text, set(trainable), names, by_name) for text in asked}
+    wanted = set()
+    for where, text in asked:
+        if not names and not text.startswith("/"):
+            raise InputError(f"{where}: --class_description_path is needed to know classes by their names")
+        try:
+            wanted.add(_choose(text, set(trainable), names, by_name))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     return [mid for mid in trainable if mid in wanted]
 
 
