@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from heapq import heappop, heappush
-from itertools import count, islice
+from itertools import count
 from typing import TYPE_CHECKING
 
 from common import cluster_task
@@ -121,10 +121,10 @@ class _Run:
         while len(found) < size and self.waiting and self.waiting[0][0] <= now:
             self.put(heappop(self.waiting)[2], now, found)
         while len(found) < size and self.has_more and len(self.waiting) < MOST_WAITING:
-            new = list(islice(self.photos, 1))
-            self.has_more = bool(new)
-            for photo in new:
+            if photo := next(self.photos, None):
                 self.put(PhotoTask(photo, self.settings.deadline), now, found)
+            else:
+                self.has_more = False
         return found
 
     def put(self, task: PhotoTask, now: float, found: list[PhotoTask]) -> None:

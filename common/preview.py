@@ -3,6 +3,7 @@
 import colorsys
 import io
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def write_preview(path: str | Path, records: Iterable[dict[str, list[Any]]], nam
     """Write a contact sheet of at most PHOTOS records as a JPEG; `names` are those of the class ids."""
     from PIL import Image
 
-    tiles = [draw_record(record, names) for record, _ in zip(records, range(PHOTOS), strict=False)]
+    tiles = [draw_record(record, names) for record in islice(records, PHOTOS)]
     columns = min(COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * (TILE + GAP) + GAP, rows * (TILE + GAP) + GAP), "white")
