@@ -5,13 +5,16 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 
 import pytest
 import trustme
 
 from common.failures import read_failures
+from common.fetch import FOR_GOOD
 from tests.fault_server import Exchange, fault_server, photo, unused_port
 
 DEADLINE = 2.0  # seconds
@@ -90,11 +93,12 @@ def test_every_fault_has_its_reason_and_harms_no_other_photo(scheme, script, tmp
     with ExitStack() as stack:
         tls = server_context(authority, "127.0.0.1") if scheme == "https" else None
         server = stack.enter_context(fault_server(tls))
+        servers = [server]
         names = {route.replace("_", "-"): route for route in (*GOOD, *FAULTS)}
         urls = {name: f"{server.base}/{route}/{name}" for name, route in names.items()}
         # Pauses belong to a host: those who ask for them have one of their own.
         for route in ("429", "503", "busy_then_good", "busy_by_date", "unavailable_then_good"):
-            own = stack.enter_context(fault_server(tls))
+            servers.append(own := stack.enter_context(fault_server(tls)))
             urls[route.replace("_", "-")] = f"{own.base}/{route}/{route.replace('_', '-')}"
         urls |= {f"fine{number}": f"{server.base}/good/fine{number}" for number in range(60)}
         write_index(tmp_path / "index.json", urls)
@@ -116,6 +120,12 @@ def test_every_fault_has_its_reason_and_harms_no_other_photo(scheme, script, tmp
     }
     assert not wrong
     assert got.keys() == FAULTS.keys()
+    asked = sum((each.asked for each in servers), Counter())
+    tries = {route: asked[f"/{route}/{image_id}"] for image_id, route in names.items() if route in FAULTS}
+    assert tries == {
+        route: 1 if reason in FOR_GOOD or detail == "deadline" else 3
+        for route, (reason, detail) in FAULTS.items()
+    } | {"drip_redirects": tries["drip_redirects"]}
     photos = {path.stem: path.read_bytes() for path in (tmp_path / "photos").glob("*.jpg")}
     assert photos == {image_id: photo(image_id) for image_id in urls if image_id not in failures}
     assert outcome.counts["downloaded"] == len(GOOD) + 60
@@ -123,6 +133,30 @@ def test_every_fault_has_its_reason_and_harms_no_other_photo(scheme, script, tmp
         seconds < DEADLINE + 6
     )  # all dripping ones at once: the deadline, what pauses ask for, and the start
     assert not list((tmp_path / "photos").glob(".*.part"))
+
+
+def test_further_tries_wait_twice_as_long_each_time_and_do_not_come_at_once(script, tmp_path):
+    with fault_server() as server:
+        times: dict[str, list[float]] = defaultdict(list)
+
+        def fail(e: Exchange) -> None:
+            times[e.path].append(time.monotonic())
+            e.answer(b"", "500 Internal Server Error")
+
+        server.routes["500"] = fail
+        urls = {f"p{n}": f"{server.base}/500/p{n}" for n in range(40)}
+        write_index(tmp_path / "index.json", urls | {"fine": f"{server.base}/good/fine"})
+        outcome = script(
+            "download_images", "--images_path", tmp_path / "index.json",
+            "--images_output_directory", tmp_path / "photos", *SETTINGS, "--backoff", 0.2, "--retries", 3,
+        )  # fmt: skip
+    assert (outcome.code, outcome.counts["server_error"]) == (0, 40)
+    waits = [[after - before for before, after in pairwise(asked)] for asked in times.values()]
+    assert {len(gaps) for gaps in waits} == {3}
+    for gaps in waits:
+        assert all(gap >= 0.1 * 2**number for number, gap in enumerate(gaps)), gaps  # half to one and a half
+    first = [gaps[0] for gaps in waits]
+    assert max(first) - min(first) > 0.1
 
 
 def test_certificates_are_verified(script, tmp_path, authority, trusted):
