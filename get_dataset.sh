@@ -24,6 +24,7 @@
 # The train split of v7 is 2.9 GB, its validation split 40 MB; v2 and v3 fetch 1.1 GB for any split.
 # Interrupted, the same command goes on within the file it was at; files that are there are not fetched again.
 # Needs curl, or wget, or python3. OPEN_IMAGES_URL replaces https://storage.googleapis.com/openimages.
+# HTTP_PROXY, HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured (NO_PROXY not by busybox's wget).
 # The last line of stdout counts the rows. Exit codes: 0 all there, 1 failed, 2 wrong flags, 130 interrupted.
 set -u
 
@@ -105,12 +106,34 @@ watched() { # watched COMMAND...: run it so that an interruption need not wait f
 
 if command -v curl >/dev/null 2>&1; then
     tool=curl
-elif command -v wget >/dev/null 2>&1; then
-    if wget --version 2>/dev/null | grep -q 'GNU Wget'; then tool=wget; else tool=busybox_wget; fi
+elif wget --version 2>/dev/null | grep -q 'GNU Wget'; then
+    tool=wget
 elif command -v python3 >/dev/null 2>&1; then
     tool=python
+elif command -v wget >/dev/null 2>&1; then
+    tool=busybox_wget # last, as many a busybox checks no certificates
 else
     fail "curl, wget or python3 is needed to fetch files, and none is here"
+fi
+
+# wget reads the proxies in lower case alone, as curl does HTTP_PROXY; for certificates each has its own name.
+export "http_proxy=${http_proxy-${HTTP_PROXY-}}" "https_proxy=${https_proxy-${HTTPS_PROXY-}}"
+export "no_proxy=${no_proxy-${NO_PROXY-}}"
+bundle=${REQUESTS_CA_BUNDLE:-}
+case $tool in
+curl) trust='--capath --cacert' ;;
+wget) trust='--ca-directory --ca-certificate' ;;
+*) trust= ;;
+esac
+if [ -d "$bundle" ]; then
+    trust=${trust% *}
+    export "SSL_CERT_DIR=$bundle"
+elif [ -n "$bundle" ]; then
+    [ -e "$bundle" ] || fail "$bundle: no such file, REQUESTS_CA_BUNDLE names certificates"
+    trust=${trust#* }
+    export "SSL_CERT_FILE=$bundle"
+else
+    trust=
 fi
 
 size_of() { if [ -e "$1" ]; then wc -c <"$1" | tr -d ' '; else echo 0; fi; }
@@ -123,13 +146,15 @@ with_curl() {
     url=$1 to=$2 head=$4
     shift 4
     exec curl --fail --location --silent --show-error --connect-timeout "$STALL_SECONDS" --speed-limit 1 \
-        --speed-time "$STALL_SECONDS" --dump-header "$head" --output "$to" "$@" "$url" 2>"$head.error"
+        --speed-time "$STALL_SECONDS" --dump-header "$head" --output "$to" ${trust:+"$trust" "$bundle"} "$@" \
+        "$url" 2>"$head.error"
 }
 with_wget() {
     if [ -s "$2" ]; then set -- "$@" --continue "--header=If-Range: $3"; else set -- "$@"; fi
     url=$1 to=$2 head=$4
     shift 4
-    exec wget --quiet --server-response --tries=1 --timeout="$STALL_SECONDS" --output-document="$to" "$@" "$url" 2>"$head"
+    exec wget --no-verbose --server-response --tries=1 --timeout="$STALL_SECONDS" --output-document="$to" \
+        ${trust:+"$trust" "$bundle"} "$@" "$url" 2>"$head"
 }
 with_busybox_wget() {
     if [ -s "$2" ]; then set -- "$@" -c --header "If-Range: $3"; else set -- "$@"; fi
@@ -173,6 +198,9 @@ header_in() {
         END { print value }'
 }
 
+# The first line that a tool itself said; wget puts the server's, indented, among its own.
+why_in() { cat "$@" 2>/dev/null | sed -n 's/^\([^ ].*[^:]\):\{0,1\}$/\1/p' | head -n 1; }
+
 # What the partial file's bytes belong to: a strong ETag, or the date of change; empty when there is neither.
 tag_in() {
     tag=$(header_in "$1" etag)
@@ -200,6 +228,10 @@ fetch() { # fetch PATH TO: the file at PATH of the release becomes TO, whole
         watched "with_$tool" "$url" "$part" "$tag" "$answer"
         code=$?
         status=$(status_in "$answer")
+        if grep -q 'certificate validation not implemented' "$answer" 2>/dev/null; then
+            rm -f "$part" "$part".*
+            fail "$url: this wget checks no certificates; curl, GNU wget or python3 is needed"
+        fi
         if [ "$before" -gt 0 ]; then
             if [ "$status" = 200 ] || [ "$status" = 416 ]; then
                 # No ranges here, or another file by now: what was there is worth nothing.
@@ -218,7 +250,7 @@ fetch() { # fetch PATH TO: the file at PATH of the release becomes TO, whole
         esac
         # A connection that broke off after some bytes is worth another try; one that gave none is not.
         [ "$have" -gt "$before" ] && [ "$try" -lt "$TRIES" ] && writable "$part" && continue
-        why=$(tail -n 1 "$answer.error" 2>/dev/null)
+        why=$(why_in "$answer.error" "$answer")
         [ "$have" -gt 0 ] || rm -f "$part" "$part.head"
         rm -f "$part".*.error
         writable "$part" || fail "$2: cannot be written (disk full?)"

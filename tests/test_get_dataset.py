@@ -1,8 +1,10 @@
 """Step 1 in each shell and with each tool that is on this machine, against a real server."""
 
 import os
+import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -12,9 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import trustme
 
 from sample.make import main as make_sample
 from tests.conftest import ROOT
+from tests.fault_server import fault_server, unused_port
 
 SHELLS = [shell for shell in ("sh", "dash", "bash", "busybox") if shutil.which(shell)]
 TOOLS = [tool for tool in ("curl", "wget", "busybox", "python3") if shutil.which(tool)]
@@ -101,7 +105,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
         self.faults: dict[str, str] = {}
@@ -109,14 +113,17 @@ class Server(ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []
         self.hanging, self.go_on = threading.Event(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
+        if tls:
+            self.url = f"https://localhost:{self.server_port}"
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def handle_error(self, request, client_address) -> None:
         pass  # a client that left early is part of these tests
 
 
 @contextmanager
-def serving(folder: Path):
-    with Server(folder) as server:
+def serving(folder: Path, tls: ssl.SSLContext | None = None):
+    with Server(folder, tls) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -286,6 +293,7 @@ def test_nothing_to_fetch_with_is_one_line(server, tmp_path, path_with):
 
 # --- what goes wrong ----------------------------------------------------------------------------------
 
+DESCRIPTIONS = "/v7/oidv7-class-descriptions-boxable.csv"
 BOXES = "/v5/validation-annotations-bbox.csv"
 TARBALL = "/2017_11/annotations_human_bbox_2017_11.tar.gz"
 V7 = ("--release", "v7", "--split", "validation")
@@ -316,15 +324,71 @@ def test_what_is_refused_is_one_line_and_mends_itself(
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_server_that_is_not_there_is_one_line(server, tmp_path, path_with, tool):
-    server.server_close()
+    server.url = f"http://127.0.0.1:{unused_port()}"
     code, _, err = get(server, "--directory", tmp_path, path=path_with(tool))
     assert code == 1
-    assert err.startswith(
-        f"get_dataset.sh: {server.url}/v7/oidv7-class-descriptions-boxable.csv: nothing came"
-    )
+    assert err.startswith(f"get_dataset.sh: {server.url}{DESCRIPTIONS}: nothing came (")
+    assert re.search("refused|connect to", err)
     assert "\n" not in err
     assert set(tree(tmp_path)) == {"RELEASE"}
 
+
+# --- the way to the server ----------------------------------------------------------------------------
+
+
+def server_context(authority: trustme.CA) -> ssl.SSLContext:
+    """Return the context of a server on localhost; of the last TLS that a busybox of old can speak."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    authority.issue_cert("localhost", key_type=trustme.KeyType.RSA).configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_certificates_are_verified(release, tmp_path, path_with, monkeypatch, tool):
+    """One of ours is trusted by REQUESTS_CA_BUNDLE alone; a tool that checks none is not taken."""
+    authority, folder, path = trustme.CA(), tmp_path / "data", path_with(tool)
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(bundle)
+    with serving(release, server_context(authority)) as server:
+        code, _, err = get(server, *V7, "--directory", folder, path=path)
+        assert code == 1
+        assert "certificate" in err
+        assert "\n" not in err
+        assert set(tree(folder)) == {"RELEASE"}
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        code, _, err = get(server, *V7, "--directory", folder, path=path)
+        if tool == "busybox":
+            assert (code, err.partition(": this ")[2]) == (
+                1, "wget checks no certificates; curl, GNU wget or python3 is needed",
+            )  # fmt: skip
+        else:
+            assert (code, err) == (0, "")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "nowhere.pem")
+        assert get(server, *V7, "--directory", folder, path=path) == (
+            1, "", "get_dataset.sh: nowhere.pem: no such file, REQUESTS_CA_BUNDLE names certificates",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_proxy_in_capital_letters_is_used(server, tmp_path, path_with, monkeypatch, tool):
+    with fault_server() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.base)
+        code, _, err = get(server, *V7, "--directory", tmp_path, path=path_with(tool))
+        assert (code, err) == (1, f"get_dataset.sh: {server.url}{DESCRIPTIONS}: the server answered 404")
+        assert set(proxy.asked) == {f"{server.url}{DESCRIPTIONS}"}
+        assert not server.requests
+
+
+@pytest.mark.parametrize("tool", [tool for tool in TOOLS if tool != "busybox"])
+def test_a_host_without_proxy_is_asked_itself(server, tmp_path, path_with, monkeypatch, tool):
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{unused_port()}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert get(server, *V7, "--directory", tmp_path, path=path_with(tool))[0] == 0
+
+
+# --- interruptions ------------------------------------------------------------------------------------
 
 CUTS = {
     "a connection that breaks off once": ("cut once", "1", ["whole", "rest"]),

@@ -13,7 +13,7 @@ import pytest
 from sample.make import main as make_sample
 from sample.serve import serving
 from tests.conftest import ROOT
-from tests.dask_cluster import wait_until
+from tests.test_download_images import children, wait_gone
 
 
 def run_all(addresses, data: Path, out: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -195,7 +195,7 @@ def test_other_releases_and_splits_go_through(sample, tmp_path, release):
 
 
 @pytest.mark.parametrize("step", [1, 4])
-def test_interrupted_it_ends_its_step_and_says_so(sample, tmp_path, step):
+def test_interrupted_it_ends_its_step_and_goes_on_when_run_again(sample, made, tmp_path, step):
     """The signal reaches the shell alone, as from a container's keeper; servers that say nothing hold the step up."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -208,20 +208,17 @@ def test_interrupted_it_ends_its_step_and_says_so(sample, tmp_path, step):
         )  # fmt: skip
         silent.settimeout(60)
         with silent.accept()[0]:
+            steps = children(process.pid)
+            assert steps
             process.terminate()
             _, err = process.communicate(timeout=10)
     assert process.returncode == 130
     assert err.splitlines()[-2].endswith(": interrupted; run the same command again to go on")
     assert err.splitlines()[-1] == "make_dataset.sh: interrupted; run the same line again to go on"
-    wait_until(lambda: not is_there(process.pid))  # the processes of step 4 end a moment after it
-
-
-def is_there(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    assert all(wait_gone(pid, 5) for pid in steps)
+    result = run_all(sample[1], tmp_path / "data", tmp_path / "out", NUM_SHARDS="3")
+    assert result.returncode == 0, result.stderr
+    assert digests(tmp_path / "out") == digests(made / "out")
 
 
 def test_a_step_that_fails_is_named_and_ends_the_run(sample, tmp_path):

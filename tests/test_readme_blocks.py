@@ -58,12 +58,7 @@ def official_hosts(sample: Path, folder: Path):
             FaultServer.tunnel(proxy, connection, places[address])
 
         proxy.tunnel = tunnel  # type: ignore[method-assign]
-        certificates = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-        yield {
-            "HTTPS_PROXY": proxy.base,
-            "https_proxy": proxy.base,
-            **dict.fromkeys(certificates, str(bundle)),
-        }
+        yield {"HTTPS_PROXY": proxy.base, "REQUESTS_CA_BUNDLE": str(bundle)}
 
 
 @pytest.fixture(scope="module")
