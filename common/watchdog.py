@@ -96,9 +96,14 @@ class Watchdog:
 
 def is_public(host: str) -> bool:
     """Tell whether a host, by name or address, is on the public internet; a name is, but for localhost."""
+    name = host.strip("[]").partition("%")[0].rstrip(".").lower()
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address
     try:
-        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+        address = ipaddress.ip_address(name)
     except ValueError:
-        return host.rstrip(".").lower() != "localhost" and not host.lower().endswith(".localhost")
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(name))  # 127.1 and 2130706433 are 127.0.0.1 too
+        except OSError:
+            return name != "localhost" and not name.endswith(".localhost")
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_global

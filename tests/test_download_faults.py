@@ -1,5 +1,6 @@
 """Step 4 against everything a server can do: the documented reason, within the deadline, the others unharmed."""
 
+import io
 import json
 import socket
 import ssl
@@ -15,7 +16,8 @@ import trustme
 
 from common.failures import read_failures
 from common.fetch import FOR_GOOD
-from tests.fault_server import Exchange, fault_server, photo, unused_port
+from common.watchdog import is_public
+from tests.fault_server import Exchange, fault_server, photo, to, unused_port
 
 DEADLINE = 2.0  # seconds
 SETTINGS = ("--image_source", "original", "--backoff", 0.05, "--retries", 2, "--max_megabytes", 1, "--processes", 1,
@@ -184,11 +186,12 @@ def test_certificates_are_verified(script, tmp_path, authority, trusted):
     assert "IP address mismatch" in details["misnamed"]
 
 
-def test_hosts_that_are_not_there(script, tmp_path):
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_hosts_that_are_not_there(scheme, script, tmp_path):
     with fault_server() as server:
         urls = {
-            "refused": f"http://127.0.0.1:{unused_port()}/refused.jpg",
-            "nameless": "http://no-such-host.invalid/nameless.jpg",
+            "refused": f"{scheme}://127.0.0.1:{unused_port()}/refused.jpg",
+            "nameless": f"{scheme}://no-such-host.invalid/nameless.jpg",
             "good": f"{server.base}/good/good",
         }
         write_index(tmp_path / "index.json", urls)
@@ -200,6 +203,32 @@ def test_hosts_that_are_not_there(script, tmp_path):
     details = {f.id: f.detail for f in read_failures(tmp_path / "photos" / "download_failures.csv")}
     assert details["refused"] == "original: Connection refused"
     assert "name" in details["nameless"].lower()
+
+
+def with_another_answer(e: Exchange) -> None:
+    """Say more than was promised: behind what a client reads ahead, another photo as the next answer."""
+    other = photo("other")
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(other)}\r\n\r\n".encode() + other
+    e.head("200 OK", f"Content-Length: {len(e.photo)}")
+    e.send(e.photo.ljust(io.DEFAULT_BUFFER_SIZE, b"x") + answer)
+
+
+@pytest.mark.parametrize("scheme", ["http"])
+def test_what_follows_a_photo_is_not_taken_for_the_next(scheme, script, tmp_path, authority, trusted):
+    with fault_server(server_context(authority, "127.0.0.1") if scheme == "https" else None) as server:
+        server.routes["more"] = with_another_answer
+        routes = [("more", f"m{n}") for n in range(10)] + [("good", f"g{n}") for n in range(10)]
+        urls = {
+            name: f"{server.base}/{route}/{name}" for route, name in sorted(routes, key=lambda r: r[1][1:])
+        }
+        write_index(tmp_path / "index.json", urls)
+        outcome = script(
+            "download_images", "--images_path", tmp_path / "index.json",
+            "--images_output_directory", tmp_path / "photos", *SETTINGS, "--threads", 1,
+        )  # fmt: skip
+    assert (outcome.code, outcome.counts["failed"]) == (0, 0)
+    photos = {path.stem: path.read_bytes() for path in (tmp_path / "photos").glob("*.jpg")}
+    assert photos == {name: photo(name) for name in urls}
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -223,29 +252,41 @@ def test_a_proxy_is_used(scheme, script, tmp_path, authority, trusted, monkeypat
             assert set(proxy.asked) == {f"{server.base}/good/p{n}" for n in range(20)}
 
 
-def test_a_public_photo_is_not_followed_to_a_private_address(script, tmp_path, monkeypatch):
+PRIVATE = ("127.0.0.1", "localhost", "[::1]", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
+           "0.0.0.0", "[::ffff:127.0.0.1]", "[fd00::1]", "[fe80::1]", "127.1", "2130706433", "0x7f.0.0.1")  # fmt: skip
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_a_public_photo_is_not_followed_to_a_private_address(script, tmp_path, monkeypatch, proxied):
     """The proxy plays the public host; through a proxy a name counts as public."""
     with fault_server() as proxy, fault_server() as private:
-        proxy.routes["to_private"] = lambda e: e.answer(
-            b"", "302 Found", f"Location: {private.base}/good/secret"
-        )
-        proxy.routes["to_localhost"] = lambda e: e.answer(b"", "302 Found", "Location: http://localhost/x")
+        port = private.server_address[1]
+        for number, host in enumerate(PRIVATE):
+            proxy.routes[f"to{number}"] = to(f"http://{host}:{port}/good/secret")
         monkeypatch.setenv("HTTP_PROXY", proxy.base)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        urls = {
-            "direct": "http://photos.example/to_private/1",
-            "proxied": "http://photos.example/to_localhost/1",
-            "good": "http://photos.example/good/good",
-        }
+        if not proxied:
+            monkeypatch.setenv("NO_PROXY", ",".join(host.strip("[]") for host in PRIVATE))
+        urls = {f"p{number}": f"http://photos.example/to{number}/x" for number in range(len(PRIVATE))}
+        urls["good"] = "http://photos.example/good/good"
         write_index(tmp_path / "index.json", urls)
         outcome = script(
             "download_images", "--images_path", tmp_path / "index.json",
             "--images_output_directory", tmp_path / "photos", *SETTINGS,
         )  # fmt: skip
         assert not private.asked
-    assert (outcome.code, outcome.counts["bad_url"], outcome.counts["downloaded"]) == (0, 2, 1)
-    failures = read_failures(tmp_path / "photos" / "download_failures.csv")
-    assert {f.detail for f in failures} == {"original: redirected to a private address"}
+        assert set(proxy.asked) == set(urls.values())
+    assert (outcome.code, outcome.counts["downloaded"]) == (0, 1)
+    failures = {f.id: f for f in read_failures(tmp_path / "photos" / "download_failures.csv")}
+    got = {host: failures[f"p{number}"].detail for number, host in enumerate(PRIVATE)}
+    assert got == dict.fromkeys(PRIVATE, "original: redirected to a private address")
+    assert {failure.reason for failure in failures.values()} == {"bad_url"}
+
+
+@pytest.mark.parametrize(
+    "host", ["93.184.216.34", "[2606:2800:220:1::1]", "photos.example", "localhost.example"]
+)
+def test_what_is_public(host):
+    assert is_public(host)
 
 
 def test_the_deadline_holds_before_the_first_request(script, tmp_path, authority, trusted, monkeypatch):

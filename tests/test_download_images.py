@@ -229,8 +229,16 @@ def test_size_and_md5_hold_for_the_original_alone(script, server, folder):
 # --- pauses and patience -------------------------------------------------------------------------
 
 
-def test_a_pause_holds_for_the_whole_host_and_holds_up_no_other(script, server, folder):
-    """One photo's 429 pauses its host for 2 s; the other host's photos are done meanwhile."""
+PAUSES = {
+    "429, seconds": ("429 Too Many Requests", "Retry-After: 2"),
+    "503, a date by a clock that is years behind": (
+        "503 Service Unavailable", "Date: Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After: Wed, 21 Oct 2015 07:28:02 GMT"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pause", PAUSES.values(), ids=PAUSES)
+def test_a_pause_holds_for_the_whole_host_and_holds_up_no_other(script, server, folder, pause):
+    """One photo's answer pauses its host for 2 s; the other host's photos are done meanwhile."""
     with fault_server() as other:
         times: dict[str, float] = {}
         asked: list[float] = []
@@ -241,7 +249,7 @@ def test_a_pause_holds_for_the_whole_host_and_holds_up_no_other(script, server, 
 
         def busy(e) -> None:
             asked.append(time.monotonic())
-            server.busy("429 Too Many Requests", e, "Retry-After: 2")
+            server.busy(pause[0], e, *pause[1:])
 
         server.routes |= {"good": timed, "busy": busy}
         other.routes["good"] = timed
@@ -364,10 +372,18 @@ def test_robots_tags(tags, refuses):
 
 
 def test_the_robots_tag_can_be_ignored_and_holds_for_originals_only(script, server, folder):
-    write_index(folder, [{"id": "a", "url": f"{server.base}/noai/a"}, *good(server, 1)])
-    assert script("download_images", *arguments(folder)).counts["forbidden"] == 1
-    ignoring = script("download_images", *arguments(folder, "--ignore_robots_tag", "--retry_failed"))
-    assert ignoring.counts["failed"] == 0
+    write_index(folder, [
+        {"id": "original", "url": f"{server.base}/noai/original"},
+        {"id": "mirror", "subset": "noai", "url": f"{server.base}/404/mirror"},
+        {"id": "thumbnail", "thumbnail_url": f"{server.base}/noai/thumbnail"},
+    ])  # fmt: skip
+    sources = ("--image_source", "mirror,original,thumbnail", "--mirror_url", server.base)
+    script("download_images", *arguments(folder, *sources))
+    assert photos(folder).keys() == {"mirror", "thumbnail"}
+    assert failures(folder) == {"original": ("forbidden", "original: X-Robots-Tag: noindex, noimageai")}
+    script("download_images", *arguments(folder, *sources, "--ignore_robots_tag", "--retry_failed"))
+    assert photos(folder).keys() == {"original", "mirror", "thumbnail"}
+    assert failures(folder) == {}
 
 
 # --- bad input -----------------------------------------------------------------------------------
