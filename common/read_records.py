@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def _records_in(file: Path, path: Path, compression: str) -> Iterator[dict[str, 
 
 
 def _first_line(message: str) -> str:
-    return message.partition("\n")[0].split(" [Op:")[0].removesuffix("{{node IteratorGetNext}}").strip()
+    """Return what TensorFlow says, without the names of its own parts around it."""
+    return re.sub(r"\{\{[^{}]*\}\}", "", message.partition("\n")[0].split(" [Op:")[0]).strip()
 
 
 def verify_shard(
