@@ -409,12 +409,21 @@ def test_addresses_that_are_never_asked(url, problem):
 
 
 def test_bad_addresses_are_outcomes(script, server, folder):
-    write_index(folder, [*({"id": f"u{n}", "url": url} for n, url in enumerate(BAD_URLS)), *good(server, 1),
-                         {"id": "dots", "url": "http://a..b/x"}, {"id": "idn", "url": "http://" + "ü" * 80 + ".example/"}])  # fmt: skip
-    outcome = script("download_images", *arguments(folder, "--retries", 0))
-    assert (outcome.code, outcome.counts["downloaded"]) == (0, 1)
-    assert outcome.counts["bad_url"] >= len(BAD_URLS)
-    assert outcome.counts["failed"] == len(BAD_URLS) + 2
+    evil = [
+        *({"id": f"u{n}", "url": url} for n, url in enumerate(BAD_URLS)),
+        {"id": "dots", "url": "http://a..b/x"},
+        {"id": "idn", "url": "http://" + "ü" * 80 + ".example/"},
+        {"id": "host", "url": "http://half\ud800.invalid/x"},  # JSON can hold half a character
+        {"id": "path", "url": f"{server.base}/404/\ud800"},
+    ]
+    mirrored = {"id": "subset", "subset": "tr\nain", "url": f"{server.base}/good/subset"}
+    write_index(folder, [*evil, *good(server, 1), mirrored])
+    for run in (1, 2):
+        outcome = script("download_images", *arguments(folder, "--retries", 0))
+        assert (outcome.code, outcome.err) == (0, "")
+        assert outcome.counts["downloaded" if run == 1 else "already_there"] == 2
+        assert outcome.counts["bad_url"] >= len(BAD_URLS)
+        assert list(failures(folder)) == [entry["id"] for entry in evil]
 
 
 def test_names_that_are_reserved_elsewhere_are_names(script, server, folder):
