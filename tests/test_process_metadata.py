@@ -319,17 +319,22 @@ def test_a_larger_number_of_images_contains_the_smaller_whatever_the_order(step,
 def test_boxes_are_excluded_by_attribute_and_size(step, tmp_path):
     boxes = table(
         V4, box(A, more=",0,0,1,0,0"), box(A, more=",1,0,0,0,0"), box(A, DOG, more=",0,1,0,1,-1"),
-        box(B, corners="0.1,0.14,0,1", more=",0,0,0,0,0"),
+        box(B, corners="0.1,0.14,0,1", more=",0,0,0,0,0"), box(B, corners="0.25,0.3125,0,1", more=",0,0,0,0,0"),
     )  # fmt: skip
     outcome = step(
-        boxes, table(INDEX_V3, entry(A), entry(B)), "--exclude", "group_of,depiction", "--min_box_side", 0.05
+        boxes,
+        table(INDEX_V3, entry(A), entry(B)),
+        "--exclude",
+        "group_of,depiction",
+        "--min_box_side",
+        0.0625,
     )
     assert outcome.code == 0
     assert (
         outcome.counts.items()
-        >= {"boxes": 1, "excluded_group_of": 1, "excluded_depiction": 1, "too_small": 1}.items()
+        >= {"boxes": 2, "excluded_group_of": 1, "excluded_depiction": 1, "too_small": 1}.items()
     )
-    assert [point["id"] for point in results(tmp_path)[0]] == [A]
+    assert [point["id"] for point in results(tmp_path)[0]] == [A, B]
 
 
 def test_filters_that_leave_nothing_are_told(step):
@@ -372,6 +377,7 @@ def test_so_many_images_of_each_class(step, tmp_path):
     index = table(INDEX_V3, *(entry(f"{number:016x}") for number in range(60)))
     kept = {}
     for number in (4, 9):
+        random.Random(number).shuffle(rows)
         assert step(table(TRAIN_V3, *rows), index, "--max_images_per_class", number).code == 0
         points = results(tmp_path)[0]
         labels = [point["annotations"][0]["label"] for point in points]
@@ -414,7 +420,9 @@ def test_kinds_of_a_chosen_class_join_it(step, tmp_path, hierarchy):
 
 
 def test_a_box_gets_a_copy_for_each_kept_ancestor_once(step, tmp_path, hierarchy):
-    """Cat is below Animal twice, and Mammal is not trainable."""
+    """Cat is below Animal twice, Mammal is not trainable, and the root is no class of its own."""
+    with open(tmp_path / "trainable.txt", "a") as stream:
+        stream.write("/m/0bl9f\n")
     boxes = table(TRAIN_V3, box(A, CAT), box(A, TREE), box(A, DOG))
     outcome = step(boxes, INDEX, *hierarchy, "--expand_hierarchy")
     labels = [annotation["label"] for annotation in results(tmp_path)[0][0]["annotations"]]
@@ -424,13 +432,13 @@ def test_a_box_gets_a_copy_for_each_kept_ancestor_once(step, tmp_path, hierarchy
 
 def test_verified_labels_go_up_when_present_and_down_when_absent(step, tmp_path, hierarchy):
     (tmp_path / "labels.csv").write_text(table(
-        "ImageID,Source,LabelName,Confidence", f"{A},verification,{CAT},1", f"{A},verification,/m/zz,1",
+        "ImageID,Source,LabelName,Confidence", f"{A},verification,{CAT},1", f"{A},verification,/m/zz,1", f"{A},crowd,{CAT},0",
         f"{B},verification,{MAMMAL},0", f"{B},verification,{TREE},1", f"{'d' * 16},verification,{CAT},1",
     ))  # fmt: skip
     flags = ("--image_labels_input_path", tmp_path / "labels.csv", *hierarchy)
     boxes, index = table(TRAIN_V3, box(A, CAT)), table(INDEX_V3, entry(B), entry(A), entry(C))
     outcome = step(boxes, index, *flags)
-    counted = {"images": 1, "label_rows": 5, "labels_of_other_classes": 1, "labels_not_in_index": 1}
+    counted = {"images": 1, "label_rows": 6, "labels_of_other_classes": 1, "labels_not_in_index": 1}
     assert outcome.counts.items() >= counted.items()
     present = [{"label": mid, "confidence": 1} for mid in sorted((CAT, PET, ANIMAL))]
     assert results(tmp_path)[0][0]["image_labels"] == present
