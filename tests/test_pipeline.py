@@ -174,15 +174,35 @@ def round6(value: float) -> float:
     return round(value, 6)
 
 
-def test_chosen_classes_and_images(sample, tmp_path):
+def test_every_setting_reaches_its_step_and_the_end_says_what_was_made(sample, tmp_path):
+    data, out = tmp_path / "my data", tmp_path / "out"
+    labels = tmp_path / "labels.csv"  # flags are split at blanks
+    labels.symlink_to(data / "train/image-labels.csv")
     result = run_all(
-        sample[1], tmp_path / "data", tmp_path / "out", CLASSES="Cat,Dog", MAX_IMAGES="6", NUM_SHARDS="1"
-    )
+        sample[1], data, out, CLASSES="Cat,Dog", MAX_IMAGES="6", MAX_SIDE="100", NUM_SHARDS="1",
+        GET_FLAGS="--image_labels", METADATA_FLAGS=f"--image_labels_input_path {labels} --seed 1",
+        LABEL_MAP_FLAGS="--name_field name", RECORD_FLAGS="--compression gzip --workers 1",
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "out/classes-trainable.txt").read_text().split() == ["/m/01yrx", "/m/0bt9lr"]
-    assert (tmp_path / "out/label_map.pbtxt").read_text().count("item {") == 2
-    assert json.loads((tmp_path / "out/classes-translated.json").read_text()) == ["Cat", "Dog"]
-    assert len(json.loads((tmp_path / "out/train/points.json").read_text())) == 6
+    assert (out / "classes-trainable.txt").read_text().split() == ["/m/01yrx", "/m/0bt9lr"]
+    label_map = (out / "label_map.pbtxt").read_text()
+    assert (label_map.count("item {"), label_map.count('  name: "Cat"')) == (2, 1)
+    assert json.loads((out / "classes-translated.json").read_text()) == ["Cat", "Dog"]
+    points = json.loads((out / "train/points.json").read_text())
+    assert len(points) == 6
+    assert any(point.get("image_labels") for point in points)
+    sizes = [
+        max(point["width"], point["height"])
+        for point in json.loads((out / "train/points-resized.json").read_text())
+    ]
+    assert set(sizes) == {100}
+    assert (out / "train/records/train.tfrecord-00000-of-00001").read_bytes().startswith(b"\x1f\x8b")
+    *_, records, labelled = lines = result.stdout.splitlines()
+    assert records == f"records:   {out}/train/records/train.tfrecord-*"
+    assert labelled == f"label map: {out}/label_map.pbtxt"
+    counts = [line.partition(": ") for line in result.stderr.splitlines()[-7:]]
+    assert [name for name, _, _ in counts] == [f"  step {number}" for number in (1, 3, 2, 4, 5, 6, 7)]
+    assert all(pairs in lines for _, _, pairs in counts)
 
 
 @pytest.mark.parametrize("release", ["v3", "v5"])
