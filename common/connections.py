@@ -76,10 +76,18 @@ class Response(http.client.HTTPResponse):
                 self.read()
         except (http.client.HTTPException, OSError):
             self.will_close = True
-        if self.will_close or self.length or not self.isclosed():
+        if self.will_close or self.length or not self.isclosed() or self._says_more():
             self.close()
             self._connection.close()
         self._pool.take_back(self._connection)
+
+    def _says_more(self) -> bool:
+        """Tell whether more came than was promised, or may yet: it would be taken for the next answer.
+
+        urllib3 looks whether a kept socket has anything to read; what TLS has decrypted it cannot see.
+        """
+        pending = getattr(self._connection.sock, "pending", None)
+        return self.status in (204, 304) or bool(pending and pending())
 
 
 class _Watched(HTTPConnection):

@@ -213,7 +213,7 @@ def with_another_answer(e: Exchange) -> None:
     e.send(e.photo.ljust(io.DEFAULT_BUFFER_SIZE, b"x") + answer)
 
 
-@pytest.mark.parametrize("scheme", ["http"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_what_follows_a_photo_is_not_taken_for_the_next(scheme, script, tmp_path, authority, trusted):
     with fault_server(server_context(authority, "127.0.0.1") if scheme == "https" else None) as server:
         server.routes["more"] = with_another_answer
