@@ -6,52 +6,51 @@ The names, types and values are those that the Object Detection API's and Model 
 
 import hashlib
 from functools import cache
-from typing import Any
 
-ATTRIBUTES = ("occluded", "truncated", "depiction", "inside")
+from common.record_work import Box, Work
 
 Values = list[bytes] | list[int] | list[float]
 
 
 def example_features(
-    work: dict[str, Any], image: bytes, size: tuple[int, int], ids: dict[str, int], texts: dict[str, str]
+    work: Work, image: bytes, size: tuple[int, int], ids: dict[str, int], texts: dict[str, str]
 ) -> dict[str, Values]:
     """Return each feature's list of values, all of the kind that `feature_kind` says.
 
-    `work` is a line of the work list: the `id`, and those `boxes` and `image_labels` of the datapoint whose
-    class is in `ids`. `size` is width and height in pixels; `texts` are what class/text says of a MID. All
-    lists of boxes have one length; group_of is 0 where it is unknown, the other attributes -1.
+    The classes of `work` are in `ids`. `size` is width and height in pixels; `texts` are what class/text says
+    of a MID. All lists of boxes have one length; group_of is 0 where it is unknown, the other attributes -1.
     """
     width, height = size
     encoded_format = b"png" if image.startswith(b"\x89PNG") else b"jpeg"
     extension = {b"png": "png", b"jpeg": "jpg"}[encoded_format]
-    boxes, labels = work["boxes"], work["image_labels"]
-    group_of = [max(value, 0) for value in _attributes(boxes, "group_of")]
+    boxes, labels = work.boxes, work.image_labels
+    group_of = [max(box.group_of, 0) for box in boxes]
     return {
         "image/encoded": [image],
         "image/format": [encoded_format],
-        "image/filename": [f"{work['id']}.{extension}".encode()],
-        "image/source_id": [work["id"].encode()],
+        "image/filename": [f"{work.id}.{extension}".encode()],
+        "image/source_id": [work.id.encode()],
         "image/key/sha256": [hashlib.sha256(image).hexdigest().encode()],
         "image/height": [height],
         "image/width": [width],
-        "image/object/bbox/xmin": [box["x0"] for box in boxes],
-        "image/object/bbox/xmax": [box["x1"] for box in boxes],
-        "image/object/bbox/ymin": [box["y0"] for box in boxes],
-        "image/object/bbox/ymax": [box["y1"] for box in boxes],
-        "image/object/class/label": [ids[box["label"]] for box in boxes],
-        "image/object/class/text": [texts[box["label"]].encode() for box in boxes],
+        "image/object/bbox/xmin": [box.x0 for box in boxes],
+        "image/object/bbox/xmax": [box.x1 for box in boxes],
+        "image/object/bbox/ymin": [box.y0 for box in boxes],
+        "image/object/bbox/ymax": [box.y1 for box in boxes],
+        "image/object/class/label": [ids[box.label] for box in boxes],
+        "image/object/class/text": [texts[box.label].encode() for box in boxes],
         "image/object/group_of": group_of,
         "image/object/is_crowd": group_of,
-        "image/object/area": [
-            (box["x1"] - box["x0"]) * width * (box["y1"] - box["y0"]) * height for box in boxes
-        ],
+        "image/object/area": [(box.x1 - box.x0) * width * (box.y1 - box.y0) * height for box in boxes],
         "image/object/difficult": [0] * len(boxes),
         "image/object/weight": [1.0] * len(boxes),
-        **{f"image/object/{name}": _attributes(boxes, name) for name in ATTRIBUTES},
-        "image/class/label": [ids[label["label"]] for label in labels],
-        "image/class/text": [texts[label["label"]].encode() for label in labels],
-        "image/class/confidence": [float(label["confidence"]) for label in labels],
+        "image/object/occluded": [box.occluded for box in boxes],
+        "image/object/truncated": [box.truncated for box in boxes],
+        "image/object/depiction": [box.depiction for box in boxes],
+        "image/object/inside": [box.inside for box in boxes],
+        "image/class/label": [ids[label.label] for label in labels],
+        "image/class/text": [texts[label.label].encode() for label in labels],
+        "image/class/confidence": [label.confidence for label in labels],
     }
 
 
@@ -65,14 +64,6 @@ def feature_kind(name: str) -> str:
     return "int64_list"
 
 
-def record_bytes(boxes: list[dict[str, Any]], image_bytes: int) -> int:
+def record_bytes(boxes: list[Box], image_bytes: int) -> int:
     """Return about how many bytes a record takes: its photo, the features' names, and each box."""
     return image_bytes + 1000 + 80 * len(boxes)
-
-
-def _attributes(boxes: list[dict[str, Any]], name: str) -> list[int]:
-    """Return an attribute of each box as annotated: 1, 0, or -1 where it is unknown or missing."""
-    return [
-        value if type(value) is int and -1 <= value <= 1 else {"0": 0, "1": 1}.get(str(value), -1)
-        for value in [box.get(name, -1) for box in boxes]
-    ]

@@ -42,12 +42,13 @@ def to_json(element: Any) -> bytes:
         return json.dumps(element, allow_nan=False, separators=(",", ":")).encode()
 
 
-def read_json(path: str | Path) -> Iterator[tuple[int, Any]]:
+def read_json(path: str | Path, kind: type | None = None) -> Iterator[tuple[int, Any]]:
     """Yield the line number and value of each element of a JSON array or of JSON Lines, as a stream.
 
-    Any layout is taken: one element a line (as `json_writer` makes), several a line, or indented.
+    Any layout is taken: one element a line (as `json_writer` makes), several a line, or indented. With
+    `kind`, a msgspec.Struct, an element alone on its line that is of that kind comes as such; no other does.
     """
-    text = _JsonText(path)
+    text = _JsonText(path, kind)
     in_array = text.peek() == "["
     if in_array:
         text.position += 1
@@ -76,7 +77,7 @@ def read_json(path: str | Path) -> Iterator[tuple[int, Any]]:
 class _JsonText:
     """A window on the text of a JSON file that moves on as values are taken from it."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, kind: type | None = None) -> None:
         self.path = path
         self.chunks = text_chunks(path)
         self.buffer = ""
@@ -85,6 +86,7 @@ class _JsonText:
         self.line = 1
         self.decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
         self.by_line = True  # one element a line, as far as is known
+        self.decode_line = _line_decoder(kind)
 
     def fail(self, what: str, offset: int | None = None) -> NoReturn:
         raise InputError(f"{self.path}:{self.line_at(self.position if offset is None else offset)}: {what}")
@@ -153,13 +155,30 @@ class _JsonText:
             return None  # the last line of the window
         comma = self.buffer[end - 1] == ","
         try:
-            value = msgspec.json.decode(self.buffer[start : end - comma])
+            value = self.decode_line(self.buffer[start : end - comma])
         except (msgspec.DecodeError, RecursionError):
             self.by_line = False
             return None
         self.line, self.counted = self.line_at(start), start
         self.position = end - comma
         return self.line, value
+
+
+def _line_decoder(kind: type | None) -> Callable[[str], Any]:
+    import msgspec
+
+    plain = msgspec.json.Decoder().decode
+    if kind is None:
+        return plain
+    typed: Callable[[str], Any] = msgspec.json.Decoder(kind).decode
+
+    def decode(text: str) -> Any:
+        try:
+            return typed(text)
+        except msgspec.ValidationError:
+            return plain(text)
+
+    return decode
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -188,27 +188,37 @@ def read_datapoints(path: str | Path) -> Iterator[dict[str, Any]]:
     `id` and, of each annotation, `label`, `x0`, `x1`, `y0`, `y1` are required; unknown keys are kept.
     A repeated id is not looked for. A file without datapoints is an error.
     """
+    for line, point in read_elements(path):
+        yield check_datapoint(point, f"{path}:{line}")
+
+
+def read_elements(path: str | Path, kind: type | None = None) -> Iterator[tuple[int, Any]]:
+    """Yield the line and value of each element of a file of datapoints, as `read_json` does, unchecked."""
     found = False
-    for line, point in read_json(path):
+    for element in read_json(path, kind):
         found = True
-        where = f"{path}:{line}"
-        if not isinstance(point, dict):
-            raise InputError(f"{where}: {_kind(point)}, an object with id and annotations was expected")
-        if not is_image_id(point.get("id")):
-            raise InputError(
-                f"{where}: id {point.get('id')!r:.80}, an image id of A-Z a-z 0-9 . _ - was expected"
-            )
-        annotations = point.get("annotations")
-        if not isinstance(annotations, list):
-            raise InputError(
-                f"{where}: annotations of {point['id']} are {_kind(annotations)}, an array was expected"
-            )
-        for number, box in enumerate(annotations):
-            _check_box(box, where, number, point["id"])
-        _check_labels(point.get("image_labels", []), f"{where}: image_labels of {point['id']}")
-        yield point
+        yield element
     if not found:
         raise InputError(f"{path}: no datapoints in it")
+
+
+def check_datapoint(point: Any, where: str) -> dict[str, Any]:
+    """Return a datapoint, its coordinates made floats; an error says `where` it stands and what is wrong."""
+    if not isinstance(point, dict):
+        raise InputError(f"{where}: {_kind(point)}, an object with id and annotations was expected")
+    if not is_image_id(point.get("id")):
+        raise InputError(
+            f"{where}: id {point.get('id')!r:.80}, an image id of A-Z a-z 0-9 . _ - was expected"
+        )
+    annotations = point.get("annotations")
+    if not isinstance(annotations, list):
+        raise InputError(
+            f"{where}: annotations of {point['id']} are {_kind(annotations)}, an array was expected"
+        )
+    for number, box in enumerate(annotations):
+        _check_box(box, where, number, point["id"])
+    _check_labels(point.get("image_labels", []), f"{where}: image_labels of {point['id']}")
+    return point
 
 
 def _check_box(box: Any, where: str, number: int, image_id: str) -> None:

@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from common.cli import InputError
 from common.examples import example_features, feature_kind
 from common.files import atomic_path
 from common.parallel import batches
+from common.record_work import Work
 from common.storage import is_remote, read_objects
 
 FORMATS = ("jpeg", "png")
@@ -91,18 +94,18 @@ def write_shard(shard: Shard, settings: RecordSettings) -> dict[str, Any]:
     return {"file": shard.path.name, "records": len(shard.offsets), "bytes": size, "sha256": digest}
 
 
-def read_ahead(shard: Shard, settings: RecordSettings) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+def read_ahead(shard: Shard, settings: RecordSettings) -> Iterator[tuple[Work, bytes | None]]:
     """Yield the lines of a file's work, each with its photo, None where it is gone; the next are coming."""
     work_list = read_work(shard, settings)
     if is_remote(settings.images):
         for some in batches(work_list, PHOTOS_AHEAD):
-            photos = read_objects(settings.images, [work["file"] for work in some])
+            photos = read_objects(settings.images, [work.file for work in some])
             yield from zip(some, photos, strict=True)
         return
-    waiting: deque[tuple[dict[str, Any], int | None]] = deque()
+    waiting: deque[tuple[Work, int | None]] = deque()
     try:
         for work in work_list:
-            waiting.append((work, fetch_soon(f"{settings.images}/{work['file']}")))
+            waiting.append((work, fetch_soon(f"{settings.images}/{work.file}")))
             if len(waiting) > PHOTOS_AHEAD:
                 yield read_photo(*waiting.popleft())
         while waiting:
@@ -113,17 +116,16 @@ def read_ahead(shard: Shard, settings: RecordSettings) -> Iterator[tuple[dict[st
                 os.close(descriptor)
 
 
-def read_work(shard: Shard, settings: RecordSettings) -> Iterator[dict[str, Any]]:
+def read_work(shard: Shard, settings: RecordSettings) -> Iterator[Work]:
     """Yield the lines of a file's work."""
-    import msgspec
-
+    decode = msgspec.json.Decoder(Work).decode
     if shard.lines:
-        yield from map(msgspec.json.decode, zlib.decompress(shard.lines).splitlines())
+        yield from map(decode, zlib.decompress(shard.lines).splitlines())
         return
     with open(settings.work_list, "rb") as lines:
         for offset in shard.offsets:
             lines.seek(offset)
-            yield msgspec.json.decode(lines.readline())
+            yield decode(lines.readline())
 
 
 def with_lines(shard: Shard, work_list: Path) -> Shard:
@@ -151,24 +153,24 @@ def fetch_soon(path: str) -> int | None:
     return descriptor
 
 
-def read_photo(work: dict[str, Any], descriptor: int | None) -> tuple[dict[str, Any], bytes | None]:
+def read_photo(work: Work, descriptor: int | None) -> tuple[Work, bytes | None]:
     """Return the work and the bytes of its photo, whose descriptor is closed."""
     if descriptor is None:
         return work, None
     try:
         # One call for nearly all; a byte more than there should be, so that a longer file is noticed.
-        photo = os.read(descriptor, work["bytes"] + 1)
-        while len(photo) < work["bytes"] and (more := os.read(descriptor, work["bytes"])):
+        photo = os.read(descriptor, work.bytes + 1)
+        while len(photo) < work.bytes and (more := os.read(descriptor, work.bytes)):
             photo += more
         return work, photo
     finally:
         os.close(descriptor)
 
 
-def make_record(tf: Any, work: dict[str, Any], image: bytes | None, settings: RecordSettings) -> bytes:
+def make_record(tf: Any, work: Work, image: bytes | None, settings: RecordSettings) -> bytes:
     """Return the serialized tf.train.Example of one line of the work list and its photo."""
-    path = f"{settings.images}/{work['file']}"
-    if image is None or len(image) != work["bytes"]:
+    path = f"{settings.images}/{work.file}"
+    if image is None or len(image) != work.bytes:
         raise InputError(f"{path}: changed while the records were made; run the same command again")
     size = rgb_size(image)
     if size is None:

@@ -4,7 +4,10 @@ import argparse
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from common.record_work import Point
 
 
 @dataclass(frozen=True)
@@ -14,10 +17,10 @@ class Split:
     fraction: float | None
     subset: str | None
 
-    def is_for_evaluation(self, point: dict[str, Any]) -> bool:
+    def is_for_evaluation(self, point: "Point") -> bool:
         if self.fraction is not None:
-            return in_fraction(point["id"], self.fraction)
-        return self.subset is not None and point.get("subset") == self.subset
+            return in_fraction(point.id, self.fraction)
+        return self.subset is not None and point.subset == self.subset
 
 
 def in_fraction(image_id: str, fraction: float) -> bool:

@@ -1,17 +1,19 @@
 """What each record is made of: the usable datapoints, as lines of a file that the processes share."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+import msgspec
 
 from common.cli import progress
 from common.examples import record_bytes
 from common.files import read_small
-from common.openimages import image_file_name, read_datapoints
+from common.openimages import image_file_name
 from common.record_sets import RecordSet
+from common.record_work import Point, Work, read_points
 from common.records import FORMATS, rgb_size
 from common.scratch import scratch_file, scratch_path
 from common.storage import Status, is_remote, statuses
@@ -39,68 +41,57 @@ def open_work_list(sets: Sequence[RecordSet]) -> Iterator[BinaryIO]:
 
 
 def write_work_list(
-    stream: BinaryIO,
-    points: Iterator[tuple[dict[str, Any], dict[str, Any]]],
-    choose: Callable[[dict[str, Any]], RecordSet],
+    stream: BinaryIO, points: Iterator[tuple[Point, Work]], choose: Callable[[Point], RecordSet]
 ) -> None:
     """Write a line for each of `usable_points` and note it in the set that `choose` says it belongs to."""
     position = 0
+    encode = msgspec.json.Encoder().encode
     with progress(None, "image", "looking at photos") as bar:
         for point, work in points:
-            line = to_line(work)
+            line = encode(work) + b"\n"
             stream.write(line)
             chosen = choose(point)
             chosen.digest.update(line)
             chosen.offsets.append(position)
-            chosen.sizes.append(record_bytes(work["boxes"], work["bytes"]))
+            chosen.sizes.append(record_bytes(work.boxes, work.bytes))
             position += len(line)
             bar.update()
     stream.flush()
 
 
-def to_line(work: dict[str, Any]) -> bytes:
-    import msgspec
-
-    try:
-        return msgspec.json.encode(work) + b"\n"
-    except UnicodeEncodeError:  # half a surrogate pair, in what no record holds
-        return json.dumps(work, ensure_ascii=False).encode(errors="replace") + b"\n"
-
-
 def usable_points(
     path: str, folder: Path, ids: dict[str, int], counts: Counter[str]
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+) -> Iterator[tuple[Point, Work]]:
     """Yield each datapoint a record can be made of, and what it is made of: kept boxes and labels, the photo.
 
     What is left out is counted, under the names in LOSSES.
     """
     seen: set[str] = set()
     look = statuses(folder)
-    for point in read_datapoints(path):
+    for point in read_points(path):
         counts["images"] += 1
-        if point["id"] in seen:
+        if point.id in seen:
             counts["repeated_ids"] += 1
             continue
-        seen.add(point["id"])
-        boxes = [box for box in point["annotations"] if box["label"] in ids]
-        counts["other_classes"] += len(point["annotations"]) - len(boxes)
-        stated = point.get("image_labels", [])
-        labels = [label for label in stated if label["label"] in ids]
-        counts["other_labels"] += len(stated) - len(labels)
+        seen.add(point.id)
+        boxes = [box for box in point.annotations if box.label in ids]
+        counts["other_classes"] += len(point.annotations) - len(boxes)
+        labels = [label for label in point.image_labels if label.label in ids]
+        counts["other_labels"] += len(point.image_labels) - len(labels)
         if not boxes and not labels:
             counts["without_boxes"] += 1
             continue
-        photo = find_photo(look, point["id"])
+        photo = find_photo(look, point.id)
         if photo is None:
             counts["missing"] += 1
             continue
         name, size = photo
         # Step 5 gives its size to a photo that it has made or found right: no need to open that one twice.
-        if not ("width" in point and "height" in point) and not is_rgb(folder / name):
+        if (point.width is None or point.height is None) and not is_rgb(folder / name):
             counts["not_rgb"] += 1
             continue
         counts["boxes"] += len(boxes)
-        yield point, {"id": point["id"], "file": name, "bytes": size, "boxes": boxes, "image_labels": labels}
+        yield point, Work(point.id, name, size, boxes, labels)
 
 
 def find_photo(look: Callable[[str], Status | None], image_id: str) -> tuple[str, int] | None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from common.cli import InputError
 from common.openimages import class_texts, is_image_id, parse_number, read_classes, read_datapoints
+from common.record_work import ATTRIBUTES, read_points
 
 BOX = {"label": "/m/01yrx", "x0": 0.1, "x1": 0.2, "y0": 0.3, "y1": 0.4}
 POINT = {"id": "000000000000000a", "annotations": [BOX]}
@@ -84,12 +85,13 @@ BAD_POINTS = {
 }
 
 
+@pytest.mark.parametrize("read", [read_datapoints, read_points])
 @pytest.mark.parametrize(("point", "message"), BAD_POINTS.values(), ids=BAD_POINTS)
-def test_a_bad_datapoint_is_an_error_at_its_line(tmp_path, point, message):
+def test_a_bad_datapoint_is_an_error_at_its_line(tmp_path, point, message, read):
     path = tmp_path / "points.json"
-    path.write_text("[" + json.dumps(POINT) + ",\n" + json.dumps(point) + "]\n")
+    path.write_text("[" + json.dumps(POINT) + ",\n" + json.dumps(point) + "\n]\n")
     with pytest.raises(InputError) as error:
-        list(read_datapoints(path))
+        list(read(path))
     assert str(error.value).startswith(f"{path}:2: ")
     assert message in str(error.value)
 
@@ -104,7 +106,41 @@ def test_datapoints_keep_what_is_not_known_and_have_numbers_as_floats(tmp_path):
     assert type(point["annotations"][0]["x0"]) is float
 
 
-def test_a_file_without_datapoints_is_an_error(tmp_path):
+@pytest.mark.parametrize("read", [read_datapoints, read_points])
+def test_a_file_without_datapoints_is_an_error(tmp_path, read):
     (tmp_path / "points.json").write_text("[]")
     with pytest.raises(InputError, match="no datapoints in it"):
-        list(read_datapoints(tmp_path / "points.json"))
+        list(read(tmp_path / "points.json"))
+
+
+ATTRIBUTE = st.sampled_from([-1, 0, 1, 2, 1.0, True, None, "0", "1", "-1", "x"])
+SIDES = st.tuples(st.sampled_from([0, 0.0, "0", 0.125]), st.sampled_from([1, 1.0, "1.0", 0.1 + 0.2]))
+BOXES = st.tuples(SIDES, SIDES, st.dictionaries(st.sampled_from(ATTRIBUTES), ATTRIBUTE)).map(
+    lambda of: {
+        "label": "/m/1", "x0": of[0][0], "x1": of[0][1], "y0": of[1][0], "y1": of[1][1], "mine": [1], **of[2]
+    }
+)  # fmt: skip
+LABELS = st.sampled_from([0, 1, 0.5, "1", "0.25"]).map(lambda value: {"label": "/m/1", "confidence": value})
+POINTS = st.fixed_dictionaries(
+    {"id": st.just("a"), "annotations": st.lists(BOXES, max_size=3)},
+    optional={
+        "image_labels": st.lists(LABELS, max_size=2),
+        "subset": st.sampled_from(["train", None, 1]),
+        "width": st.sampled_from([256, None]),
+    },
+)
+
+
+@given(st.lists(POINTS, min_size=1, max_size=4))
+def test_step_7_reads_the_same_of_lines_and_of_any_other_layout(tmp_path_factory, points):
+    folder = tmp_path_factory.mktemp("points")
+    (folder / "lines").write_text("[\n" + ",\n".join(map(json.dumps, points)) + "\n]\n")
+    (folder / "indented").write_text(json.dumps(points, indent=1))
+    of_lines = list(read_points(folder / "lines"))
+    assert of_lines == list(read_points(folder / "indented"))
+    for point, taken in zip(points, of_lines, strict=True):
+        stated = [box.get("inside", -1) for box in point["annotations"]]
+        known = {"0": 0, "1": 1, 0: 0, 1: 1}
+        expected = [-1 if type(value) in (bool, float) else known.get(value, -1) for value in stated]
+        assert [box.inside for box in taken.annotations] == expected
+        assert [box.x1 for box in taken.annotations] == [float(box["x1"]) for box in point["annotations"]]

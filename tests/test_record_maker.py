@@ -23,7 +23,7 @@ import record_maker
 from common.examples import example_features
 from common.record_sets import RECORDS_A_PROCESS
 from common.shards import deal
-from tests.conftest import ROOT
+from tests.conftest import ROOT, record_work
 
 CAT, DOG, TREE = "/m/01yrx", "/m/0bt9lr", "/m/07j7r"
 FLOATS = {"image/object/bbox/xmin", "image/object/bbox/xmax", "image/object/bbox/ymin", "image/object/bbox/ymax",
@@ -180,7 +180,7 @@ def test_every_record_comes_back_as_its_datapoint(step, tmp_path):
 def test_lists_of_boxes_have_one_length_whatever_is_annotated(rows):
     boxes = [annotation(x0=x, y1=y, **({} if flag is None else {"inside": flag})) for x, y, flag in rows]
     features = example_features(
-        {"id": "a", "boxes": boxes, "image_labels": []}, b"", (4, 4), {CAT: 1}, {CAT: CAT}
+        record_work({"id": "a", "annotations": boxes}), b"", (4, 4), {CAT: 1}, {CAT: CAT}
     )
     assert {len(values) for name, values in features.items() if "/object/" in name} == {len(rows)}
     assert features["image/object/inside"] == [-1 if flag is None else int(flag) for _, _, flag in rows]
@@ -587,7 +587,8 @@ def test_records_that_say_what_is_not_so_are_found():
 
     image = photo(size=(40, 30))
     texts = {CAT: CAT}
-    work = {"id": "a1", "boxes": [annotation()], "image_labels": [{"label": CAT, "confidence": 1}]}
+    labels = [{"label": CAT, "confidence": 1}]
+    work = record_work({"id": "a1", "annotations": [annotation()], "image_labels": labels})
 
     def problem(**changes: list[Any]) -> str | None:
         record = example_features(work, image, (40, 30), {CAT: 1}, texts)

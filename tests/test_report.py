@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from common.examples import example_features
 from common.preview import PHOTOS, class_colour, write_preview
 from common.report import GALLERY_BYTES, gather, write_report
+from tests.conftest import record_work
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -41,7 +42,7 @@ def record(
     box = {"label": f"/m/{number}", "x0": 0.25, "x1": 0.5, "y0": 0.25, "y1": 0.5, **attributes}
     texts = {mid: mid for mid in ids}
     return example_features(
-        {"id": name, "boxes": [box], "image_labels": []}, photo or scene(size), size, ids, texts
+        record_work({"id": name, "annotations": [box]}), photo or scene(size), size, ids, texts
     )
 
 
@@ -90,7 +91,7 @@ def test_boxes_and_names_do_not_make_the_page_larger(tmp_path, classes, boxes, n
     texts, photo = {mid: mid for mid in ids}, scene()
     box = {"x0": 0.25, "x1": 0.5, "y0": 0.25, "y1": 0.5}
     some = ([{"label": mid, **box}] * boxes for mid in list(ids)[:800])
-    works = ({"id": f"i{index}", "boxes": many, "image_labels": []} for index, many in enumerate(some))
+    works = (record_work({"id": f"i{index}", "annotations": many}) for index, many in enumerate(some))
     statistics = gather((example_features(work, photo, (256, 192), ids, texts) for work in works), classes)
     assert statistics.gallery
     path = tmp_path / "report.html"
