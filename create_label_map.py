@@ -14,6 +14,8 @@ the folder that holds the file. A class without a description is an error that l
 
 For records made with --class_text name, --name_field name writes the readable name as `name` too, followed by
 the MID where several classes share it: "Bench (/m/076lb9)".
+
+Exit codes: 0 done; 1 bad input; 2 wrong flags; 130 interrupted.
 """
 
 from collections.abc import Sequence

@@ -24,6 +24,9 @@ by row, to the same result, several times slower, and stderr says so.
 
 The rows of an image may stand anywhere. Files that do not have them together, and image-level labels, go
 through a temporary database on disk, in the folder that TMPDIR names.
+
+Exit codes: 0 done, the counts say what was dropped; 1 bad input, or no box left; 2 wrong flags;
+130 interrupted.
 """
 
 import argparse
@@ -229,7 +232,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--hierarchy_path", help="class hierarchy, JSON: kinds of the classes asked for are kept too")
     add("--expand_hierarchy", action="store_true", help="add a copy of each box for every kept ancestor")
     add(
-        "--exclude", type=parse_attributes, default=(), help="boxes to drop: " + ",".join(ATTRIBUTES.values())
+        "--exclude",
+        type=parse_attributes,
+        default=(),
+        help="boxes to drop, those with any of these, comma-separated: " + ",".join(ATTRIBUTES.values()),
     )
     add(
         "--min_box_side",

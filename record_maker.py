@@ -27,6 +27,9 @@ classes that are not in the list, and photos without a box or a verified label o
 NAME.manifest.json says what the files were made from: run again with the same inputs, what is missing is
 made; with others, all is made anew and, when the new set is whole, shards of an older one are removed.
 Photos, datapoints and records may be on an object store, by an address such as s3://bucket/records/train.
+
+Exit codes: 0 done, the counts say what was left out; 1 bad input, no record at all, a damaged file, or more
+than --max_failures; 2 wrong flags; 130 interrupted.
 """
 
 import argparse
@@ -107,14 +110,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="failures of an earlier step to show in the report; may be given again",
     )  # fmt: skip
     add(
-        "--workers", type=whole_number(1, 1000), default=usable_cores(),
+        "--workers", type=whole_number(1), default=usable_cores(), metavar="N",
         help="processes on this machine that write a file each, 500 MB a process (default: one a core, "
         "%(default)s here)",
     )  # fmt: skip
     add_scheduler_flag(parser)
     add(
         "--max_failures", type=parse_failure_limit, metavar="N|P%",
-        help="fail where more images than this are missing or no RGB (default: any number may)",
+        help="exit 1 when more images than this are missing or no RGB (default: no limit)",
     )  # fmt: skip
     args = parser.parse_args(argv)
     if (args.eval_record_save_path is None) != (args.eval_fraction is None and args.eval_subset is None):

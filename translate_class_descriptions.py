@@ -11,6 +11,8 @@ JSON array of the names in the order of the class list, kept as they are written
 the folder that holds the file. A class without a description is an error that lists all such classes.
 
 Names are for reading: several classes can share one (Bench, Mouse), so nothing is keyed by them.
+
+Exit codes: 0 done; 1 bad input; 2 wrong flags; 130 interrupted.
 """
 
 from collections.abc import Sequence

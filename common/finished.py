@@ -122,7 +122,9 @@ class FinishedImages:
             return None  # none, or what a careless hand left; the whole check follows
         if not isinstance(record, dict) or not _are_as_noted(files, record.get("files")):
             return None
-        failed: dict[str, str] = record["failed"]
+        failed, counts = record.get("failed"), record.get("counts")
+        if not isinstance(failed, dict) or not isinstance(counts, dict):
+            return None
         if any(make_stamp(name, original(name), _turn(stamp)) != stamp for name, stamp in failed.items()):
             return None
         for name, number in self.known.items():
@@ -131,7 +133,7 @@ class FinishedImages:
                 return None
             if number >> 9 != found.version << 64 | found.size:
                 return None
-        return dict(record["counts"])
+        return dict(counts)
 
     def note_complete(self, files: Sequence[Path], counts: dict[str, int], failed: dict[str, str]) -> None:
         """Remember that all is done: with which files, counts, and stamps of the photos that failed."""

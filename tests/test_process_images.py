@@ -236,6 +236,7 @@ CHANGES = {
         b'{"files": {}, "counts": {}, "failed": {}}',
         {"already_there": 4},
     ),
+    "the note is cut": ("small/.process_complete", b'{"files": {}}', {"already_there": 4}),
     "the note is none": ("small/.process_complete", b"[]", {"already_there": 4}),
 }
 
