@@ -236,9 +236,18 @@ CHANGES = {
         b'{"files": {}, "counts": {}, "failed": {}}',
         {"already_there": 4},
     ),
-    "the note is cut": ("small/.process_complete", b'{"files": {}}', {"already_there": 4}),
     "the note is none": ("small/.process_complete", b"[]", {"already_there": 4}),
 }
+
+
+@pytest.mark.parametrize("lost", ["failed", "counts"])
+def test_a_note_that_lacks_something_is_none(process, folder, lost):
+    assert process().code == 0
+    note = folder / "small" / ".process_complete"
+    record = json.loads(note.read_bytes())
+    del record[lost]
+    note.write_text(json.dumps(record))
+    assert process().counts["already_there"] == 4
 
 
 @pytest.mark.parametrize(("name", "data", "counts"), CHANGES.values(), ids=CHANGES)
