@@ -1,77 +1,19 @@
 """Step 4: an index in; whole photos, a list of the others and exact counts out."""
 
-import json
-import os
-import re
-import resource
-import select
-import signal
 import subprocess
 import sys
-import threading
-import time
 from base64 import b64encode
 from hashlib import md5
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from common.failures import read_failures
-from common.fetch import host_of, retry_after, robots_refuse, url_problem
+from common.fetch import url_problem
 from common.files import locked_folder
-from common.hosts import Schedule
 from tests.conftest import ROOT
-from tests.fault_server import fault_server, photo, unused_port
+from tests.downloads import arguments, counts, failures, folder, good, photos, server, umask, write_index
+from tests.fault_server import photo, unused_port
 
-REASONS = ("gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source", "rate_limited",
-           "server_error", "timeout", "connection", "tls")  # fmt: skip
-
-
-@pytest.fixture
-def server():
-    with fault_server() as running:
-        yield running
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "photos"
-
-
-def arguments(folder, *more):
-    return (
-        "--images_path", folder.parent / "index.json", "--images_output_directory", folder,
-        "--backoff", 0.05, "--retries", 2, "--processes", 1, *more,
-    )  # fmt: skip
-
-
-def write_index(folder, entries) -> None:
-    (folder.parent / "index.json").write_text(json.dumps(entries))
-
-
-def good(server, number: int) -> list[dict[str, str]]:
-    return [{"id": f"p{n}", "url": f"{server.base}/good/p{n}"} for n in range(number)]
-
-
-def photos(folder) -> dict[str, bytes]:
-    return {path.stem: path.read_bytes() for path in folder.glob("*.jpg")}
-
-
-def failures(folder) -> dict[str, tuple[str, str]]:
-    return {f.id: (f.reason, f.detail) for f in read_failures(folder / "download_failures.csv")}
-
-
-def counts(**given: int) -> dict[str, int]:
-    return {
-        "images": 0,
-        "downloaded": 0,
-        "already_there": 0,
-        "failed": 0,
-        **dict.fromkeys(REASONS, 0),
-        "bytes": 0,
-    } | given
+__all__ = ["folder", "server"]
 
 
 # --- what comes ----------------------------------------------------------------------------------
@@ -91,12 +33,6 @@ def test_photos_come_whole_and_are_not_fetched_again(script, server, folder):
     third = script("download_images", *arguments(folder, "--retry_failed"))
     assert third.counts == second.counts
     assert server.asked.total() == 32
-
-
-def umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def test_the_user_agent_is_ours_and_connections_are_kept(script, server, folder):
@@ -224,166 +160,6 @@ def test_size_and_md5_hold_for_the_original_alone(script, server, folder):
         "size": ("changed", f"original: {len(data)} bytes, the index says {len(data) + 1}"),
         "md5": ("changed", "original: the MD5 differs from the index"),
     }
-
-
-# --- pauses and patience -------------------------------------------------------------------------
-
-
-PAUSES = {
-    "429, seconds": ("429 Too Many Requests", "Retry-After: 2"),
-    "503, a date by a clock that is years behind": (
-        "503 Service Unavailable", "Date: Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After: Wed, 21 Oct 2015 07:28:02 GMT"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("pause", PAUSES.values(), ids=PAUSES)
-def test_a_pause_holds_for_the_whole_host_and_holds_up_no_other(script, server, folder, pause):
-    """One photo's answer pauses its host for 2 s; the other host's photos are done meanwhile."""
-    with fault_server() as other:
-        times: dict[str, float] = {}
-        asked: list[float] = []
-
-        def timed(e) -> None:
-            times[e.path] = time.monotonic()
-            e.answer(e.photo)
-
-        def busy(e) -> None:
-            asked.append(time.monotonic())
-            server.busy(pause[0], e, *pause[1:])
-
-        server.routes |= {"good": timed, "busy": busy}
-        other.routes["good"] = timed
-        # One connection, so that the busy one is asked first and everything else after it.
-        write_index(folder, [
-            {"id": "busy", "url": f"{server.base}/busy/busy"},
-            *({"id": f"p{n}", "url": f"{server.base}/good/p{n}"} for n in range(20)),
-            *({"id": f"q{n}", "url": f"{other.base}/good/q{n}"} for n in range(20)),
-        ])  # fmt: skip
-        outcome = script(
-            "download_images", *arguments(folder, "--max_per_host", 1, "--threads", 4, "--deadline", 1)
-        )
-    assert (outcome.code, outcome.counts["downloaded"]) == (0, 41)  # the pause is longer than the deadline
-    start = asked[0]
-    assert min(times[f"/good/p{n}"] for n in range(20)) >= start + 2
-    assert max(times[f"/good/q{n}"] for n in range(20)) < start + 2
-
-
-def test_a_pause_holds_for_all_processes_and_no_burst_follows(script, server, folder):
-    """Asked for a second's pause among a stream of photos, two processes stop, and come back one by one."""
-    lock = threading.Lock()
-    begun: list[float] = []
-    active: list[int] = [0]
-    met: list[tuple[float, int]] = []  # when each photo was asked for, and how many were then under way
-    pause: list[float] = []
-
-    def serve(e) -> None:
-        with lock:
-            active[0] += 1
-            met.append((time.monotonic(), active[0]))
-            if len(met) == 60:
-                pause.append(time.monotonic())
-        time.sleep(0.05)
-        with lock:
-            active[0] -= 1
-        if pause and not begun:
-            begun.append(pause[0])
-            e.answer(b"busy", "429 Too Many Requests", "Retry-After: 2")
-        else:
-            e.answer(e.photo)
-
-    server.routes["good"] = serve
-    write_index(folder, good(server, 150))
-    outcome = script(
-        "download_images", *arguments(folder, "--processes", 2, "--threads", 16, "--max_per_host", 16)
-    )
-    assert (outcome.code, outcome.counts["downloaded"]) == (0, 150)
-    assert max(number for at, number in met if at <= pause[0]) >= 8  # before it all connections were in use
-    during = [at for at, _ in met if pause[0] + 0.6 < at < pause[0] + 2]
-    after = [(at, number) for at, number in met if at >= pause[0] + 2]
-    assert not during
-    assert all(number <= 4 for at, number in after[:6])  # two processes begin with one connection each
-    assert after[0][1] <= 2
-
-
-def test_a_pause_beyond_what_we_wait_leaves_the_host_for_the_next_run(script, server, folder):
-    with fault_server() as other:
-        entries = [{"id": f"l{n}", "url": f"{server.base}/429_long/l{n}"} for n in range(50)]
-        write_index(folder, [*entries, *good(other, 5)])
-        outcome = script("download_images", *arguments(folder, "--max_per_host", 2))
-    assert outcome.counts == counts(
-        images=55, downloaded=5, failed=50, rate_limited=50, bytes=sum(len(photo(f"p{n}")) for n in range(5))
-    )
-    assert server.asked.total() <= 2
-    assert "--max_pause" in failures(folder)["l49"][1]
-
-
-def test_the_rate_comes_back_gradually_after_a_pause():
-    schedule: Schedule[int] = Schedule(8)
-    for task in range(100):
-        schedule.put("http://host", task)
-    taken: list[Any] = [schedule.take() for _ in range(8)]
-    schedule.pause("http://host", 0.0)  # one that is over already
-    rounds = []
-    for _ in range(9):
-        for host, _ in taken:
-            schedule.done(host, well=True)
-        host = taken[0][0]
-        taken = []
-        while host.may_start(1e9):
-            taken.append(schedule.take())
-        rounds.append(len(taken))
-    assert rounds[0] == 1  # what was under way before the pause says nothing
-    assert all(after - before <= 1 for before, after in pairwise(rounds))
-    assert rounds[-1] >= 6
-
-
-RETRY_AFTER = {
-    "seconds": ({"Retry-After": "7"}, 7),
-    "a date by the server's clock": (
-        {"Date": "Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After": "Wed, 21 Oct 2015 07:29:30 GMT"}, 90),
-    "a date that is over": ({"Date": "Wed, 21 Oct 2015 07:28:00 GMT", "Retry-After": "Wed, 21 Oct 2015 07:00:00 GMT"}, 0),
-    "none": ({}, None),
-    "nonsense": ({"Retry-After": "soon"}, None),
-    "negative": ({"Retry-After": "-5"}, None),
-    "no ASCII digit": ({"Retry-After": "\u0665"}, None),
-    "without end": ({"Retry-After": "9" * 400}, 10**7),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("headers", "seconds"), RETRY_AFTER.values(), ids=RETRY_AFTER)
-def test_retry_after(headers, seconds):
-    assert retry_after(headers) == seconds
-
-
-@pytest.mark.parametrize(
-    ("tags", "refuses"),
-    [
-        (["noai"], True),
-        (["NoImageAI, noindex"], True),
-        (["noindex", "noimageai"], True),
-        (["mine: noai"], True),
-        (["otherbot: noai"], False),
-        (["noindex, nofollow"], False),
-        (["unavailable_after: 25 Jun 2010 15:00:00 PST"], False),
-    ],
-)
-def test_robots_tags(tags, refuses):
-    assert robots_refuse(tags, "mine/1.0") is refuses
-
-
-def test_the_robots_tag_can_be_ignored_and_holds_for_originals_only(script, server, folder):
-    write_index(folder, [
-        {"id": "original", "url": f"{server.base}/noai/original"},
-        {"id": "mirror", "subset": "noai", "url": f"{server.base}/404/mirror"},
-        {"id": "thumbnail", "thumbnail_url": f"{server.base}/noai/thumbnail"},
-    ])  # fmt: skip
-    sources = ("--image_source", "mirror,original,thumbnail", "--mirror_url", server.base)
-    script("download_images", *arguments(folder, *sources))
-    assert photos(folder).keys() == {"mirror", "thumbnail"}
-    assert failures(folder) == {"original": ("forbidden", "original: X-Robots-Tag: noindex, noimageai")}
-    script("download_images", *arguments(folder, *sources, "--ignore_robots_tag", "--retry_failed"))
-    assert photos(folder).keys() == {"original", "mirror", "thumbnail"}
-    assert failures(folder) == {}
 
 
 # --- bad input -----------------------------------------------------------------------------------
@@ -610,156 +386,6 @@ def test_max_failures(script, server, folder, limit, code):
         assert outcome.err == f"download_images.py: 2 of 10 images failed, --max_failures is {limit}\n"
 
 
-# --- real processes ------------------------------------------------------------------------------
-
-
-def start(folder, *more, **options) -> subprocess.Popen[str]:
-    command = [sys.executable, "download_images.py", *map(str, arguments(folder, *more))]
-    environment = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        **options,
-    )
-
-
-def children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children") as stream:
-        return [int(child) for child in stream.read().split()]
-
-
-def wait_gone(pid: int, seconds: float) -> bool:
-    """Tell whether a process that is no child of ours has ended within that time."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([descriptor], [], [], seconds)[0])
-    finally:
-        os.close(descriptor)
-
-
-class Gate:
-    """A route that serves so many photos and then holds the others until it is opened."""
-
-    def __init__(self, server, number: int) -> None:
-        self.left = number
-        self.lock = threading.Lock()
-        self.reached = threading.Event()
-        self.opened = threading.Event()
-        server.routes["good"] = self
-
-    def __call__(self, e) -> None:
-        with self.lock:
-            self.left -= 1
-            held = self.left < 0
-        if held:
-            # Half a photo: what a kill finds under way.
-            e.head("200 OK", f"Content-Length: {len(e.photo)}")
-            e.send(e.photo[:100])
-            self.reached.set()
-            self.opened.wait(30)
-            e.send(e.photo[100:])
-        else:
-            e.answer(e.photo)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_stops_at_once_and_keeps_what_is_finished(server, folder, number):
-    gate = Gate(server, 40)
-    write_index(folder, good(server, 100))
-    process = start(folder, "--processes", 2, "--threads", 8, start_new_session=True)
-    assert gate.reached.wait(30)
-    workers = children(process.pid)
-    os.killpg(process.pid, number)  # a terminal's Ctrl-C goes to all of them
-    _, error = process.communicate(timeout=2)
-    gate.opened.set()
-    assert process.returncode == 130
-    assert error == "download_images.py: interrupted; run the same command again to go on\n"
-    assert all(wait_gone(pid, 2) for pid in workers)
-    got = photos(folder)
-    assert 30 <= len(got) <= 48
-    assert got == {image_id: photo(image_id) for image_id in got}
-    assert not list(folder.glob(".*.part"))
-
-
-def test_a_killed_run_is_gone_on_with(script, server, folder):
-    entries = [*good(server, 300), *({"id": f"x{n}", "url": f"{server.base}/404/x{n}"} for n in range(30))]
-    entries.sort(key=lambda entry: md5(entry["id"].encode()).digest())
-    write_index(folder, entries)
-    undisturbed = script("download_images", *arguments(folder.with_name("undisturbed")))
-    server.asked.clear()
-    gate = Gate(server, 150)
-    process = start(folder, "--processes", 2, "--threads", 8)
-    assert gate.reached.wait(30)
-    workers = children(process.pid)
-    process.kill()
-    process.communicate()
-    assert all(wait_gone(pid, 10) for pid in workers)
-    killed = photos(folder)
-    assert 30 <= len(killed) <= 270
-    gate.opened.set()
-    (folder / ".p1.jpg.part").write_bytes(b"half")
-    outcome = script("download_images", *arguments(folder))
-    assert outcome.code == 0
-    assert outcome.counts["already_there"] == len(killed)
-    assert outcome.counts["failed"] == undisturbed.counts["failed"] == 30
-    assert photos(folder) == photos(folder.with_name("undisturbed"))
-    listed = [
-        (path / "download_failures.csv").read_bytes() for path in (folder, folder.with_name("undisturbed"))
-    ]
-    assert listed[0] == listed[1]
-    assert {path.name for path in folder.glob(".*")} == {".download_refused"}
-    twice = [
-        path for path, number in server.asked.items() if number > 1 and path.rpartition("/")[2] in killed
-    ]
-    assert not twice
-
-
-def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(script, server, folder):
-    gate = Gate(server, 40)
-    write_index(folder, good(server, 100))
-    process = start(folder, "--processes", 2, "--threads", 8)
-    assert gate.reached.wait(30)
-    workers = [
-        pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    os.kill(workers[0], signal.SIGKILL)
-    _, error = process.communicate(timeout=10)
-    gate.opened.set()
-    assert process.returncode == 1
-    assert error == (
-        "download_images.py: a worker process ended with exit code -9 (-9: killed, out of memory?); "
-        "run the same command again to go on\n"
-    )
-    assert all(wait_gone(pid, 2) for pid in workers)
-    outcome = script("download_images", *arguments(folder))
-    assert (outcome.code, outcome.counts["failed"]) == (0, 0)
-    assert len(photos(folder)) == 100
-
-
-def test_a_full_disk_stops_the_run_with_one_line(server, folder):
-    """A file may not grow beyond 1 kB here: photos cannot be written, as on a full disk."""
-    write_index(folder, good(server, 1000))
-
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-
-    process = start(folder, preexec_fn=limit)
-    _, error = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert re.fullmatch(rf"download_images\.py: {re.escape(str(folder))}/p\d+\.jpg: File too large\n", error)
-    assert not list(folder.glob("*.jpg"))
-    assert not list(folder.glob(".*.part"))
-    assert server.asked.total() < 300
-
-
 def test_help_is_quick_to_import():
     code = (
         "import sys, download_images; print(sorted({'requests', 'urllib3', 'PIL', 'ssl'} & set(sys.modules)))"
@@ -768,8 +394,3 @@ def test_help_is_quick_to_import():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert result.stdout == "[]\n"
-
-
-def test_hosts_are_told_apart_by_scheme_and_port():
-    assert host_of("HTTP://Host:80/a?b") == "http://host:80"
-    assert host_of("https://host?x=http://other/") == "https://host"

@@ -265,7 +265,7 @@ ELSEWHERE = {
     "worker .*: ": "test_cluster.py",
     ": record .*: ": "test_record_maker.py",
     "--dask_scheduler needs Dask": "test_cluster.py",
-    "a worker process ended with exit code": "test_download_images.py",
+    "a worker process ended with exit code": "test_download_processes.py",
     "a worker process was killed": "test_process_images.py",
     "files are damaged": "test_record_maker.py",
     "no tf.train.Example": "test_record_maker.py",
