@@ -1,0 +1,97 @@
+"""Step 7 with --verify: sound files are counted, and whatever is not so in a record is found and named."""
+
+import bisect
+import hashlib
+import struct
+from typing import Any
+
+import pytest
+
+from common.examples import example_features
+from tests.conftest import record_work
+from tests.test_record_maker import CAT, annotation, many, photo
+from tests.test_record_maker import step as step
+
+
+def test_sound_files_are_verified(step, tmp_path):
+    outcome = step(*many(7), "--num_shards", 3, "--verify")
+    counts = outcome.counts
+    assert outcome.code == 0
+    assert (
+        (counts["verified_records"], counts["verified_boxes"])
+        == (counts["records"], counts["boxes"])
+        == (7, 13)
+    )
+    assert counts["verified_bytes"] == counts["bytes"]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_a_flipped_byte_anywhere_is_found_and_named(step, tmp_path, compression):
+    points, images = many(3)
+    flags = ("--num_shards", 1, "--verify", "--compression", compression)
+    assert step(points, images, *flags).code == 0
+    path = tmp_path / "out/data.tfrecord-00000-of-00001"
+    sound = path.read_bytes()
+    starts = [0]
+    while compression == "none" and starts[-1] < len(sound):
+        (length,) = struct.unpack_from("<Q", sound, starts[-1])
+        starts.append(starts[-1] + 16 + length)
+    for position in [*range(24), *range(24, len(sound), 97), len(sound) - 1]:
+        damaged = bytearray(sound)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        outcome = step(points, {}, *flags)
+        assert outcome.code == 1
+        assert outcome.err.endswith("1 of 1 files are damaged; remove them and run the same command again\n")
+        record = f": record {bisect.bisect_right(starts, position)}: " if compression == "none" else ": "
+        assert outcome.err.startswith(f"{path}{record}"), (position, outcome.err)
+        assert "{" not in outcome.err  # TensorFlow's own names: a user can do nothing with them
+        assert outcome.err.count("\n") == 2
+
+
+def test_a_record_of_something_else_is_found_and_named(step, tmp_path):
+    import tensorflow as tf
+
+    points, images = many(3)
+    assert step(points, images, "--verify").code == 0
+    path = tmp_path / "out/data.tfrecord"
+    first, *others = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(first)
+        writer.write(b"\n" * (sum(map(len, others)) + 16))  # a file of another size would be made anew
+    outcome = step(points, {}, "--verify")
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"{path}: record 2: no tf.train.Example\n")
+
+
+def test_records_that_say_what_is_not_so_are_found():
+    from common.read_records import record_problem
+
+    image = photo(size=(40, 30))
+    texts = {CAT: CAT}
+    labels = [{"label": CAT, "confidence": 1}]
+    work = record_work({"id": "a1", "annotations": [annotation()], "image_labels": labels})
+
+    def problem(**changes: list[Any]) -> str | None:
+        record = example_features(work, image, (40, 30), {CAT: 1}, texts)
+        for name, values in changes.items():
+            record["image/" + name.replace("__", "/")] = values
+        return record_problem(record, {1: CAT.encode()})
+
+    assert problem() is None
+    broken = image[:300] + b"<html>"
+    broken_sha256 = [hashlib.sha256(broken).hexdigest().encode()]
+    for changes, message in (
+        ({"encoded": [broken]}, "the photo is not the one that was written"),
+        ({"encoded": [broken], "key__sha256": broken_sha256}, "the photo cannot be decoded"),
+        ({"width": [41]}, "the photo has 40x30 pixels, the record says 41x30"),
+        ({"width": []}, "a feature is missing or not single"),
+        ({"object__bbox__xmin": [-0.1]}, "a box from (-0.1, 0.125) to (0.5, 0.75), inside"),
+        ({"object__bbox__xmin": [0.7]}, "a box from (0.7, 0.125) to (0.5, 0.75), inside"),
+        ({"object__weight": []}, "the lists of boxes differ in length"),
+        ({"object__class__label": [2]}, "class 2 with the text"),
+        ({"class__label": [2]}, "class 2 with the text"),
+        ({"class__confidence": []}, "the lists of image labels differ in length (1, 1, 0)"),
+        ({"object__class__text": [b"/m/0"]}, "class 1 with the text b'/m/0' is not in the label map"),
+    ):
+        assert message in str(problem(**changes)), changes
