@@ -266,7 +266,7 @@ ELSEWHERE = {
     ": record .*: ": "test_record_verify.py",
     "--dask_scheduler needs Dask": "test_cluster.py",
     "a worker process ended with exit code": "test_download_processes.py",
-    "a worker process was killed": "test_process_images.py",
+    "a worker process was killed": "test_process_killed.py",
     "files are damaged": "test_record_verify.py",
     "no tf.train.Example": "test_record_verify.py",
     "changed while the records were made": "test_record_maker.py",
