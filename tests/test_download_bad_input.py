@@ -1,0 +1,156 @@
+"""Step 4: bad addresses are outcomes; a bad id, index, flag or environment is one line."""
+
+import pytest
+
+from common.fetch import url_problem
+from common.files import locked_folder
+from tests.downloads import arguments, failures, folder, good, photos, server, write_index
+from tests.fault_server import photo
+
+__all__ = ["folder", "server"]
+
+
+BAD_URLS = {
+    "ftp://host/a.jpg": "ftp: only http",
+    "file:///etc/passwd": "file: only http",
+    "host/a.jpg": "no scheme: only http",
+    "http://": "no host",
+    "http:///a.jpg": "no host",
+    "http://user:secret@host/a.jpg": "user name or password",
+    "http://host:99999/a.jpg": "ort",
+    "http://host/a\nb.jpg": "control characters",
+    "http://host/a\0.jpg": "control characters",
+    "http://[::1/a.jpg": "Invalid IPv6",
+    "http://host/" + "a" * 10_000: "10012 characters",
+}
+
+
+@pytest.mark.parametrize(("url", "problem"), BAD_URLS.items(), ids=[url[:30] for url in BAD_URLS])
+def test_addresses_that_are_never_asked(url, problem):
+    assert problem in url_problem(url)
+
+
+def test_bad_addresses_are_outcomes(script, server, folder):
+    evil = [
+        *({"id": f"u{n}", "url": url} for n, url in enumerate(BAD_URLS)),
+        {"id": "dots", "url": "http://a..b/x"},
+        {"id": "idn", "url": "http://" + "ü" * 80 + ".example/"},
+        {"id": "host", "url": "http://half\ud800.invalid/x"},  # JSON can hold half a character
+        {"id": "path", "url": f"{server.base}/404/\ud800"},
+    ]
+    mirrored = {"id": "subset", "subset": "tr\nain", "url": f"{server.base}/good/subset"}
+    write_index(folder, [*evil, *good(server, 1), mirrored])
+    for run in (1, 2):
+        outcome = script("download_images", *arguments(folder, "--retries", 0))
+        assert (outcome.code, outcome.err) == (0, "")
+        assert outcome.counts["downloaded" if run == 1 else "already_there"] == 2
+        assert outcome.counts["bad_url"] >= len(BAD_URLS)
+        assert list(failures(folder)) == [entry["id"] for entry in evil]
+
+
+def test_names_that_are_reserved_elsewhere_are_names(script, server, folder):
+    names = ["con", "NUL", "lpt1", "aux.txt", "desktop.ini", "download_failures.csv", "a-", "x" * 128]
+    write_index(folder, [{"id": name, "url": f"{server.base}/good/{name}"} for name in names])
+    outcome = script("download_images", *arguments(folder))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert photos(folder) == {name: photo(name) for name in names}
+
+
+EVIL_IDS = {
+    "../outside": "an image id of A-Z a-z 0-9 . _ - was expected",
+    "/tmp/absolute": "an image id",
+    "a/b": "an image id",
+    "..": "an image id",
+    ".hidden": "an image id",
+    "a\0b": "an image id",
+    "a\nb": "an image id",
+    "a" * 10_000: "an image id",
+    "ünï": "an image id",
+    "": "an image id",
+}
+
+
+@pytest.mark.parametrize(
+    ("image_id", "message"), EVIL_IDS.items(), ids=[ascii(text)[:20] for text in EVIL_IDS]
+)
+def test_evil_ids_never_touch_the_disk(script, server, folder, image_id, message):
+    write_index(folder, [*good(server, 1), {"id": image_id, "url": f"{server.base}/good/x"}])
+    outcome = script("download_images", *arguments(folder))
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"download_images.py: {folder.parent}/index.json:1: id ")
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert not server.asked
+    assert {path.name for path in folder.parent.iterdir()} == {"index.json", "photos"}
+    assert list(folder.iterdir()) == []
+
+
+BAD_INDEXES = {
+    "[]": "no images in it",
+    "[1]": ":1: an object with id and url was expected",
+    '[{"id": "a", "url": 5}]': ":1: url of a is 5, text was expected",
+    '[{"id": "a", "url": "http://h/a"},\n{"id": "a", "url": "http://h/a"}]': ":2: image a is there twice",
+    '[{"id": "a", "url": "http://h/a"}': "is the file cut short?",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_INDEXES.items())
+def test_a_bad_index_is_an_error(script, folder, text, message):
+    (folder.parent / "index.json").write_text(text)
+    outcome = script("download_images", *arguments(folder))
+    assert (outcome.code, outcome.out) == (1, "")
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+FLAGS = {
+    "--image_source": ("flickr", "", "mirror,mirror", "mirror, original"),
+    "--mirror_url": ("ftp://x", "host", "http://u:p@h"),
+    "--threads": ("0", "-1", "x"),
+    "--deadline": ("0", "nan", "-3"),
+    "--user_agent": ("", "a\nb", "ü"),
+    "--max_failures": ("5 %", "-1"),
+}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [(flag, value) for flag, values in FLAGS.items() for value in values]
+)
+def test_wrong_flags(script, folder, flag, value):
+    outcome = script("download_images", *arguments(folder, flag, value))
+    assert outcome.code == 2
+    assert f"argument {flag}" in outcome.err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "HTTP_PROXY",
+            "socks5://127.0.0.1:1",
+            "HTTP_PROXY is 'socks5://127.0.0.1:1', an http:// or https:// address was",
+        ),
+        (
+            "REQUESTS_CA_BUNDLE",
+            "/nowhere.pem",
+            "/nowhere.pem: no such file, REQUESTS_CA_BUNDLE names certificates",
+        ),
+    ],
+)
+def test_an_environment_we_cannot_work_in(script, server, folder, monkeypatch, name, value, message):
+    monkeypatch.setenv(name, value)
+    write_index(folder, good(server, 1))
+    outcome = script("download_images", *arguments(folder))
+    assert outcome.code == 1
+    assert message in outcome.err
+
+
+def test_a_second_run_on_the_same_folder_is_refused(script, server, folder):
+    write_index(folder, good(server, 1))
+    with locked_folder(folder):
+        outcome = script("download_images", *arguments(folder))
+    assert (outcome.code, outcome.err) == (
+        1,
+        f"download_images.py: {folder}: another run is working in this folder\n",
+    )
