@@ -25,6 +25,10 @@ PROXY_VARIABLES = (
     "CURL_CA_BUNDLE",
 )
 
+# A script that runs us in the background has Ctrl-C ignored, and what the tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 if importlib.util.find_spec("hypothesis"):  # make interop has none
     from hypothesis import settings
 
