@@ -107,7 +107,7 @@ class Members:
         try:
             answer = self._answer_of(future)
         except TimeoutError:  # it was lost with the worker that had it
-            self.lose(worker)
+            self._part_with(worker)
             return None
         del worker.work[key]
         future.release()
@@ -180,9 +180,7 @@ class Members:
         except OSError:
             raise self._scheduler_lost() from None
         for address in self.by_address.keys() - there.keys():
-            if self.by_address[address].is_fit:
-                say(f"worker {self.by_address[address].name} is gone, its work goes to others")
-            self.lose(self.by_address[address])
+            self._part_with(self.by_address[address])
         for address in new:
             worker = self.by_address[address] = Worker(address, there[address], names.get(address, address))
             self.submit(worker, "python", platform.python_version)
@@ -200,6 +198,12 @@ class Members:
         found = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
         names = {address: str(worker["name"]) for address, worker in found.items()}
         return {where: name if name == where else f"{name} ({where})" for where, name in names.items()}
+
+    def _part_with(self, worker: Worker) -> None:
+        """Lose a worker that is gone, and say so."""
+        if worker.is_fit:
+            say(f"worker {worker.name} is gone, its work goes to others")
+        self.lose(worker)
 
     def lose(self, worker: Worker) -> None:
         """Forget a worker; when it is there again, it is asked anew."""
