@@ -6,14 +6,16 @@ The names, types and values are those that the Object Detection API's and Model 
 
 import hashlib
 from functools import cache
+from typing import TYPE_CHECKING
 
-from common.record_work import Box, Work
+if TYPE_CHECKING:
+    from common.record_work import Box, Work
 
 Values = list[bytes] | list[int] | list[float]
 
 
 def example_features(
-    work: Work, image: bytes, size: tuple[int, int], ids: dict[str, int], texts: dict[str, str]
+    work: "Work", image: bytes, size: tuple[int, int], ids: dict[str, int], texts: dict[str, str]
 ) -> dict[str, Values]:
     """Return each feature's list of values, all of the kind that `feature_kind` says.
 
@@ -64,6 +66,6 @@ def feature_kind(name: str) -> str:
     return "int64_list"
 
 
-def record_bytes(boxes: list[Box], image_bytes: int) -> int:
+def record_bytes(boxes: "list[Box]", image_bytes: int) -> int:
     """Return about how many bytes a record takes: its photo, the features' names, and each box."""
     return image_bytes + 1000 + 80 * len(boxes)

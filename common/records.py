@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from common.cli import InputError
 from common.examples import example_features, feature_kind
 from common.files import atomic_path
 from common.parallel import batches
-from common.record_work import Work
 from common.storage import is_remote, read_objects
+
+if TYPE_CHECKING:
+    from common.record_work import Work
 
 FORMATS = ("jpeg", "png")
 PHOTOS_AHEAD = 64
@@ -94,7 +94,7 @@ def write_shard(shard: Shard, settings: RecordSettings) -> dict[str, Any]:
     return {"file": shard.path.name, "records": len(shard.offsets), "bytes": size, "sha256": digest}
 
 
-def read_ahead(shard: Shard, settings: RecordSettings) -> Iterator[tuple[Work, bytes | None]]:
+def read_ahead(shard: Shard, settings: RecordSettings) -> Iterator[tuple["Work", bytes | None]]:
     """Yield the lines of a file's work, each with its photo, None where it is gone; the next are coming."""
     work_list = read_work(shard, settings)
     if is_remote(settings.images):
@@ -116,8 +116,12 @@ def read_ahead(shard: Shard, settings: RecordSettings) -> Iterator[tuple[Work, b
                 os.close(descriptor)
 
 
-def read_work(shard: Shard, settings: RecordSettings) -> Iterator[Work]:
+def read_work(shard: Shard, settings: RecordSettings) -> Iterator["Work"]:
     """Yield the lines of a file's work."""
+    import msgspec
+
+    from common.record_work import Work
+
     decode = msgspec.json.Decoder(Work).decode
     if shard.lines:
         yield from map(decode, zlib.decompress(shard.lines).splitlines())
@@ -153,7 +157,7 @@ def fetch_soon(path: str) -> int | None:
     return descriptor
 
 
-def read_photo(work: Work, descriptor: int | None) -> tuple[Work, bytes | None]:
+def read_photo(work: "Work", descriptor: int | None) -> tuple["Work", bytes | None]:
     """Return the work and the bytes of its photo, whose descriptor is closed."""
     if descriptor is None:
         return work, None
@@ -167,7 +171,7 @@ def read_photo(work: Work, descriptor: int | None) -> tuple[Work, bytes | None]:
         os.close(descriptor)
 
 
-def make_record(tf: Any, work: Work, image: bytes | None, settings: RecordSettings) -> bytes:
+def make_record(tf: Any, work: "Work", image: bytes | None, settings: RecordSettings) -> bytes:
     """Return the serialized tf.train.Example of one line of the work list and its photo."""
     path = f"{settings.images}/{work.file}"
     if image is None or len(image) != work.bytes:

@@ -14,7 +14,6 @@ from common.cli import InputError
 from common.examples import example_features, feature_kind
 from common.files import open_output, read_small
 from common.record_sets import RecordSet
-from common.record_work import Work
 from common.storage import status
 
 DATASET, VERSION = "open_images", "1.0.0"
@@ -70,6 +69,8 @@ def write_tfds_metadata(sets: Sequence[RecordSet]) -> None:
 
 
 def _features() -> dict[str, Any]:
+    from common.record_work import Work
+
     # A record without boxes: what has a value nonetheless is in every record once.
     empty = example_features(Work("", "", 0, [], []), b"", (0, 0), {}, {})
     features = {name: _feature(name) if values else _list(_feature(name)) for name, values in empty.items()}

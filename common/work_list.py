@@ -4,20 +4,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
-
-import msgspec
+from typing import TYPE_CHECKING, BinaryIO
 
 from common.cli import progress
 from common.examples import record_bytes
 from common.files import read_small
 from common.openimages import image_file_name
 from common.record_sets import RecordSet
-from common.record_work import Point, Work, read_points
 from common.records import FORMATS, rgb_size
 from common.scratch import scratch_file, scratch_path
 from common.storage import Status, is_remote, statuses
 from common.store_lock import store_lock
+
+if TYPE_CHECKING:
+    from common.record_work import Point, Work
 
 LOSSES = ("missing", "not_rgb", "without_boxes", "other_classes", "other_labels", "repeated_ids")
 
@@ -41,9 +41,11 @@ def open_work_list(sets: Sequence[RecordSet]) -> Iterator[BinaryIO]:
 
 
 def write_work_list(
-    stream: BinaryIO, points: Iterator[tuple[Point, Work]], choose: Callable[[Point], RecordSet]
+    stream: BinaryIO, points: Iterator[tuple["Point", "Work"]], choose: Callable[["Point"], RecordSet]
 ) -> None:
     """Write a line for each of `usable_points` and note it in the set that `choose` says it belongs to."""
+    import msgspec
+
     position = 0
     encode = msgspec.json.Encoder().encode
     with progress(None, "image", "looking at photos") as bar:
@@ -61,11 +63,13 @@ def write_work_list(
 
 def usable_points(
     path: str, folder: Path, ids: dict[str, int], counts: Counter[str]
-) -> Iterator[tuple[Point, Work]]:
+) -> Iterator[tuple["Point", "Work"]]:
     """Yield each datapoint a record can be made of, and what it is made of: kept boxes and labels, the photo.
 
     What is left out is counted, under the names in LOSSES.
     """
+    from common.record_work import Work, read_points
+
     seen: set[str] = set()
     look = statuses(folder)
     for point in read_points(path):

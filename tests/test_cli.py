@@ -1,6 +1,5 @@
 """Exit codes, messages and signals, on real processes where a process is what is promised."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -57,8 +56,8 @@ def test_a_bug_of_ours_is_a_traceback():
 def test_a_reader_that_leaves_is_no_traceback():
     code = program("for i in range(10**6): print(i)")
     result = subprocess.run(
-        f"{sys.executable} -c \"$CODE\" | head -1", shell=True, cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "CODE": code}, timeout=60, check=False,
+        ["sh", "-c", '"$0" -c "$1" | head -1', sys.executable, code], cwd=ROOT, capture_output=True, text=True,
+        timeout=60, check=False,
     )  # fmt: skip
     assert (result.stdout, result.stderr) == ("0\n", "")
 
@@ -111,6 +110,13 @@ def test_help_is_the_manual_and_loads_nothing_heavy(name):
     result = run_python(code)
     assert result.returncode == 0, result.stderr
     assert f"python3 {name}.py " in result.stdout
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_needs_no_package(name):
+    command = [sys.executable, "-S", f"{name}.py", "--help"]  # -S: only what comes with Python
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
