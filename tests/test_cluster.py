@@ -22,7 +22,7 @@ from common.openimages import read_classes
 from common.parallel import map_batches
 from tests.conftest import ROOT
 from tests.dask_cluster import cluster, lines_of, wait_until
-from tests.test_process_images import arguments, contents, folder, photo, write_points
+from tests.test_process_images import arguments, contents, folder, make_many
 
 __all__ = ["folder"]
 
@@ -260,16 +260,7 @@ def test_a_late_worker_that_is_not_fit_gets_no_work(mapped, two_workers, tmp_pat
 
 @pytest.fixture
 def many(tmp_path):
-    """Return a folder of 300 photos, one in twenty cut short, and the same again as `undisturbed`."""
-    data = [photo(number) for number in range(10)]
-    for name in ("disturbed", "undisturbed"):
-        (tmp_path / name / "photos").mkdir(parents=True)
-        write_points(tmp_path / name, [f"{number:04}" for number in range(MANY)])
-        for number in range(MANY):
-            whole = data[number % 10]
-            path = tmp_path / name / "photos" / f"{number:04}.jpg"
-            path.write_bytes(whole[:-500] if number % 20 == 3 else whole)
-    return tmp_path / "disturbed"
+    return make_many(tmp_path, MANY)
 
 
 def start(folder: Path, address: str, into: str | None = "small") -> subprocess.Popen[str]:

@@ -213,10 +213,20 @@ def with_another_answer(e: Exchange) -> None:
     e.send(e.photo.ljust(io.DEFAULT_BUFFER_SIZE, b"x") + answer)
 
 
+def nothing_and_another_answer(e: Exchange) -> None:
+    """Say that there is nothing, and send another photo as the next answer."""
+    other = photo("other")
+    e.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+    e.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(other)}\r\n\r\n".encode() + other)
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_what_follows_a_photo_is_not_taken_for_the_next(scheme, script, tmp_path, authority, trusted):
+@pytest.mark.parametrize(("answer", "refused"), [(with_another_answer, 0), (nothing_and_another_answer, 10)])
+def test_what_follows_an_answer_is_not_taken_for_the_next(
+    scheme, answer, refused, script, tmp_path, authority, trusted
+):
     with fault_server(server_context(authority, "127.0.0.1") if scheme == "https" else None) as server:
-        server.routes["more"] = with_another_answer
+        server.routes["more"] = answer
         routes = [("more", f"m{n}") for n in range(10)] + [("good", f"g{n}") for n in range(10)]
         urls = {
             name: f"{server.base}/{route}/{name}" for route, name in sorted(routes, key=lambda r: r[1][1:])
@@ -226,9 +236,9 @@ def test_what_follows_a_photo_is_not_taken_for_the_next(scheme, script, tmp_path
             "download_images", "--images_path", tmp_path / "index.json",
             "--images_output_directory", tmp_path / "photos", *SETTINGS, "--threads", 1,
         )  # fmt: skip
-    assert (outcome.code, outcome.counts["failed"]) == (0, 0)
+    assert (outcome.code, outcome.counts["failed"]) == (0, refused)
     photos = {path.stem: path.read_bytes() for path in (tmp_path / "photos").glob("*.jpg")}
-    assert photos == {name: photo(name) for name in urls}
+    assert photos == {name: photo(name) for name in urls if not refused or name.startswith("g")}
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

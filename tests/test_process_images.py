@@ -62,6 +62,19 @@ def write_points(folder: Path, ids) -> None:
     (folder / "points.json").write_text(json.dumps([point(image_id) for image_id in ids]))
 
 
+def make_many(tmp_path: Path, number: int) -> Path:
+    """Return a folder of photos, one in twenty cut short, with the same again as `undisturbed` beside it."""
+    data = [photo(each) for each in range(10)]
+    for name in ("disturbed", "undisturbed"):
+        (tmp_path / name / "photos").mkdir(parents=True)
+        write_points(tmp_path / name, [f"{each:04}" for each in range(number)])
+        for each in range(number):
+            whole = data[each % 10]
+            path = tmp_path / name / "photos" / f"{each:04}.jpg"
+            path.write_bytes(whole[:-500] if each % 20 == 3 else whole)
+    return tmp_path / "disturbed"
+
+
 def arguments(folder: Path, *more: object, into: str | None = "small") -> list[str]:
     saving = ["--image_saving_directory", folder / into] if into else []
     every = [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_process_images import arguments, contents, folder, look, photo, write_points
+from tests.test_process_images import arguments, contents, folder, look, make_many
 
 __all__ = ["folder"]
 
@@ -19,16 +19,7 @@ MANY = 600
 
 @pytest.fixture
 def many(tmp_path):
-    """Return a folder of 600 photos, one in twenty cut short, and the same again as `undisturbed`."""
-    data = [photo(number) for number in range(10)]
-    for name in ("disturbed", "undisturbed"):
-        (tmp_path / name / "photos").mkdir(parents=True)
-        write_points(tmp_path / name, [f"{number:04}" for number in range(MANY)])
-        for number in range(MANY):
-            whole = data[number % 10]
-            path = tmp_path / name / "photos" / f"{number:04}.jpg"
-            path.write_bytes(whole[:-500] if number % 20 == 3 else whole)
-    return tmp_path / "disturbed"
+    return make_many(tmp_path, MANY)
 
 
 def start(folder: Path, into: str | None, *more: object) -> subprocess.Popen[str]:
