@@ -86,11 +86,18 @@ take_lock() {
         # Our own number is that of a run killed before: in a container each run has the same.
         [ -n "$owner" ] && [ "$owner" != $$ ] && kill -0 "$owner" 2>/dev/null &&
             fail "$directory: another run (process $owner) is fetching into it; if that is something else, remove $lock"
-        rm -rf "$lock" # of a run that was killed
-        mkdir "$lock" 2>/dev/null || fail "$directory: another run is fetching into it"
+        # It is of a run that was killed. Of two that find it so at once, the first to make this folder takes it
+        # over; the other sees no folder to make, or another owner than before.
+        mkdir "$lock/taken_over" 2>/dev/null ||
+            fail "$directory: another run is taking it over; if there is none, remove $lock"
+        if [ "$owner" != "$(cat "$lock/pid" 2>/dev/null)" ]; then
+            rmdir "$lock/taken_over"
+            fail "$directory: another run is fetching into it"
+        fi
     fi
     locked=yes
     echo $$ >"$lock/pid" || fail "$directory: cannot write into this folder (disk full?)"
+    rmdir "$lock/taken_over" 2>/dev/null
 }
 
 watched() { # watched COMMAND...: run it so that an interruption need not wait for its end

@@ -42,13 +42,14 @@ cd "$(dirname "$0")"
 if [ -z "${PYTHON:-}" ]; then
     if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
+made=$OUT/$SPLIT # and all scratch files too: runs for other splits may be at work beside this one
 
 child=
 interrupted() {
     trap '' INT TERM HUP
     [ -z "$child" ] || kill "$child" 2>/dev/null || true
     wait # for the step to put away what it has
-    rm -f "$OUT/.stdout"
+    rm -f "$made/.stdout"
     echo "make_dataset.sh: interrupted; run the same line again to go on" >&2
     exit 130
 }
@@ -58,17 +59,17 @@ step() { # step NUMBER COMMAND...: run it, keep its counts, and stop with its ex
     number=$1
     shift
     echo "== step $number of 7: $*" >&2
-    "$@" >"$OUT/.stdout" & # so that the trap need not wait for its end
+    "$@" >"$made/.stdout" & # so that the trap need not wait for its end
     child=$!
     if wait "$child"; then
         child=
-        cat "$OUT/.stdout"
-        counts="$counts  step $number: $(tail -n 1 "$OUT/.stdout")
+        cat "$made/.stdout"
+        counts="$counts  step $number: $(tail -n 1 "$made/.stdout")
 "
     else
         code=$?
-        cat "$OUT/.stdout"
-        rm -f "$OUT/.stdout"
+        cat "$made/.stdout"
+        rm -f "$made/.stdout"
         echo "make_dataset.sh: step $number of 7 failed with exit code $code" >&2
         exit "$code"
     fi
@@ -77,8 +78,7 @@ step() { # step NUMBER COMMAND...: run it, keep its counts, and stop with its ex
 counts=
 descriptions=$DATA/classes/class-descriptions.csv
 classes=$OUT/classes-trainable.txt
-made=$OUT/$SPLIT
-mkdir -p "$OUT"
+mkdir -p "$made"
 
 # shellcheck disable=SC2086  # flags are meant to be split into words
 step 1 sh get_dataset.sh --release "$RELEASE" --split "$SPLIT" --directory "$DATA" $GET_FLAGS
@@ -87,8 +87,8 @@ if [ -n "$CLASSES" ]; then
     # The chosen classes are written by step 3, which therefore comes before step 2 here.
     set -- --classes "$CLASSES" --class_description_path "$descriptions" --trainable_classes_output_path "$classes"
 else
-    cp "$DATA/classes/classes-trainable.txt" "$classes.part"
-    mv "$classes.part" "$classes"
+    cp "$DATA/classes/classes-trainable.txt" "$made/classes.part"
+    mv "$made/classes.part" "$classes"
     set --
 fi
 [ -z "$MAX_IMAGES" ] || set -- "$@" --max_images "$MAX_IMAGES"
@@ -137,7 +137,7 @@ step 7 "$PYTHON" record_maker.py \
     --record_save_path "$made/records/$SPLIT.tfrecord" \
     --num_shards "$NUM_SHARDS" $RECORD_FLAGS
 
-rm -f "$OUT/.stdout"
+rm -f "$made/.stdout"
 printf '%s' "$counts" >&2
 echo "records:   $made/records/$SPLIT.tfrecord-*"
 echo "label map: $OUT/label_map.pbtxt"

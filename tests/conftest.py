@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from common import cli
+from common.parallel import usable_cores
 from common.record_work import Work, make_point
 from common.storage import parse_path
 
@@ -34,6 +35,12 @@ if importlib.util.find_spec("hypothesis"):  # make interop has none
 
     settings.register_profile("no speed asserted", deadline=None)
     settings.load_profile("no speed asserted")
+
+
+@pytest.hookimpl(optionalhook=True)  # make interop has no xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one process more than there are cores: many a test waits for a server or a deadline."""
+    return usable_cores() + 1
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from common import csv_tables, index_tables
 from common.cli import InputError
 from common.csv_tables import NotPlainError
 from process_metadata import main
+from tests.test_metadata_choices import ANIMAL, PET
 from tests.test_process_metadata import (
-    ANIMAL,
     CAT,
     DOG,
     EVIL,
@@ -24,7 +24,6 @@ from tests.test_process_metadata import (
     INDEX,
     INDEX_V3,
     INDEX_V4,
-    PET,
     TRAIN_V3,
     TREE,
     V4,

@@ -1,0 +1,176 @@
+"""Step 1 cut short: by its server, its user, a kill, another run, a full disk."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.get_dataset_runs import BOXES, CUT, TOOLS, V7, get, start, tree, wait_until
+from tests.get_dataset_runs import path_with as path_with
+from tests.get_dataset_runs import release as release
+from tests.get_dataset_runs import server as server
+
+CUTS = {
+    "a connection that breaks off once": ("cut once", "1", ["whole", "rest"]),
+    "a server without ranges": ("no ranges", "1", ["whole", "rest", "whole"]),
+    "a file that changed": ("", "2", ["whole", "rest", "whole"]),
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(("fault", "version", "ranges"), CUTS.values(), ids=CUTS)
+def test_a_partial_file_is_continued_or_started_over(
+    server, tmp_path, path_with, tool, fault, version, ranges
+):
+    path = path_with(tool)
+    if fault != "cut once":
+        server.faults[BOXES] = "hang"
+        process = start(server, *V7, "--directory", tmp_path, path=path)
+        assert server.hanging.wait(30)
+        wait_until(lambda: (tmp_path / "validation/boxes.csv.part").stat().st_size >= CUT // 2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "validation/boxes.csv").exists()
+        server.go_on.set()
+    server.faults[BOXES], server.versions[BOXES] = fault, version
+    code, _, err = get(server, *V7, "--directory", tmp_path, path=path)
+    assert code == 0, err
+    official = (server.folder / BOXES.lstrip("/")).read_bytes()
+    expected = official if version == "1" else official.replace(b"0", b"9")
+    assert (tmp_path / "validation/boxes.csv").read_bytes() == expected
+    asked = ["rest" if wanted else "whole" for path, wanted in server.requests if path == BOXES]
+    assert asked == ranges
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_short_file_is_never_taken_for_whole(server, tmp_path, path_with, tool):
+    """Without a tag nothing can be continued, and every try is cut at the same byte."""
+    server.faults[BOXES] = "cut, no tag"
+    code, _, err = get(server, *V7, "--directory", tmp_path, path=path_with(tool))
+    assert code == 1
+    assert err.startswith(f"get_dataset.sh: {server.url}{BOXES}: broke off after {CUT} of ")
+    assert not (tmp_path / "validation/boxes.csv").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_goes_on(server, tmp_path, signum):
+    server.faults[BOXES] = "hang"
+    process = start(server, *V7, "--directory", tmp_path)
+    assert server.hanging.wait(30)
+    wait_until(lambda: (tmp_path / "validation/boxes.csv.part").stat().st_size >= CUT // 2)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "get_dataset.sh: interrupted; run the same command again to go on"
+    server.go_on.set()
+    server.faults.clear()
+    assert get(server, *V7, "--directory", tmp_path)[0] == 0
+    assert [bool(wanted) for path, wanted in server.requests if path == BOXES] == [False, True]
+
+
+def test_two_runs_in_one_folder_are_refused(server, tmp_path):
+    server.faults[BOXES] = "hang"
+    process = start(server, *V7, "--directory", tmp_path)
+    assert server.hanging.wait(30)
+    code, _, err = get(server, *V7, "--directory", tmp_path)
+    assert code == 1
+    assert err == (
+        f"get_dataset.sh: {tmp_path}: another run (process {process.pid}) is fetching into it; "
+        f"if that is something else, remove {tmp_path}/.get_dataset.lock"
+    )
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    server.faults.clear()
+    assert get(server, *V7, "--directory", tmp_path)[0] == 0  # the lock of a killed run holds no one up
+
+
+def test_the_lock_of_a_killed_run_with_our_own_number_holds_no_one_up(server, tmp_path):
+    """In a container each run has the same number."""
+    lock = tmp_path / ".get_dataset.lock"
+    lock.mkdir()
+    result = subprocess.run(
+        ["sh", "-c", f"echo $$ >{lock}/pid; exec sh {ROOT}/get_dataset.sh {' '.join(V7)} --directory {tmp_path}"],
+        env={**os.environ, "OPEN_IMAGES_URL": server.url}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert not lock.exists()
+
+
+def test_a_run_that_has_only_just_begun_is_another_run(server, tmp_path):
+    """Its lock has no number in it yet."""
+    lock = tmp_path / ".get_dataset.lock"
+    lock.mkdir()
+    process = start(server, *V7, "--directory", tmp_path)
+    time.sleep(0.2)
+    (lock / "pid").write_text(f"{os.getpid()}\n")
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert f"another run (process {os.getpid()}) is fetching into it" in err
+
+
+def test_of_many_runs_that_find_the_lock_of_a_killed_one_a_single_one_goes_on(server, tmp_path):
+    server.faults[BOXES] = "hang"
+    killed = start(server, *V7, "--directory", tmp_path)
+    assert server.hanging.wait(30)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    runs = [start(server, *V7, "--directory", tmp_path) for _ in range(6)]
+    wait_until(lambda: sum(run.poll() is not None for run in runs) == 5)
+    (last,) = (run for run in runs if run.poll() is None)
+    refused = [run.communicate()[1] for run in runs if run is not last]
+    assert all(run.returncode == 1 for run in runs if run is not last)
+    assert all("another run" in text and text.count("\n") == 1 for text in refused)
+    server.faults.clear()
+    server.go_on.set()
+    _, err = last.communicate(timeout=30)
+    assert last.returncode == 0, err
+    assert not (tmp_path / ".get_dataset.lock").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_does_not_wait_until_a_tarball_is_unpacked(server, tmp_path, path_with, signum):
+    """A tar that takes a minute stands in for a large tarball on a slow disk."""
+    path = path_with(TOOLS[0])
+    tar = Path(path.split(os.pathsep)[0]) / "tar"
+    tar.unlink()
+    tar.write_text(f"#!/bin/sh\n: >{tmp_path}/unpacking\nexec sleep 60\n")
+    tar.chmod(0o755)
+    process = start(
+        server, "--release", "v3", "--split", "validation", "--directory", tmp_path / "d", path=path
+    )
+    wait_until((tmp_path / "unpacking").exists)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "get_dataset.sh: interrupted; run the same command again to go on"
+    assert get(server, "--release", "v3", "--split", "validation", "--directory", tmp_path / "d")[0] == 0
+
+
+def test_another_release_in_the_same_folder_is_an_error(server, tmp_path):
+    assert get(server, "--release", "v3", "--directory", tmp_path)[0] == 0
+    before = tree(tmp_path)
+    code, _, err = get(server, "--release", "v7", "--directory", tmp_path)
+    assert (code, err) == (
+        1, f"get_dataset.sh: {tmp_path}: holds release v3, v7 was asked for; give each its own --directory",
+    )  # fmt: skip
+    assert tree(tmp_path) == before
+
+
+def test_a_full_disk_is_one_line_and_nothing_half_made(server, tmp_path):
+    """A limit on the size of files stands in for the full disk, which needs root: writes fail all the same."""
+    script = (
+        f"ulimit -f 1; trap '' XFSZ; exec sh {ROOT}/get_dataset.sh --split validation --directory {tmp_path}"
+    )
+    environment = {**os.environ, "OPEN_IMAGES_URL": server.url}
+    result = subprocess.run(
+        ["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if ": fetching " not in line]
+    assert len(errors) == 1
+    assert errors[0].endswith("cannot be written (disk full?)")
+    assert not any(path.stat().st_size > 1024 for path in tmp_path.rglob("*") if path.is_file())

@@ -1,0 +1,328 @@
+"""Step 3: which classes, boxes and images are chosen, and what they bring along."""
+
+import csv
+import json
+import random
+import sys
+
+import pytest
+
+from tests.test_process_metadata import (
+    CAT,
+    DOG,
+    GOOD,
+    INDEX,
+    INDEX_V3,
+    TRAIN_V3,
+    TREE,
+    V4,
+    A,
+    B,
+    C,
+    box,
+    entry,
+    results,
+    table,
+)
+
+DESCRIPTIONS = (
+    f"{CAT},Cat\n{DOG},Dog\n{TREE},Tree\n/m/04rmv,Mouse\n/m/020lf,Mouse\n/m/0cvnqh,Bench\n/m/076lb9,Bench\n"
+    '/m/01z1m1x,"Bacon, ""Fried"""\n'
+)
+
+
+@pytest.fixture
+def choose(step, tmp_path):
+    """Return `choose(classes)`, a run that asks for these; Mouse is trainable twice, Bench once."""
+
+    def call(asked: str, *flags: object):
+        (tmp_path / "names.csv").write_text(DESCRIPTIONS)
+        (tmp_path / "more.txt").write_text(f"/m/04rmv\n{DOG}\n{CAT}\n/m/020lf\n/m/0cvnqh\n/m/01z1m1x\n")
+        return step(
+            table(TRAIN_V3, box(A, CAT), box(B, DOG), box(C, "/m/0cvnqh"), box(C, "/m/01z1m1x")),
+            table(INDEX_V3, entry(A), entry(B), entry(C)),
+            "--trainable_classes_path", tmp_path / "more.txt", *(("--classes", asked) if asked else ()),
+            "--class_description_path", tmp_path / "names.csv",
+            "--trainable_classes_output_path", tmp_path / "chosen.txt", *flags,
+        )  # fmt: skip
+
+    return call
+
+
+CHOICES = {
+    "one name": ("Cat", [CAT]),
+    "any case and blanks": (" dOG , CAT ", [DOG, CAT]),
+    "order of the trainable list": ("Cat,Dog", [DOG, CAT]),
+    "MID": (f"{CAT}", [CAT]),
+    "same class twice": (f"Cat,{CAT}", [CAT]),
+    "a shared name of which one is trainable": ("Bench", ["/m/0cvnqh"]),
+    "quoted": ('"Dog"', [DOG]),
+    "quoted after a blank": ('"Cat", "Dog"', [DOG, CAT]),
+    "a comma in the name": ('"bacon, ""fried""", cat', [CAT, "/m/01z1m1x"]),
+}
+
+
+@pytest.mark.parametrize(("asked", "chosen"), CHOICES.values(), ids=CHOICES)
+def test_classes_are_chosen_by_name(choose, tmp_path, asked, chosen):
+    outcome = choose(asked)
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "chosen.txt").read_text().split() == chosen
+    labels = {annotation["label"] for point in results(tmp_path)[0] for annotation in point["annotations"]}
+    assert labels == set(chosen)
+
+
+def test_classes_are_chosen_by_a_file_too(choose, tmp_path):
+    """One a line, names as they are written: a comma or quote needs no quotes here."""
+    (tmp_path / "wanted.txt").write_bytes(f'\ufeffBacon, "Fried"\r\n\r\n  cat\r\n{DOG}'.encode())
+    assert choose("", "--classes_path", tmp_path / "wanted.txt").code == 0
+    assert (tmp_path / "chosen.txt").read_text().split() == [DOG, CAT, "/m/01z1m1x"]
+    (tmp_path / "wanted.txt").write_text("Cat\nMouse\n")
+    outcome = choose("", "--classes_path", tmp_path / "wanted.txt")
+    assert (outcome.code, "class 'Mouse' is 2 classes, name one by its MID" in outcome.err) == (1, True)
+
+
+WRONG_CHOICES = {
+    "unknown": ("Dgo", "class 'Dgo' is not known; near it are Dog"),
+    "not trainable": ("Tree", f"class 'Tree' is not trainable ({TREE})"),
+    "shared": ("Mouse", "class 'Mouse' is 2 classes, name one by its MID: /m/04rmv, /m/020lf"),
+    "MID that is not trainable": (TREE, f"class {TREE} (Tree) is not among the 6 trainable classes"),
+    "nothing": (" , ", "--classes: no class in it, names or MIDs were expected"),
+    "open quote": ('"Dog', "--classes: unexpected end of data, names separated by commas were expected"),
+}
+
+
+@pytest.mark.parametrize(("asked", "message"), WRONG_CHOICES.values(), ids=WRONG_CHOICES)
+def test_wrong_choices_name_the_candidates(choose, tmp_path, asked, message):
+    outcome = choose(asked)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert message in outcome.err
+    assert not (tmp_path / "chosen.txt").exists()
+
+
+def test_a_choice_needs_a_place_for_the_chosen_list(step):
+    outcome = step(GOOD, INDEX, "--classes", CAT)
+    assert outcome.code == 2
+    assert "need --trainable_classes_output_path for the chosen list" in outcome.err
+
+
+def test_a_larger_number_of_images_contains_the_smaller_whatever_the_order(step, tmp_path):
+    ids = [f"{number:016x}" for number in range(40)]
+    kept = {}
+    for number in (3, 10):
+        random.Random(number).shuffle(ids)
+        outcome = step(
+            table(TRAIN_V3, *map(box, ids)), table(INDEX_V3, *map(entry, ids)), "--max_images", number
+        )
+        assert outcome.counts["images_not_chosen"] == 40 - number
+        points, images = results(tmp_path)
+        kept[number] = {point["id"] for point in points}
+        assert kept[number] == {image["id"] for image in images}
+        assert len(kept[number]) == number
+    assert kept[3] < kept[10]
+    step(table(TRAIN_V3, *map(box, ids)), table(INDEX_V3, *map(entry, ids)), "--max_images", 10, "--seed", 1)
+    assert {point["id"] for point in results(tmp_path)[0]} != kept[10]
+
+
+# --- filters, hierarchy, image-level labels, attribution --------------------------------------------------
+
+
+def test_boxes_are_excluded_by_attribute_and_size(step, tmp_path):
+    boxes = table(
+        V4, box(A, more=",0,0,1,0,0"), box(A, more=",1,0,0,0,0"), box(A, DOG, more=",0,1,0,1,-1"),
+        box(B, corners="0.1,0.14,0,1", more=",0,0,0,0,0"), box(B, corners="0.25,0.3125,0,1", more=",0,0,0,0,0"),
+    )  # fmt: skip
+    outcome = step(
+        boxes,
+        table(INDEX_V3, entry(A), entry(B)),
+        "--exclude",
+        "group_of,depiction",
+        "--min_box_side",
+        0.0625,
+    )
+    assert outcome.code == 0
+    assert (
+        outcome.counts.items()
+        >= {"boxes": 2, "excluded_group_of": 1, "excluded_depiction": 1, "too_small": 1}.items()
+    )
+    assert [point["id"] for point in results(tmp_path)[0]] == [A, B]
+
+
+def test_filters_that_leave_nothing_are_told(step):
+    outcome = step(GOOD, INDEX, "--min_box_side", "0.9")
+    assert outcome.code == 1
+    assert "no box to keep" in outcome.err
+    assert outcome.err.endswith("rows=1, too_small=1\n")
+
+
+def test_excluding_what_the_release_does_not_say_is_an_error(step):
+    outcome = step(GOOD, INDEX, "--exclude", "group_of")
+    assert outcome.code == 1
+    assert "boxes.csv:1: no column says which boxes are group_of, to exclude them" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--exclude", "blurred"), ("--min_box_side", "2"), ("--expand_hierarchy",), ("--keep_labels_only",)],
+)
+def test_flags_that_make_no_sense_exit_2(step, flags):
+    assert step(GOOD, INDEX, *flags).code == 2
+
+
+def test_exactly_the_images_of_a_list(step, tmp_path):
+    (tmp_path / "ids.txt").write_text(f"train/{B}\n\n{C}\n")
+    boxes, index = (
+        table(TRAIN_V3, box(A), box(B), box("d" * 16)),
+        table(INDEX_V3, entry(A), entry(B), entry("d" * 16)),
+    )
+    counts = step(boxes, index, "--image_ids_path", tmp_path / "ids.txt").counts
+    assert counts.items() >= {"images_not_chosen": 2, "not_listed": 2, "listed_not_found": 1}.items()
+    assert [point["id"] for point in results(tmp_path)[0]] == [B]
+    (tmp_path / "ids.txt").write_text(f"{C}\n")
+    outcome = step(boxes, index, "--image_ids_path", tmp_path / "ids.txt")
+    assert (outcome.code, "none of its images is among those of --image_ids_path" in outcome.err) == (1, True)
+
+
+def test_so_many_images_of_each_class(step, tmp_path):
+    rows = [box(f"{number:016x}", CAT if number % 3 else DOG) for number in range(60)]
+    index = table(INDEX_V3, *(entry(f"{number:016x}") for number in range(60)))
+    kept = {}
+    for number in (4, 9):
+        random.Random(number).shuffle(rows)
+        assert step(table(TRAIN_V3, *rows), index, "--max_images_per_class", number).code == 0
+        points = results(tmp_path)[0]
+        labels = [point["annotations"][0]["label"] for point in points]
+        assert (labels.count(CAT), labels.count(DOG)) == (number, number)
+        kept[number] = {point["id"] for point in points}
+    assert kept[4] < kept[9]
+    counts = step(table(TRAIN_V3, *rows), index, "--max_images_per_class", 4, "--max_images", 5).counts
+    assert counts.items() >= {"images": 5, "over_max_images_per_class": 52, "over_max_images": 3}.items()
+    assert {point["id"] for point in results(tmp_path)[0]} < kept[4]
+
+
+MAMMAL, PET, ANIMAL = "/m/04rky", "/m/068hy", "/m/0jbk"
+
+
+@pytest.fixture
+def hierarchy(tmp_path):
+    """Root > Animal > (Mammal > (Cat, Dog), Pet > Cat); Tree beside them; Dog has a Part that counts for nothing."""
+    cat, dog = {"LabelName": CAT}, {"LabelName": DOG, "Part": [{"LabelName": TREE}]}
+    kinds = [{"LabelName": MAMMAL, "Subcategory": [cat, dog]}, {"LabelName": PET, "Subcategory": [cat]}]
+    tree = {
+        "LabelName": "/m/0bl9f",
+        "Subcategory": [{"LabelName": ANIMAL, "Subcategory": kinds}, {"LabelName": TREE}],
+    }
+    (tmp_path / "hierarchy.json").write_text(json.dumps(tree))
+    (tmp_path / "trainable.txt").write_text("".join(f"{mid}\n" for mid in (TREE, CAT, ANIMAL, DOG, PET)))
+    return (
+        "--hierarchy_path",
+        tmp_path / "hierarchy.json",
+        "--trainable_classes_path",
+        tmp_path / "trainable.txt",
+    )
+
+
+def test_kinds_of_a_chosen_class_join_it(step, tmp_path, hierarchy):
+    flags = ("--classes", PET, "--trainable_classes_output_path", tmp_path / "chosen.txt")
+    boxes = table(TRAIN_V3, box(A, CAT), box(A, DOG), box(A, TREE))
+    assert step(boxes, INDEX, *hierarchy, *flags).code == 0
+    assert (tmp_path / "chosen.txt").read_text().split() == [CAT, PET]
+    assert [annotation["label"] for annotation in results(tmp_path)[0][0]["annotations"]] == [CAT]
+
+
+def test_a_box_gets_a_copy_for_each_kept_ancestor_once(step, tmp_path, hierarchy):
+    """Cat is below Animal twice, Mammal is not trainable, and the root is no class of its own."""
+    with open(tmp_path / "trainable.txt", "a") as stream:
+        stream.write("/m/0bl9f\n")
+    boxes = table(TRAIN_V3, box(A, CAT), box(A, TREE), box(A, DOG))
+    outcome = step(boxes, INDEX, *hierarchy, "--expand_hierarchy")
+    labels = [annotation["label"] for annotation in results(tmp_path)[0][0]["annotations"]]
+    assert labels == [CAT, PET, ANIMAL, TREE, DOG, ANIMAL]
+    assert outcome.counts["expanded"] == 3
+
+
+def test_verified_labels_go_up_when_present_and_down_when_absent(step, tmp_path, hierarchy):
+    (tmp_path / "labels.csv").write_text(table(
+        "ImageID,Source,LabelName,Confidence", f"{A},verification,{CAT},1", f"{A},verification,/m/zz,1", f"{A},crowd,{CAT},0",
+        f"{B},verification,{MAMMAL},0", f"{B},verification,{TREE},1", f"{'d' * 16},verification,{CAT},1",
+    ))  # fmt: skip
+    flags = ("--image_labels_input_path", tmp_path / "labels.csv", *hierarchy)
+    boxes, index = table(TRAIN_V3, box(A, CAT)), table(INDEX_V3, entry(B), entry(A), entry(C))
+    outcome = step(boxes, index, *flags)
+    counted = {"images": 1, "label_rows": 6, "labels_of_other_classes": 1, "labels_not_in_index": 1}
+    assert outcome.counts.items() >= counted.items()
+    present = [{"label": mid, "confidence": 1} for mid in sorted((CAT, PET, ANIMAL))]
+    assert results(tmp_path)[0][0]["image_labels"] == present
+    assert step(boxes, index, *flags, "--keep_labels_only").counts["images"] == 2
+    points, images = results(tmp_path)
+    assert [image["id"] for image in images] == [B, A]
+    assert points[1] == {
+        "id": B, "subset": "train", "annotations": [],
+        "image_labels": [
+            {"label": mid, "confidence": int(mid == TREE)} for mid in sorted((CAT, DOG, TREE))
+        ],
+    }  # fmt: skip
+
+
+def test_labels_of_other_images_are_an_error(step, tmp_path):
+    """Those of another split, and it would seem that nothing was verified."""
+    (tmp_path / "labels.csv").write_text(
+        table("ImageID,LabelName,Confidence", f"{B},{CAT},1", f"{C},{CAT},0")
+    )
+    outcome = step(GOOD, INDEX, "--image_labels_input_path", tmp_path / "labels.csv", "--keep_labels_only")
+    assert outcome.code == 1
+    assert "labels.csv: none of its 2 image labels is of an image in the index" in outcome.err
+    assert not list((tmp_path / "out").glob("*"))
+
+
+BAD_HIERARCHIES = {
+    "not JSON": ("{", "hierarchy.json: not JSON"),
+    "an array": ("[]", "hierarchy.json: [], an object with LabelName was expected"),
+    "no name below": (
+        '{"LabelName": "/m/0bl9f", "Subcategory": [{}]}',
+        "hierarchy.json: {}, an object with LabelName",
+    ),
+    "children that are no array": (
+        '{"LabelName": "/m/a", "Subcategory": 1}',
+        "Subcategory of /m/a is no array",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_HIERARCHIES.values(), ids=BAD_HIERARCHIES)
+def test_a_bad_hierarchy_is_one_line(step, tmp_path, hierarchy, text, message):
+    (tmp_path / "hierarchy.json").write_text(text)
+    outcome = step(GOOD, INDEX, *hierarchy)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert message in outcome.err
+
+
+def test_a_hierarchy_may_be_as_deep_as_its_json_is_read(step, tmp_path, hierarchy):
+    """Python 3.13 reads JSON deeper than functions may call themselves."""
+    depth = 2000 if sys.version_info >= (3, 13) else 300
+    start = "".join(f'{{"LabelName": "/m/{number}", "Subcategory": [' for number in range(depth))
+    (tmp_path / "hierarchy.json").write_text(f'{start}{{"LabelName": "{DOG}"}}{"]}" * depth}')
+    outcome = step(GOOD, INDEX, *hierarchy)
+    assert outcome.code == 0, outcome.err
+
+
+def test_everyone_is_named_who_made_a_photo(step, tmp_path):
+    assert (
+        step(GOOD, table(INDEX_V3, entry(B), entry(A)), "--attribution_output_path", tmp_path / "by.csv").code
+        == 0
+    )
+    assert list(csv.reader((tmp_path / "by.csv").read_text(encoding="utf-8").splitlines())) == [
+        ["id", "author", "title", "landing_url", "license", "author_profile_url", "url"],
+        [A, 'Ann, "A"', "Tïtle", "http://page", "http://cc", "http://me", f"http://host/{A}.jpg"],
+    ]
+
+
+def test_the_real_hierarchy_is_read(real_files):
+    """31 classes stand below one ancestor twice; Kitchenware and Container are ancestors as well."""
+    if real_files is None:
+        pytest.skip("OPEN_IMAGES_FILES is not set")
+    from common.hierarchy import descendants, read_ancestors
+
+    ancestors = read_ancestors(real_files / "2018_04/bbox_labels_600_hierarchy.json")
+    assert len(ancestors) == 601
+    assert "/m/0bl9f" not in set().union(*ancestors.values())
+    assert CAT in descendants(ancestors)["/m/0jbk"]
