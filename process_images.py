@@ -170,11 +170,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
-        "--image_directory",
-        required=True,
-        metavar="IMAGE_DIRECTORY_PATH",
+        "--image_directory", required=True, metavar="IMAGE_DIRECTORY_PATH",
         help="folder of the photos, <id>.jpg",
-    )
+    )  # fmt: skip
     add(
         "--image_saving_directory", metavar="RESIZED_DIRECTORY_PATH",
         help="folder for the resized photos (default: they replace the photos in IMAGE_DIRECTORY_PATH)",
@@ -189,11 +187,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     add_image_flags(parser, FITS)
     add(
-        "--format",
-        choices=("jpeg", "png"),
-        default="jpeg",
+        "--format", choices=("jpeg", "png"), default="jpeg",
         help="<id>.jpg or <id>.png (default: %(default)s)",
-    )
+    )  # fmt: skip
     add("--rotate_upright", action="store_true", help="turn photos and boxes by the datapoints' rotation")
     add(
         "--workers", type=whole_number(1), default=usable_cores(), metavar="N",

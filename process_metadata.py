@@ -232,17 +232,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--hierarchy_path", help="class hierarchy, JSON: kinds of the classes asked for are kept too")
     add("--expand_hierarchy", action="store_true", help="add a copy of each box for every kept ancestor")
     add(
-        "--exclude",
-        type=parse_attributes,
-        default=(),
+        "--exclude", type=parse_attributes, default=(),
         help="boxes to drop, those with any of these, comma-separated: " + ",".join(ATTRIBUTES.values()),
-    )
+    )  # fmt: skip
     add(
-        "--min_box_side",
-        type=parse_side,
-        default=0.0,
+        "--min_box_side", type=parse_side, default=0.0,
         help="least width and height, 0 to 1 (default: %(default)s)",
-    )
+    )  # fmt: skip
     add("--image_ids_path", help="file of image ids, one a line: keep no others")
     add("--max_images_per_class", type=whole_number(1), help="keep this many of each class (default: all)")
     add("--max_images", type=whole_number(1), help="keep at most this many in all (default: all)")

@@ -94,10 +94,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "with --name_field name (default: %(default)s)",
     )  # fmt: skip
     add(
-        "--class_description_path",
-        metavar="PATH",
+        "--class_description_path", metavar="PATH",
         help="class descriptions, CSV of MID and name, or its folder",
-    )
+    )  # fmt: skip
     add("--verify", action="store_true", help="read back every file of records and check all that is in it")
     add(
         "--tfds_metadata", action="store_true",
