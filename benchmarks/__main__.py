@@ -1,7 +1,7 @@
 """All benchmarks, one after the other: what they say to benchmarks/RESULTS.md, and in short to the README.
 
     make bench-packages     nginx, from Debian's packages (root)
-    make bench              all of them: more than an hour
+    make bench              all of them: an hour
     .venv/bin/python -m benchmarks --only metadata     one; what is there of the others stays
 
 Leave the machine alone meanwhile: the ways of one benchmark run in turn, but a guest slows them all.
