@@ -118,7 +118,7 @@ def make_photos(folder: Path, number: int) -> None:
 def process(folder: Path, cores: int, scheduler: str | None) -> float:
     """Return the seconds of step 5, as a command, into an empty folder."""
     shutil.rmtree(folder / "small", ignore_errors=True)
-    command = [
+    command: list[str | Path] = [
         sys.executable, "process_images.py", "--image_directory", folder / "photos",
         "--image_saving_directory", folder / "small", "--datapoints_input_path", folder / "points.json",
         "--datapoints_output_path", folder / "out.json", "--workers", str(cores),

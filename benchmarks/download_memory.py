@@ -26,10 +26,15 @@ MISSING = 100
 PHOTO = b"\xff\xd8\xff" + bytes(1000)
 
 
+class Server(ThreadingHTTPServer):
+    first = float("inf")  # when it was asked, by time.perf_counter
+
+
 class Handler(BaseHTTPRequestHandler):
     """Serves photos, and says when it was asked first."""
 
     protocol_version = "HTTP/1.1"
+    server: Server
 
     def do_GET(self) -> None:
         self.server.first = min(self.server.first, time.perf_counter())
@@ -62,7 +67,7 @@ def make(folder: Path, number: int, base: str) -> None:
         stream.write("]\n")
 
 
-def measure(folder: Path, server: ThreadingHTTPServer, *flags: str) -> tuple[float, float, int]:
+def measure(folder: Path, server: Server, *flags: str) -> tuple[float, float, int]:
     """Return seconds to the first request and in all, and the peak memory of the parent in bytes."""
     server.first = float("inf")
     # The parent's own peak, not its workers': it prints it as it ends.
@@ -83,7 +88,7 @@ def measure(folder: Path, server: ThreadingHTTPServer, *flags: str) -> tuple[flo
     seconds = time.perf_counter() - begun
     if result.returncode or f"downloaded={MISSING} " not in result.stdout:
         sys.exit(result.stdout + result.stderr)
-    peak = int(re.search(r"peak (\d+)", result.stderr)[1]) * 1024
+    peak = int(re.findall(r"peak (\d+)", result.stderr)[0]) * 1024
     return server.first - begun, seconds, peak
 
 
@@ -93,7 +98,7 @@ def main() -> None:
     )
     parser.add_argument("--photos", type=int, nargs="+", default=[100_000, 1_000_000])
     args = parser.parse_args()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{server.server_address[1]}"
         print_head("photos", "first asked for, s", "all, s", "peak MB", "bytes an id")
@@ -102,8 +107,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 make(Path(name), number, base)
                 first, seconds, peak = measure(Path(name), server)
-            each = (peak - before[1]) / (number - before[0]) if before else float("nan")
-            print_row(f"{number:,}", f"{first:.1f}", f"{seconds:.1f}", f"{peak / 1e6:.0f}", f"{each:.0f}")
+            each = f"{(peak - before[1]) / (number - before[0]):.0f}" if before else "-"
+            print_row(f"{number:,}", f"{first:.1f}", f"{seconds:.1f}", f"{peak / 1e6:.0f}", each)
             before = number, peak
         server.shutdown()
 

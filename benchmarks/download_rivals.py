@@ -14,12 +14,14 @@ import ssl
 import sys
 import threading
 from base64 import b64encode
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 Photo = tuple[str, str, int, str]  # id, url, size, MD5
+Way = Callable[[list[Photo], Path, int, str], None]  # photos, folder, connections, certificates
 
 
 def save(photo: Photo, folder: Path, data: bytes) -> None:
@@ -165,7 +167,7 @@ def boto3_threads(photos: list[Photo], folder: Path, connections: int, bundle: s
         list(pool.map(get, photos))
 
 
-WAYS = {
+WAYS: dict[str, Way] = {
     "pycurl, nothing checked or written": partial(pycurl_multi, checked=False),
     "pycurl, checked": pycurl_multi,
     "aiohttp, checked": aiohttp_session,

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.metadata_plain import plain
 from benchmarks.tables import print_head, print_in_short, print_row
@@ -44,7 +45,7 @@ def run_way(way: str, folder: Path) -> None:
     from common import csv_tables
 
     @contextmanager
-    def refuse(path: str, *, keep_together: bool) -> Iterator[None]:
+    def refuse(path: str | Path, *, keep_together: bool) -> Iterator[tuple[list[str], Iterator[Any]]]:
         raise csv_tables.NotPlainError("the wish of this benchmark")
         yield
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 COORDINATES = {"x0": "XMin", "x1": "XMax", "y0": "YMin", "y1": "YMax"}
 ATTRIBUTES = {
@@ -23,7 +24,7 @@ def plain(boxes_path: Path, index_path: Path, classes_path: Path, folder: Path) 
         rows = list(csv.DictReader(stream))
     with open(index_path, encoding="utf-8", newline="") as stream:
         index = {row["ImageID"]: row for row in csv.DictReader(stream)}
-    groups: dict[str, list[dict]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if row["LabelName"] in classes and row["ImageID"] in index:
             box = {"id": row["ImageID"], "label": row["LabelName"], "confidence": int(row["Confidence"])}

@@ -25,8 +25,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from benchmarks.images import jpeg, mosaic, peak_memory, photographs
+from benchmarks.image_script import peak_memory
+from benchmarks.images import jpeg, mosaic, photographs
 from benchmarks.tables import print_in_short
 from common.record_sets import RECORDS_A_PROCESS
 
@@ -55,7 +57,7 @@ def make_input(folder: Path, number: int) -> None:
     os.sync()
 
 
-def make_box(name: str, rng: random.Random) -> dict:
+def make_box(name: str, rng: random.Random) -> dict[str, Any]:
     x0, y0 = round(rng.uniform(0, 0.7), 6), round(rng.uniform(0, 0.7), 6)
     return {
         "id": name, "label": rng.choice(CLASSES), "confidence": 1, "x0": x0, "x1": x0 + 0.25, "y0": y0,
@@ -134,7 +136,7 @@ def this(folder: Path, out: Path, way: str) -> list[str]:
     return [sys.executable, "-m", "benchmarks.records", "--way", way, str(folder), str(out)]
 
 
-def commands(cores: int) -> dict[str, partial]:
+def commands(cores: int) -> dict[str, partial[list[str]]]:
     ways = {}
     for processes in sorted({1, cores}):
         ways[f"read and hash, {processes} process{'es' * (processes > 1)}"] = partial(

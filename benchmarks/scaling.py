@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.scaling                          after what benchmarks.download asks for
     .venv/bin/python -m benchmarks.scaling --docs_directory docs    writes docs/scaling.svg
 
-Step 4 on nginx on this machine, over HTTPS, answers given 50 ms late, as from far away, and at once. Steps 5
-and 7 on photos of 1024x768 and of 256 pixels. Commands as a user gives them, start-up included; the best of
---rounds counts.
+Step 4 on nginx on this machine, over HTTPS, answers given 50 ms late, as from far away, and at once. Step 5
+on photos of 1024x768, step 7 on ten times as many of 256 pixels. Commands as a user gives them, start-up
+included; the best of --rounds counts.
 """
 
 import argparse
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 THREADS = (4, 8, 16, 32, 64, 128)
 DELAY = 0.05  # seconds
 CLASSES = "/m/01yrx\n"
+COPIES = 10  # of each photo for step 7, whose start takes as long as 5,000 records
 
 Points = list[tuple[int, float]]  # threads or workers, photos a second
 
@@ -51,8 +52,8 @@ def over_threads(folder: Path, photos: int, rounds: int) -> dict[str, Points]:
     found: dict[str, Points] = {}
     with nginx(folder, DELAY) as bases:
         for name, base in (
-            (f"{DELAY * 1000:.0f} ms before each answer", f"{bases['https']}/slow"),
-            ("no delay", f"{bases['https']}/www"),
+            (f"{DELAY * 1000:.0f} ms late", f"{bases['https']}/slow"),
+            ("at once", f"{bases['https']}/www"),
         ):
             index = [{"id": i, "url": f"{base}/{i}.jpg", "size": size, "md5": md5} for i, size, md5 in listed]
             (folder / "index.json").write_text(json.dumps(index))
@@ -77,29 +78,38 @@ def over_workers(folder: Path, photos: int, rounds: int) -> dict[str, Points]:
         "--datapoints_input_path", folder / "points.json",
     ]  # fmt: skip
     kept = [
-        *shrink,
-        "--image_saving_directory",
-        folder / "small",
-        "--datapoints_output_path",
-        folder / "small.json",
-    ]
+        *shrink, "--image_saving_directory", folder / "small",
+        "--datapoints_output_path", folder / "small.json",
+    ]  # fmt: skip
     subprocess.run([sys.executable, *map(str, kept)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    copy_photos(folder)
     ways = {
-        "process_images.py": [
+        "process_images.py": (photos, [
             *shrink, "--image_saving_directory", "{out}/small", "--datapoints_output_path", "{out}/out.json",
-        ],
-        "record_maker.py": [
-            "record_maker.py", "--points_path", folder / "small.json",
+        ]),
+        "record_maker.py": (photos * COPIES, [
+            "record_maker.py", "--points_path", folder / "copies.json",
             "--saved_images_directory", folder / "small", "--trainable_classes_path", folder / "classes.txt",
             "--record_save_path", "{out}/train.tfrecord", "--num_shards", 16,
-        ],
+        ]),
     }  # fmt: skip
     cores = len(os.sched_getaffinity(0))
     workers = sorted({1, 2, *range(4, 2 * cores + 1, 4)})
     return {
-        name: [(number, rate(photos, rounds, [*command, "--workers", number])) for number in workers]
-        for name, command in ways.items()
+        name: [(number, rate(count, rounds, [*command, "--workers", number])) for number in workers]
+        for name, (count, command) in ways.items()
     }
+
+
+def copy_photos(folder: Path) -> None:
+    """List each shrunk photo COPIES times, under names of its own, in copies.json."""
+    points = []
+    for point in json.loads((folder / "small.json").read_text()):
+        for number in range(COPIES):
+            image_id = f"{point['id']}{number}"
+            os.link(folder / f"small/{point['id']}.jpg", folder / f"small/{image_id}.jpg")
+            points.append(point | {"id": image_id})
+    (folder / "copies.json").write_text(json.dumps(points))
 
 
 def print_points(head: str, found: dict[str, Points]) -> None:
@@ -114,21 +124,21 @@ def plot(threads: dict[str, Points], workers: dict[str, Points], path: Path) -> 
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "scaling", "font.size": 9}):
-        figure = Figure(figsize=(9, 3.5), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for axes, found, label in (
-            (left, threads, "threads of download_images.py"), (right, workers, "workers"),
-        ):  # fmt: skip
-            for name, points in found.items():
-                axes.plot(*zip(*points, strict=True), marker="o", label=name)
-            axes.set_xlabel(label)
+        figure = Figure(figsize=(10, 3.2), layout="constrained")
+        panels = [("download_images.py", "threads", threads)]
+        panels += [(name, "workers", {"": points}) for name, points in workers.items()]
+        for axes, (name, unit, found) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+            for label, points in found.items():
+                axes.plot(*zip(*points, strict=True), marker="o", label=label)
+            axes.set_title(name)
+            axes.set_xlabel(unit)
             axes.set_ylabel("photos a second")
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(*zip(*((number, str(number)) for number, _ in points), strict=True))
             axes.set_ylim(bottom=0)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False)
-        left.set_xscale("log", base=2)
-        left.set_xticks(THREADS, map(str, THREADS))
-        right.set_xticks([number for number, _ in next(iter(workers.values()))])
+            if len(found) > 1:
+                axes.legend(frameon=False, loc="lower right", title="answers")
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
@@ -140,7 +150,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--docs_directory", type=Path, help="where scaling.svg is written")
     args = parser.parse_args()
-    print(f"{len(os.sched_getaffinity(0))} cores, {args.photos} photos, best of {args.rounds} rounds")
+    counts = f"{args.photos} photos, {args.photos * COPIES} of step 7"
+    print(f"{len(os.sched_getaffinity(0))} cores, {counts}, best of {args.rounds} rounds")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         threads = over_threads(Path(name), args.photos, args.rounds)
     print_points("threads", threads)

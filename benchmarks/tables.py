@@ -5,7 +5,7 @@ Rival = tuple[str, float]  # what is compared with, and its figure
 IN_SHORT = ("in short", "this", "beside it", "this is")
 
 
-def print_head(*names: str) -> None:
+def print_head(*names: object) -> None:
     """Print the head of a table; all columns but the first are numbers."""
     print_row(*names)
     print_row("---", *["---:"] * (len(names) - 1))
