@@ -77,12 +77,13 @@ def sections(text: str) -> dict[str, str]:
 
 
 def in_short(page: str) -> str:
-    """Return the tables of figures that the sections of a page end with, as one."""
+    """Return the tables of figures that the sections of a page end with, as one, below their machine."""
+    where = re.findall(r"^[0-9]+ cores of .*?, [0-9]+ GB", page, re.M)[0]
     head = f"| {' | '.join(IN_SHORT)} |"
     rows: list[str] = []
     for section in sections(page).values():
         rows += section.partition(head)[2].strip().split("\n\n")[0].splitlines()[1:]
-    return "\n".join([head, "| --- | ---: | ---: | ---: |", *rows])
+    return "\n".join([f"On {where}:", "", head, "| --- | ---: | ---: | ---: |", *rows])
 
 
 def machine() -> str:
