@@ -53,9 +53,9 @@ if TYPE_CHECKING:
 MIRROR = "https://open-images-dataset.s3.amazonaws.com"
 SOURCES = ("mirror", "original", "thumbnail")
 USER_AGENT = "open-images-to-tfrecords/1.0"
-# With 50 ms before each answer 8, 16, 32, 64 and 128 threads in two processes fetched 149, 293, 558, 995 and
-# 1,165 photos of 210 kB a second (two cores shared with the server, as many connections): twice the threads
-# are twice the photos until 64, from 128 on the CPU is full. 32 fill a link of 1 Gbit/s, and are polite.
+# With 50 ms before each answer 8, 16, 32, 64 and 128 threads in two processes fetched 151, 300, 586, 1,086
+# and 1,350 photos of 210 kB a second (two cores shared with the server, as many connections): nearly in step
+# until 64, from 128 on the CPU is full. 32 fill a link of 1 Gbit/s, and are polite.
 THREADS = 32
 PACKAGES = ("requests", "urllib3")  # of the workers of a cluster
 SHRINKING_PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the photos depend on them

@@ -18,6 +18,9 @@ the order of the annotations, and the index, in its own order, without repeated 
 Dropped and counted: boxes of other classes, outside [0, 1] or without area, rows repeated in every column,
 what the flags exclude, and images with boxes but no row in the index. No box left at all is an error.
 
+With --hierarchy_path, of verified image-level labels a class that is present is so for its kept ancestors
+too, and one that is absent for its kept kinds.
+
 Files like the released ones are read in columns, on all cores: the train split of V7 in 40 seconds and 0.5 GB
 of memory. What is out of the ordinary (quotes in odd places, a first column other than ImageID) is read row
 by row, to the same result, several times slower, and stderr says so.

@@ -186,6 +186,7 @@ def main() -> None:
 
 `python -m benchmarks.soak --docs_directory docs`, on {machine}, client and server on one machine.
 The sample's photos are gone, changed, truncated and of odd colours in the shares that its plan says.
+Looked at once a second: 0 MB is a step too short to be seen.
 
 {chr(10).join(lines)}
 

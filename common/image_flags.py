@@ -35,7 +35,7 @@ def add_image_flags(parser: argparse.ArgumentParser, fits: Sequence[str], max_si
         "--quality", type=whole_number(1, most=100), default=85, metavar="1-100",
         help="of the JPEGs, whose colours are at full resolution (default: %(default)s)",
     )  # fmt: skip
-    add("--precise", action="store_true", help="shrink as exactly as the slow way does, at half the speed")
+    add("--precise", action="store_true", help="shrink as exactly as the slow way does, at 0.6 of the speed")
     add("--keep_damaged", action="store_true", help="keep photos with damage in the picture")
 
 

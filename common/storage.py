@@ -58,8 +58,8 @@ def parse_path(text: str | Path) -> Path:
 
         fsspec.get_filesystem_class(scheme)
     except ImportError as error:
-        needs = f"{scheme}:// needs the packages universal_pathlib and {STORES[scheme]}"
-        raise InputError(f"{text}: {needs} (requirements-cluster.txt): {error}") from None
+        needs = f"{scheme}:// needs {STORES[scheme]} and the packages of requirements-cluster.txt"
+        raise InputError(f"{text}: {needs}: {error}") from None
     # A listing kept from before would hide what other processes have put since.
     return cast(Path, UPath(f"{scheme}://{rest.strip('/')}", use_listings_cache=False))
 

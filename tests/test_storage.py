@@ -99,16 +99,16 @@ def test_an_address_joins_and_prints_as_a_path_does(bucket):
 @pytest.mark.parametrize(
     ("address", "missing", "said"),
     [
-        ("s3://bucket/x", "s3fs", "universal_pathlib and s3fs (requirements-cluster.txt): Install s3fs"),
-        ("gs://bucket/x", "gcsfs", "universal_pathlib and gcsfs (requirements-cluster.txt): "),
-        ("s3://bucket/x", "upath", "universal_pathlib and s3fs (requirements-cluster.txt): "),
-        ("s3://bucket/x", "fsspec", "universal_pathlib and s3fs (requirements-cluster.txt): "),
+        ("s3://bucket/x", "s3fs", "s3fs and the packages of requirements-cluster.txt: Install s3fs"),
+        ("gs://bucket/x", "gcsfs", "gcsfs and the packages of requirements-cluster.txt: "),
+        ("s3://bucket/x", "upath", "s3fs and the packages of requirements-cluster.txt: "),
+        ("s3://bucket/x", "fsspec", "s3fs and the packages of requirements-cluster.txt: "),
     ],
 )
 def test_a_missing_package_is_named_in_one_line(address, missing, said):
     ended = step(f"sys.modules[{missing!r}] = None; storage.parse_path({address!r})")
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"step.py: {address}: {address[:2]}:// needs the packages {said}")
+    assert ended.stderr.startswith(f"step.py: {address}: {address[:2]}:// needs {said}")
     assert ended.stderr.count("\n") == 1
 
 
