@@ -1,6 +1,7 @@
 """JSON in and out as streams: arrays with one element a line, written so, read in any layout."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ class _JsonText:
         self.position = 0  # the next character to look at
         self.counted = 0  # up to here line ends are in `line`
         self.line = 1
-        self.decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+        self.decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).raw_decode
         self.by_line = True  # one element a line, as far as is known
         self.decode_line = _line_decoder(kind)
 
@@ -183,3 +184,11 @@ def _line_decoder(kind: type | None) -> Callable[[str], Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    """Return a number; one beyond a double would become inf, for which JSON has no number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:80]} is too large a number")
+    return value

@@ -96,6 +96,8 @@ EVIL = {
         "[\n" + "1" * 5000 + "]",
         "a.json:2: not JSON (Exceeds the limit (4300 digits)",
     ),
+    "number beyond a double": ('[\n{"a": 1e400}]', "a.json:2: not JSON (1e400 is too large a number)"),
+    "the same below 0": ("[\n1,\n-1.5E+999\n]", "a.json:3: not JSON (-1.5E+999 is too large a number)"),
     "nested too deeply": ("[" * 200_000, "a.json:1: nested too deeply"),
     "binary": ("[\n\0\0", "a.json:2: not JSON (Expecting value)"),
 }
