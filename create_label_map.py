@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from common.cli import make_parser, print_counts, run
 from common.files import open_output
 from common.openimages import class_ids, class_texts, describe, read_classes
+from common.outputs import check_outputs
 
 # What protobuf's text format writes in place of a letter inside double quotes; others stay UTF-8.
 ESCAPES = str.maketrans(
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="what `name` says; the same as record_maker.py's --class_text (default: %(default)s)",
     )  # fmt: skip
     args = parser.parse_args(argv)
+    check_outputs(parser, args, ["label_map_save_path"])
 
     classes = read_classes(args.trainable_classes_path)
     names = describe(classes, args.trainable_classes_path, args.class_description_path)

@@ -33,7 +33,6 @@ Exit codes: 0 done, the counts say what was dropped; 1 bad input, or no box left
 """
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -50,6 +49,7 @@ from common.image_index import ImageIds, ImageSet, Kept, attribution_writer
 from common.image_labels import image_labels
 from common.json_files import json_writer
 from common.openimages import parse_number, read_classes
+from common.outputs import check_outputs
 
 SHOWN = 10  # classes named in an error
 COUNTS = (
@@ -256,14 +256,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--expand_hierarchy needs --hierarchy_path")
     if args.keep_labels_only and not args.image_labels_input_path:
         parser.error("--keep_labels_only needs --image_labels_input_path")
-    paths = {name: value for name, value in vars(args).items() if name.endswith("_path") and value}
-    inputs = {os.path.realpath(path) for name, path in paths.items() if not name.endswith("output_path")}
-    outputs = [path for name, path in paths.items() if name.endswith("output_path")]
-    if len(set(map(os.path.realpath, outputs))) != len(outputs):
-        parser.error("the outputs need a path each")
-    for path in outputs:
-        if os.path.realpath(path) in inputs:
-            parser.error(f"{path} is an input: an output would replace it")
+    check_outputs(parser, args, [name for name in vars(args) if name.endswith("output_path")])
     return args
 
 

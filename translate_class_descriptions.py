@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from common.cli import make_parser, print_counts, run
 from common.json_files import json_writer
 from common.openimages import describe, read_classes
+from common.outputs import check_outputs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="where the JSON array of names is written",
     )  # fmt: skip
     args = parser.parse_args(argv)
+    check_outputs(parser, args, ["trainable_translated_path"])
 
     classes = read_classes(args.trainable_classes_path)
     names = describe(classes, args.trainable_classes_path, args.class_description_path)

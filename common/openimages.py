@@ -31,7 +31,7 @@ def read_classes(path: str | Path) -> list[str]:
 
     Blank lines are passed over; a repeated class, a line that is no MID or an empty list is an error.
     """
-    path = _class_file(Path(path), "a class list (one MID a line)", _is_class_list)
+    path = class_list_file(path)
     lines: dict[str, int] = {}
     for line, text in read_lines(path):
         mid = text.strip().removeprefix("\ufeff")
@@ -54,7 +54,7 @@ def class_ids(classes: Sequence[str]) -> dict[str, int]:
 
 def read_descriptions(path: str | Path) -> dict[str, str]:
     """Return the display name of each MID, as it is written; `path` may be the folder that holds the file."""
-    path = _class_file(Path(path), "class descriptions (two CSV columns: MID, name)", _is_descriptions)
+    path = descriptions_file(path)
     names: dict[str, str] = {}
     for line, row in read_csv(path, needs_last_line_end=False):
         if len(row) != 2:
@@ -111,6 +111,16 @@ def _better_descriptions(missing: Sequence[str], path: Path) -> str:
     if best is None or not known[best]:
         return "; the class-descriptions.csv of the same release is what is needed"
     return f"; {best} has {known[best]} of them"
+
+
+def class_list_file(path: str | Path) -> Path:
+    """Return the class list that `path` names: itself, or the one in that folder; InputError if not one."""
+    return _class_file(Path(path), "a class list (one MID a line)", _is_class_list)
+
+
+def descriptions_file(path: str | Path) -> Path:
+    """Return the class descriptions that `path` names: itself, or those in that folder; errors likewise."""
+    return _class_file(Path(path), "class descriptions (two CSV columns: MID, name)", _is_descriptions)
 
 
 def _class_file(path: Path, what: str, fits: Any) -> Path:

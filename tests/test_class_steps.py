@@ -220,6 +220,44 @@ def test_a_folder_must_hold_one_file_that_fits(script, tmp_path, files, message)
     assert (outcome.code, outcome.err) == (1, f"create_label_map.py: {tmp_path}: {message}\n")
 
 
+@pytest.fixture(params=OUTPUT_FLAG)
+def by_folder(request, script, tmp_path):
+    """Return `by_folder(output)`, a run of either script on one folder that holds both files."""
+    folder = tmp_path / "classes"
+    folder.mkdir()
+    (folder / "trainable.txt").write_text(CLASSES)
+    (folder / "descriptions.csv").write_text(DESCRIPTIONS, newline="")
+    (tmp_path / "link.txt").symlink_to(folder / "trainable.txt")
+
+    def call(output: str):
+        return script(
+            request.param,
+            "--trainable_classes_path", folder,
+            "--class_description_path", folder,
+            OUTPUT_FLAG[request.param], tmp_path / output,
+        )  # fmt: skip
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "output", ["classes/trainable.txt", "classes/../classes/descriptions.csv", "link.txt"]
+)
+def test_an_output_never_replaces_an_input_given_by_its_folder(by_folder, tmp_path, output):
+    outcome = by_folder(output)
+    assert outcome.code == 2
+    assert f"{output} is an input: an output would replace it" in outcome.err.splitlines()[-1]
+    assert (tmp_path / "classes/trainable.txt").read_text() == CLASSES
+    assert (tmp_path / "classes/descriptions.csv").read_bytes() == DESCRIPTIONS.encode()
+
+
+def test_an_output_may_stand_beside_the_inputs_and_be_made_again(by_folder, tmp_path):
+    assert [by_folder("classes/result").code for _ in range(2)] == [0, 0]
+    assert sorted(path.name for path in (tmp_path / "classes").iterdir()) == [
+        "descriptions.csv", "result", "trainable.txt",
+    ]  # fmt: skip
+
+
 # --- the label map -----------------------------------------------------------------------------------
 
 

@@ -110,6 +110,8 @@ CASES = [
     case(LABEL_MAP, "descriptions.csv:2: /m/01yrx is 'Dog' here and 'Cat' before", {"descriptions.csv": f"{CAT},Cat\n{CAT},Dog\n"}),
     case(TRANSLATE, "folder: no file in this folder is a class list (one MID a line)", {"folder/readme.txt": "hello\n"}, trainable_classes_path="folder"),
     case(TRANSLATE, "folder: 2 files in this folder are a class list (one MID a line), name one: a.txt, b.txt", {"folder/a.txt": f"{CAT}\n", "folder/b.txt": f"{DOG}\n"}, trainable_classes_path="folder"),
+    usage(TRANSLATE, "classes.txt is an input: an output would replace it", trainable_translated_path="classes.txt"),
+    usage(LABEL_MAP, "descriptions.csv is an input: an output would replace it", label_map_save_path="descriptions.csv"),
     # CSV
     case(METADATA, "boxes.csv: an empty file, a header with ImageID, LabelName, XMin, XMax, YMin, YMax was expected", {"boxes.csv": ""}),
     case(METADATA, "boxes.csv:1: no column XMin, XMax, YMin, YMax; the header has ImageID, LabelName", {"boxes.csv": "ImageID,LabelName\n"}),

@@ -179,6 +179,25 @@ def test_an_output_never_replaces_an_input(step, tmp_path, name):
     assert (tmp_path / "classes.txt").read_text() == f"{DOG}\n{CAT}\n"
 
 
+def test_an_output_never_replaces_an_input_given_by_its_folder(step, tmp_path):
+    """Neither of the class files; one beside them is allowed, and descriptions that nobody reads may be none."""
+    folder = tmp_path / "classes"
+    folder.mkdir()
+    (folder / "list.txt").write_text(f"{CAT}\n")
+    (folder / "names.csv").write_text(f"{CAT},Cat\n")
+    folders = ("--trainable_classes_path", folder, "--class_description_path", folder)
+    for name in ("list.txt", "names.csv"):
+        outcome = step(GOOD, INDEX, *folders, "--trainable_classes_output_path", folder / name)
+        assert outcome.code == 2
+        assert f"/classes/{name} is an input: an output would replace it" in outcome.err.splitlines()[-1]
+    assert (folder / "list.txt").read_text() == f"{CAT}\n"
+    assert (folder / "names.csv").read_text() == f"{CAT},Cat\n"
+    (folder / "names.csv").unlink()
+    outcome = step(GOOD, INDEX, *folders, "--trainable_classes_output_path", folder / "chosen.txt")
+    assert outcome.code == 0, outcome.err
+    assert (folder / "chosen.txt").read_text() == f"{CAT}\n"
+
+
 def test_no_room_for_grouping_on_disk_is_one_line(step, tmp_path):
     ids = [f"{number:016x}" for number in range(15000)]
     many = table(TRAIN_V3, *map(box, ids), box(ids[0], DOG))
