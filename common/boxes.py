@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -22,6 +22,8 @@ ATTRIBUTES = {
 }  # fmt: skip
 REQUIRED = ("ImageID", "LabelName", *COORDINATES)
 ROUNDING = 1e-6  # the files have six decimals; a coordinate this little outside [0, 1] is moved to its edge
+# Images whose boxes are sorted in one call of SQLite, in which Python hears no signal: half a second of it.
+TABLE_IMAGES = 32_768
 
 Group = tuple[str, list[dict[str, Any]]]
 Row = tuple[str, tuple[str, ...], dict[str, Any]]  # image id, raw fields, box
@@ -156,19 +158,34 @@ def scattered_boxes(path: str | Path, wanted: BoxFilter, counts: Counter[str]) -
     """
     with scratch_database() as database:
         database.execute("CREATE TABLE images (number INTEGER PRIMARY KEY, id TEXT UNIQUE)")
-        database.execute("CREATE TABLE boxes (image INTEGER, fields TEXT, box TEXT)")
+        images = tables = 0
         for image_id, fields, box in box_rows(path, wanted, counts):
-            database.execute("INSERT OR IGNORE INTO images (id) VALUES (?)", (image_id,))
+            known = database.execute("SELECT number FROM images WHERE id = ?", (image_id,)).fetchone()
+            number = known[0] if known else images
+            if not known:
+                database.execute("INSERT INTO images VALUES (?, ?)", (number, image_id))
+                images += 1
+            table = number // TABLE_IMAGES
+            if table == tables:
+                database.execute(f"CREATE TABLE boxes_{table} (image INTEGER, fields TEXT, box TEXT)")
+                tables += 1
             database.execute(
-                "INSERT INTO boxes SELECT number, ?, ? FROM images WHERE id = ?",
-                (json.dumps(fields), json.dumps(box), image_id),
+                f"INSERT INTO boxes_{table} VALUES (?, ?, ?)",  # noqa: S608  # a number of ours
+                (number, json.dumps(fields), json.dumps(box)),
             )
-        rows = database.execute(
-            "SELECT id, fields, box FROM boxes JOIN images ON number = image ORDER BY image, boxes.rowid"
-        )
-        for image_id, same_image in groupby(rows, key=itemgetter(0)):
-            boxes: dict[str, str] = {}
-            for _, fields, box in same_image:
-                counts["repeated_rows"] += fields in boxes
-                boxes.setdefault(fields, box)
-            yield image_id, [json.loads(box) for box in boxes.values()]
+        for table in range(tables):
+            rows = database.execute(
+                f"""SELECT id, fields, box FROM boxes_{table} JOIN images ON number = image
+                ORDER BY image, boxes_{table}.rowid"""  # noqa: S608  # a number of ours
+            )
+            yield from _by_image(rows, counts)
+
+
+def _by_image(rows: Iterable[tuple[str, str, str]], counts: Counter[str]) -> Iterator[Group]:
+    """Yield the boxes of each image out of rows of image id, fields and box that are sorted by image."""
+    for image_id, same_image in groupby(rows, key=itemgetter(0)):
+        boxes: dict[str, str] = {}
+        for _, fields, box in same_image:
+            counts["repeated_rows"] += fields in boxes
+            boxes.setdefault(fields, box)
+        yield image_id, [json.loads(box) for box in boxes.values()]

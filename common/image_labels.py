@@ -1,6 +1,7 @@
 """The verified image-level labels, kept on disk by image, for as many images as there are."""
 
 import sqlite3
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ from common.files import columns, read_csv
 from common.image_index import ImageIds
 from common.scratch_database import scratch_database
 
+TABLES = 64  # each gets its index in one call of SQLite, in which Python hears no signal
+AT_ONCE = 256  # rows inserted in one call, which takes less time than one by one
+
+Row = tuple[str, str, int]  # image id, class, confidence
+
 
 class ImageLabels:
     """Looks up the labels of an image; confidence 1 is verified present, 0 verified absent."""
@@ -23,7 +29,10 @@ class ImageLabels:
 
     def of(self, image_id: str) -> list[dict[str, Any]]:
         """Return the labels of an image, by class; present wins where a class is both."""
-        query = "SELECT label, MAX(confidence) FROM labels WHERE image = ? GROUP BY label ORDER BY label"
+        query = (
+            f"SELECT label, MAX(confidence) FROM {_table(image_id)} "  # noqa: S608  # a number of ours
+            "WHERE image = ? GROUP BY label ORDER BY label"
+        )
         with self.lock:
             rows = self.database.execute(query, (image_id,)).fetchall()
         return [{"label": label, "confidence": confidence} for label, confidence in rows]
@@ -44,10 +53,30 @@ def image_labels(
     and counted. A file without a row of these images is an error.
     """
     with scratch_database() as database:
-        database.execute("CREATE TABLE labels (image TEXT, label TEXT, confidence INTEGER)")
-        database.executemany("INSERT INTO labels VALUES (?, ?, ?)", _rows(path, images, up, down, counts))
-        database.execute("CREATE INDEX by_image ON labels (image)")
+        tables = [f"labels_{number}" for number in range(TABLES)]
+        for table in tables:
+            database.execute(f"CREATE TABLE {table} (image TEXT, label TEXT, confidence INTEGER)")
+        waiting: dict[str, list[Row]] = {table: [] for table in tables}
+        for row in _rows(path, images, up, down, counts):
+            rows = waiting[table := _table(row[0])]
+            rows.append(row)
+            if len(rows) == AT_ONCE:
+                _insert(database, table, rows)
+                rows.clear()
+        for table, rows in waiting.items():
+            _insert(database, table, rows)
+        for table in tables:
+            database.execute(f"CREATE INDEX {table}_by_image ON {table} (image)")
         yield ImageLabels(database)
+
+
+def _insert(database: sqlite3.Connection, table: str, rows: list[Row]) -> None:
+    database.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", rows)  # noqa: S608  # a name of ours
+
+
+def _table(image_id: str) -> str:
+    """Return the name of the table with an image's labels."""
+    return f"labels_{zlib.crc32(image_id.encode()) % TABLES}"
 
 
 def _rows(
@@ -56,7 +85,7 @@ def _rows(
     up: Mapping[str, Set[str]],
     down: Mapping[str, Set[str]],
     counts: Counter[str],
-) -> Iterator[tuple[str, str, int]]:
+) -> Iterator[Row]:
     rows = read_csv(path)
     places = columns(path, next(rows, (1, []))[1], ("ImageID", "LabelName", "Confidence"))
     image, label, confidence = (places[name] for name in ("ImageID", "LabelName", "Confidence"))

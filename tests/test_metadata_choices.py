@@ -4,9 +4,12 @@ import csv
 import json
 import random
 import sys
+from collections import Counter
 
 import pytest
 
+from common.image_index import ImageIds
+from common.image_labels import image_labels
 from tests.test_process_metadata import (
     CAT,
     DOG,
@@ -261,6 +264,27 @@ def test_verified_labels_go_up_when_present_and_down_when_absent(step, tmp_path,
             {"label": mid, "confidence": int(mid == TREE)} for mid in sorted((CAT, DOG, TREE))
         ],
     }  # fmt: skip
+
+
+def test_labels_of_many_images_are_found_in_small_tables(tmp_path):
+    """Each has its own index, so no one call of SQLite, which Ctrl-C has to wait for, is long."""
+    ids = [f"{number:016x}" for number in range(2000)]
+    rows = [f"{image},{mid},{place % 2}" for place, image in enumerate(ids * 10) for mid in (CAT, DOG)]
+    random.Random(1).shuffle(rows)
+    (tmp_path / "labels.csv").write_text(table("ImageID,LabelName,Confidence", *rows))
+    images, same = ImageIds(), {CAT: {CAT}, DOG: {DOG}}
+    images.update((image, ("train", None)) for image in ids)
+    with image_labels(tmp_path / "labels.csv", images, same, same, Counter()) as labels:
+        for place, image in enumerate(ids):
+            assert labels.of(image) == [{"label": mid, "confidence": place % 2} for mid in sorted((CAT, DOG))]
+        assert labels.of("d" * 16) == []
+        names = [
+            name
+            for (name,) in labels.database.execute("SELECT tbl_name FROM sqlite_master WHERE type = 'index'")
+        ]
+        sizes = [labels.database.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in names]
+    assert sum(sizes) == len(rows)
+    assert max(sizes) < len(rows) / 20
 
 
 def test_labels_of_other_images_are_an_error(step, tmp_path):

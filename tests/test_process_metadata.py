@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.boxes import TABLE_IMAGES
+
 TRAIN_V3 = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax"
 V4 = TRAIN_V3 + ",IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
 TRAIN_V6 = V4 + ",XClick1X,XClick2X,XClick3X,XClick4X,XClick1Y,XClick2Y,XClick3Y,XClick4Y"
@@ -92,9 +94,15 @@ def test_the_outputs_agree_and_every_loss_is_counted(step, tmp_path):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(0, 3)), min_size=1, max_size=12))
-def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows):
-    """Rows of an image that are apart give what the same rows give side by side, images by first row."""
+@given(
+    st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(0, 3)), min_size=1, max_size=12),
+    st.sampled_from([2, TABLE_IMAGES]),
+)
+def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows, table_images):
+    """Rows of an image that are apart give what the same rows give side by side, images by first row.
+
+    So they do when their boxes are sorted in several tables.
+    """
     from process_metadata import main
 
     folder = tmp_path_factory.mktemp("order")
@@ -105,13 +113,15 @@ def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows):
     for name, order in (("apart", rows), ("sorted", sorted(rows, key=lambda row: first.index(row[0])))):
         lines = (box(image, corners=f"0.{number},0.9,0.1,0.2") for image, number in order)
         (folder / "boxes.csv").write_text(table(TRAIN_V3, *lines))
-        main([
-            "--annotations_input_path", str(folder / "boxes.csv"),
-            "--image_index_input_path", str(folder / "images.csv"),
-            "--trainable_classes_path", str(folder / "classes.txt"),
-            "--point_output_path", str(folder / name),
-            "--image_index_output_path", str(folder / f"{name}-index"),
-        ])  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("common.boxes.TABLE_IMAGES", table_images)
+            main([
+                "--annotations_input_path", str(folder / "boxes.csv"),
+                "--image_index_input_path", str(folder / "images.csv"),
+                "--trainable_classes_path", str(folder / "classes.txt"),
+                "--point_output_path", str(folder / name),
+                "--image_index_output_path", str(folder / f"{name}-index"),
+            ])  # fmt: skip
         outputs.append((folder / name).read_bytes() + (folder / f"{name}-index").read_bytes())
     assert outputs[0] == outputs[1]
 
