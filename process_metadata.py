@@ -42,7 +42,7 @@ from common.boxes import ATTRIBUTES, BoxFilter, ImageReturnedError
 from common.class_choice import asked_classes, choose_classes
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
 from common.datapoints import Reader, Source, batches, choose_images
-from common.files import columns, open_output, read_csv
+from common.files import check_rereadable, columns, open_output, read_csv
 from common.hierarchy import descendants, read_ancestors
 from common.image_choice import ImageChoice, read_image_ids
 from common.image_index import ImageIds, ImageSet, Kept, attribution_writer
@@ -163,6 +163,8 @@ def shown(classes: Sequence[str], number: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
+    for path in (args.annotations_input_path, args.image_index_input_path):
+        check_rereadable(path)  # a pipe would be empty the second time
     ancestors = read_ancestors(args.hierarchy_path) if args.hierarchy_path else {}
     classes = choose(args, ancestors)
     kept = frozenset(classes)

@@ -173,6 +173,13 @@ def open_input(path: str | Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: damaged gzip file ({error})") from None
 
 
+def check_rereadable(path: str | Path) -> None:
+    """Refuse a local input that can be read only once, such as a pipe; a folder or a missing file passes."""
+    place = parse_path(path)
+    if not is_remote(place) and place.exists() and not (place.is_file() or place.is_dir()):
+        raise InputError(f"{path}: not a regular file, and it is read more than once: a file was expected")
+
+
 def read_small(path: Path) -> bytes | None:
     """Return the bytes of a small file, None where there is none."""
     if is_remote(path):

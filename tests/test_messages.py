@@ -97,6 +97,7 @@ CASES = [
     case(LABEL_MAP, "out/label_map.pbtxt: not a regular file, a file to write was expected", {"out/label_map.pbtxt/x": ""}),
     case(LABEL_MAP, "out/label_map.pbtxt: a file stands where its folder is to be", {"out": ""}),
     case(METADATA, ".: a folder, a file was expected", annotations_input_path="."),
+    case(METADATA, "/dev/null: not a regular file, and it is read more than once: a file was expected", annotations_input_path="/dev/null"),
     case(METADATA, "boxes.csv.gz: damaged gzip file (Not a gzipped file (b'no'))", {"boxes.csv.gz": b"no gzip"}, annotations_input_path="boxes.csv.gz"),
     case(PROCESS, "points.json: not a folder, a folder to write into was expected", image_saving_directory="points.json"),
     # class lists and descriptions

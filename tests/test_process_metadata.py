@@ -1,6 +1,7 @@
 """Step 3: every column set, what is dropped and counted, what is refused, and files in any order."""
 
 import json
+import os
 import resource
 
 import pytest
@@ -206,6 +207,23 @@ def test_an_output_never_replaces_an_input_given_by_its_folder(step, tmp_path):
     outcome = step(GOOD, INDEX, *folders, "--trainable_classes_output_path", folder / "chosen.txt")
     assert outcome.code == 0, outcome.err
     assert (folder / "chosen.txt").read_text() == f"{CAT}\n"
+
+
+@pytest.mark.parametrize("flag", ["--annotations_input_path", "--image_index_input_path"])
+def test_a_pipe_is_refused_before_anything_is_written(step, tmp_path, flag):
+    """As `<(cat images.csv)` makes one; it is read more than once."""
+    assert step(GOOD, INDEX).code == 0
+    before = (tmp_path / "out/points.json").read_bytes()
+    reader, writer = os.pipe()
+    os.write(writer, (INDEX if "index" in flag else GOOD).encode())
+    os.close(writer)
+    try:
+        outcome = step(table(TRAIN_V3, box(A, DOG)), INDEX, flag, f"/dev/fd/{reader}")
+    finally:
+        os.close(reader)
+    message = "not a regular file, and it is read more than once: a file was expected"
+    assert (outcome.code, outcome.err) == (1, f"process_metadata.py: /dev/fd/{reader}: {message}\n")
+    assert (tmp_path / "out/points.json").read_bytes() == before
 
 
 def test_no_room_for_grouping_on_disk_is_one_line(step, tmp_path):
