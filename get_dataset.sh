@@ -284,9 +284,12 @@ unpack() { # unpack TARBALL MEMBER TO: one file out of a tarball of the release
     mkdir -p "${3%/*}" || fail "$3: cannot make its folder"
     for member in "$folder/$2" "./$folder/$2"; do
         watched extract "$tarball" "$member" "$3.part" && [ -s "$3.part" ] && mv "$3.part" "$3" && return
+        [ ! -s "$3.part" ] || break # it is the one, and did not come whole
     done
+    writable "$3" # before the removal makes room
+    room=$?
     rm -f "$3.part"
-    writable "$3" || fail "$3: cannot be written (disk full?)"
+    [ "$room" -eq 0 ] || fail "$3: cannot be written (disk full?)"
     if tar -tzf "$tarball" >/dev/null 2>&1; then
         fail "$tarball: has no $folder/$2, which was expected in a $release tarball"
     fi

@@ -72,6 +72,31 @@ def test_a_release_that_does_not_fit_is_one_line_and_comes_when_there_is_room(sa
         assert (disk / "data/train/images.csv").stat().st_size > 5000
 
 
+def test_a_file_of_a_tarball_that_does_not_fit_is_a_full_disk(sample, tmp_path):
+    """The tarball is there whole; what it holds fits into no room that is left."""
+    disk, member = tmp_path / "disk", tmp_path / "2017_11/train/images.csv"
+    member.parent.mkdir(parents=True)
+    member.write_bytes(b"ImageID\n" + b"0123456789abcdef\n" * 60_000)
+    command = ["sh", "get_dataset.sh", "--release", "v3", "--directory", disk / "data"]
+    with small_disk(disk, 400) as grow:
+        for file in (
+            "RELEASE",
+            "classes/class-descriptions.csv",
+            "classes/classes-trainable.txt",
+            "train/boxes.csv",
+        ):
+            (disk / "data" / file).parent.mkdir(parents=True, exist_ok=True)
+            (disk / "data" / file).write_text("v3\n")
+        tarball = disk / "data/tarballs/images_2017_11.tar.gz"
+        tarball.parent.mkdir()
+        subprocess.run(["tar", "-czf", tarball, "-C", tmp_path, "2017_11"], check=True)
+        error = one_line(run(command, sample, code=1))
+        assert error == f"get_dataset.sh: {disk}/data/train/images.csv: cannot be written (disk full?)"
+        grow(4000)
+        run(command, sample)
+        assert (disk / "data/train/images.csv").read_bytes() == member.read_bytes()
+
+
 STEPS = {
     "process_metadata": lambda made, disk: [
         "--annotations_input_path", made / "data/train/boxes.csv", "--image_index_input_path", made / "data/train/images.csv",
