@@ -113,6 +113,9 @@ watched() { # watched COMMAND...: run it so that an interruption need not wait f
 
 if command -v curl >/dev/null 2>&1; then
     tool=curl
+    # The 200 of a proxy would be taken for the server's; curl before 7.54 cannot leave it out.
+    no_proxy_head=--suppress-connect-headers
+    curl "$no_proxy_head" --version >/dev/null 2>&1 || no_proxy_head=
 elif wget --version 2>/dev/null | grep -q 'GNU Wget'; then
     tool=wget
 elif command -v python3 >/dev/null 2>&1; then
@@ -153,8 +156,8 @@ with_curl() {
     url=$1 to=$2 head=$4
     shift 4
     exec curl --fail --location --silent --show-error --connect-timeout "$STALL_SECONDS" --speed-limit 1 \
-        --speed-time "$STALL_SECONDS" --dump-header "$head" --output "$to" ${trust:+"$trust" "$bundle"} "$@" \
-        "$url" 2>"$head.error"
+        --speed-time "$STALL_SECONDS" --dump-header "$head" --output "$to" ${trust:+"$trust" "$bundle"} \
+        ${no_proxy_head:+"$no_proxy_head"} "$@" "$url" 2>"$head.error"
 }
 with_wget() {
     if [ -s "$2" ]; then set -- "$@" --continue "--header=If-Range: $3"; else set -- "$@"; fi

@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,47 @@ def test_of_many_runs_that_find_the_lock_of_a_killed_one_a_single_one_goes_on(se
     _, err = last.communicate(timeout=30)
     assert last.returncode == 0, err
     assert not (tmp_path / ".get_dataset.lock").exists()
+
+
+class BreakingProxy(BaseHTTPRequestHandler):
+    """Lets a client through, and breaks off."""
+
+    def do_CONNECT(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("tool", [tool for tool in TOOLS if tool != "busybox"])
+def test_what_a_proxy_answers_is_not_the_answer_of_the_server(server, tmp_path, path_with, monkeypatch, tool):
+    """Its 200 would say that the file cannot be continued."""
+    path, part = path_with(tool), tmp_path / "validation/boxes.csv.part"
+    server.faults[BOXES] = "hang"
+    process = start(server, *V7, "--directory", tmp_path, path=path)
+    assert server.hanging.wait(30)
+    wait_until(lambda: part.stat().st_size >= CUT // 2)
+    process.terminate()
+    process.communicate(timeout=10)
+    before, direct = part.read_bytes(), server.url
+    with ThreadingHTTPServer(("127.0.0.1", 0), BreakingProxy) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.server_port}")
+        server.url = "https://localhost:1"
+        code, _, err = get(server, *V7, "--directory", tmp_path, path=path)
+        proxy.shutdown()
+        thread.join()
+    assert code == 1
+    assert f"{server.url}{BOXES}: broke off after {len(before)} of " in err
+    assert "\n" not in err
+    assert part.read_bytes() == before
+    server.url = direct
+    server.faults.clear()
+    server.go_on.set()
+    assert get(server, *V7, "--directory", tmp_path, path=path)[0] == 0
+    assert [bool(wanted) for path, wanted in server.requests if path == BOXES] == [False, True]
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
