@@ -23,6 +23,7 @@
 #
 # The train split of v7 is 2.9 GB, its validation split 40 MB; v2 and v3 fetch 1.1 GB for any split.
 # Interrupted, the same command goes on within the file it was at; files that are there are not fetched again.
+# One folder is for one machine or container at a time: the lock in it is a process number, unknown to another.
 # Needs curl, or wget, or python3. OPEN_IMAGES_URL replaces https://storage.googleapis.com/openimages.
 # HTTP_PROXY, HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured (NO_PROXY not by busybox's wget).
 # The last line of stdout counts the rows. Exit codes: 0 all there, 1 failed, 2 wrong flags, 130 interrupted.
@@ -94,10 +95,27 @@ take_lock() {
             rmdir "$lock/taken_over"
             fail "$directory: another run is fetching into it"
         fi
+    else
+        locked=yes
     fi
-    locked=yes
-    echo $$ >"$lock/pid" || fail "$directory: cannot write into this folder (disk full?)"
+    if ! echo $$ >"$lock/pid"; then
+        rmdir "$lock/taken_over" 2>/dev/null
+        fail "$directory: cannot write into this folder (disk full?)"
+    fi
     rmdir "$lock/taken_over" 2>/dev/null
+    # Until the copies are made, a run that ends leaves the lock behind, so that the next one makes them.
+    [ -n "$locked" ] || renew_parts
+    locked=yes
+}
+
+# The curl or wget of a killed run may live on and write: let that be into a file that has no name any more.
+renew_parts() {
+    for part in "$directory"/*/*.part; do
+        if [ ! -s "$part" ] || [ ! -s "$part.head" ]; then continue; fi # nothing to go on within
+        watched cp "$part" "$part.copy" && mv "$part.copy" "$part" && continue
+        rm -f "$part.copy"
+        fail "$part: a killed run may still write it, and no copy can be made (disk full?); make room, or remove it"
+    done
 }
 
 watched() { # watched COMMAND...: run it so that an interruption need not wait for its end

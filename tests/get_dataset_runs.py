@@ -58,6 +58,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         body = data[start:]
+        if fault == "two writers":  # to be told apart by what they ask for: the first, and one that goes on
+            sent = 0 if start else CUT
+            self.wfile.write(body[:sent])
+            self.wfile.flush()
+            self.server.hanging.set()
+            (self.server.second_go_on if start else self.server.go_on).wait(30)
+            self.wfile.write(body[sent : sent + CUT])
+            self.close_connection = True
+            return
         if fault.startswith("cut") or fault == "hang":
             if fault == "cut once":
                 del self.server.faults[self.path]
@@ -91,7 +100,7 @@ class Server(ThreadingHTTPServer):
         self.faults: dict[str, str] = {}
         self.versions: dict[str, str] = {}
         self.requests: list[tuple[str, str | None]] = []
-        self.hanging, self.go_on = threading.Event(), threading.Event()
+        self.hanging, self.go_on, self.second_go_on = (threading.Event() for _ in range(3))
         self.url = f"http://127.0.0.1:{self.server_port}"
         if tls:
             self.url = f"https://localhost:{self.server_port}"
@@ -110,6 +119,7 @@ def serving(folder: Path, tls: ssl.SSLContext | None = None):
             yield server
         finally:
             server.go_on.set()
+            server.second_go_on.set()
             server.shutdown()
             thread.join()
 

@@ -133,6 +133,64 @@ def test_of_many_runs_that_find_the_lock_of_a_killed_one_a_single_one_goes_on(se
     assert not (tmp_path / ".get_dataset.lock").exists()
 
 
+@pytest.mark.parametrize("tool", TOOLS)
+def test_what_a_killed_run_left_running_writes_into_no_file_of_the_next(server, tmp_path, path_with, tool):
+    """A kill of the shell alone leaves its curl or wget: it gets more bytes while the next run goes on."""
+    path, part = path_with(tool), tmp_path / "validation/boxes.csv.part"
+    server.faults[BOXES] = "two writers"
+    killed = start(server, *V7, "--directory", tmp_path, path=path)
+    assert server.hanging.wait(30)
+    wait_until(lambda: part.stat().st_size >= CUT // 2)
+    killed.kill()
+    killed.wait()
+    part.with_name(part.name + ".copy").write_text("of a run killed while it copied")
+    process = start(server, *V7, "--directory", tmp_path, path=path)
+    wait_until(lambda: [bool(wanted) for path, wanted in server.requests if path == BOXES] == [False, True])
+    server.go_on.set()
+    killed.communicate(timeout=30)  # until the tool, which has its pipes, has ended
+    del server.faults[BOXES]
+    server.second_go_on.set()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert (tmp_path / "validation/boxes.csv").read_bytes() == (
+        server.folder / BOXES.lstrip("/")
+    ).read_bytes()
+    assert sorted(path.name for path in part.parent.iterdir()) == ["boxes.csv", "images.csv"]
+
+
+@pytest.mark.parametrize(("copy", "signum"), [("exit 1", None), ("exec sleep 60", signal.SIGTERM)])
+def test_a_copy_that_cannot_be_made_is_left_to_the_next_run(server, tmp_path, path_with, copy, signum):
+    path, folder = path_with(TOOLS[0]), tmp_path / "d"
+    server.faults[BOXES] = "hang"
+    killed = start(server, *V7, "--directory", folder)
+    assert server.hanging.wait(30)
+    part = folder / "validation/boxes.csv.part"
+    wait_until(lambda: part.stat().st_size >= CUT // 2)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    server.faults.clear()
+    number, size = part.stat().st_ino, part.stat().st_size
+    cp = Path(path) / "cp"
+    cp.unlink()
+    cp.write_text(f"#!/bin/sh\n: >{tmp_path}/copying\nhead -c 9 $1 >$2\n{copy}\n")
+    cp.chmod(0o755)
+    process = start(server, *V7, "--directory", folder, path=path)
+    wait_until((tmp_path / "copying").exists)
+    if signum:
+        process.send_signal(signum)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == (130 if signum else 1)
+    assert len(err.splitlines()) == 1
+    assert ("interrupted" if signum else f"{part}: a killed run may still write it") in err
+    assert (part.stat().st_ino, part.stat().st_size) == (number, size)
+    with part.open("rb") as stream:
+        process = start(server, *V7, "--directory", folder)
+        assert process.communicate(timeout=30)[0]
+        assert os.fstat(stream.fileno()).st_nlink == 0
+    assert sorted(path.name for path in part.parent.iterdir()) == ["boxes.csv", "images.csv"]
+    assert [bool(wanted) for path, wanted in server.requests if path == BOXES] == [False, True]
+
+
 class BreakingProxy(BaseHTTPRequestHandler):
     """Lets a client through, and breaks off."""
 
