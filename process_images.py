@@ -44,7 +44,7 @@ from common.images import ImageSettings
 from common.json_files import json_writer
 from common.openimages import image_file_name, read_datapoints
 from common.parallel import add_scheduler_flag, batches, map_batches, open_workers, usable_cores
-from common.storage import Status, is_folder, is_same_folder, parse_path, statuses
+from common.storage import Status, is_folder, is_same_place, parse_path, statuses
 
 if TYPE_CHECKING:
     from common.parallel import Workers
@@ -156,7 +156,7 @@ def process_all(
                     counts["failed"] += 1
                     counts[result.reason] += 1
                     failures.add(result)
-                    failed[task.id] = task.stamp
+                    failed[task.id] = "" if result.in_passing else task.stamp  # "" is no photo's stamp
                 else:
                     counts[result.how] += 1
                     write(finished_point(point, task.turn, result.fit, settings))
@@ -215,8 +215,11 @@ def check_folders(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     source = parse_path(args.image_directory)
     if not is_folder(source):
         raise InputError(f"{source}: no such folder, one with photos was expected")
+    points_in, points_out = parse_path(args.datapoints_input_path), parse_path(args.datapoints_output_path)
+    if is_same_place(points_in, points_out):
+        parser.error(f"{points_out} is the datapoints' input: what fails once would be gone from it for good")
     target = args.image_saving_directory
-    if target and is_same_folder(source, parse_path(target)):
+    if target and is_same_place(source, parse_path(target)):
         target = args.image_saving_directory = None
     if not target:
         for flag, given in (

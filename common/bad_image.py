@@ -15,9 +15,13 @@ REASONS = ("truncated", "damaged", "unreadable", "too_large", "too_small")
 
 
 class BadImageError(Exception):
-    """This photo cannot be used: `reason` is one of REASONS or missing, `detail` a short line for people."""
+    """This photo cannot be used: `reason` is one of REASONS or missing, `detail` a short line for people.
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    `in_passing`: not for a fault of its bytes; the next run looks at it again.
+    """
+
+    def __init__(self, reason: str, detail: str = "", *, in_passing: bool = False) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.in_passing = in_passing

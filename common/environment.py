@@ -10,7 +10,7 @@ from common.cli import InputError
 
 def read_proxies() -> dict[str, str]:
     """Return the proxies of HTTP_PROXY and so on by scheme, and under "no" the hosts that go without."""
-    proxies = getproxies()
+    proxies = {name: url for name, url in getproxies().items() if name in ("http", "https", "all", "no")}
     for name, url in proxies.items():
         if name != "no" and not url.lower().startswith(("http://", "https://")):
             raise InputError(f"{name.upper()}_PROXY is {url!r}, an http:// or https:// address was expected")

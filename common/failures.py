@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,12 +24,16 @@ HEADER = ["id", "reason", "detail", "url"]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One image that is not there, and why; `detail` is one short line for people."""
+    """One image that is not there, and why; `detail` is one short line for people.
+
+    `in_passing` says of step 5's that the next run should look again; it is not in the list.
+    """
 
     id: str
     reason: str
     detail: str = ""
     url: str = ""
+    in_passing: bool = field(default=False, kw_only=True)
 
 
 class FailureList:

@@ -63,4 +63,6 @@ def move_box(box: dict[str, Any], turn: int, fit: Fit) -> dict[str, Any]:
     elif turn == 0:
         return box
     moved = {"x0": x0, "x1": x1, "y0": y0, "y1": y1}
-    return box | {name: round(value, DIGITS) for name, value in moved.items()}
+    rounded = {name: round(value, DIGITS) for name, value in moved.items()}
+    has_area = rounded["x0"] < rounded["x1"] and rounded["y0"] < rounded["y1"]
+    return box | (rounded if has_area else moved)

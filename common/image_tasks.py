@@ -55,7 +55,7 @@ def process_one(task: Task, source: Path, target: Path, settings: ImageSettings)
         stamp = make_stamp(task.id, status(photo), task.turn) if photo == original else task.stamp
         return Done(result.how, result.fit, stamp)
     except BadImageError as bad:
-        return Failure(task.id, bad.reason, bad.detail)
+        return Failure(task.id, bad.reason, bad.detail, in_passing=bad.in_passing)
 
 
 def finished_fit(
@@ -89,7 +89,7 @@ def process_together(
                 raise BadImageError("missing")
             made_of_it, processed = process_bytes(original, settings, task.turn)
         except BadImageError as bad:
-            results[task.id] = Failure(task.id, bad.reason, bad.detail)
+            results[task.id] = Failure(task.id, bad.reason, bad.detail, in_passing=bad.in_passing)
             continue
         results[task.id] = Done(processed.how, processed.fit, task.stamp)
         if processed.how != "unchanged" or source != target:

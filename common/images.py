@@ -80,7 +80,7 @@ def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[
             image, fit, how = decode(data, settings, turn)
             encoded = data if how == "unchanged" else encode(place(image, fit, turn), settings)
     except MemoryError:
-        raise BadImageError("too_large", "not enough memory to decode it") from None
+        raise BadImageError("too_large", "not enough memory to decode it", in_passing=True) from None
     return encoded, Processed(fit, how)
 
 
@@ -119,7 +119,7 @@ def read_photo(path: Path) -> bytes:
     except FileNotFoundError:
         raise BadImageError("missing") from None
     except OSError as error:
-        raise BadImageError("unreadable", error.strerror or str(error)) from None
+        raise BadImageError("unreadable", error.strerror or str(error), in_passing=True) from None
 
 
 def check_file_size(size: int) -> None:

@@ -94,9 +94,9 @@ def map_batches(
         for task in tasks:
             waiting.append(pool.submit(function, task))
             if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
+                yield _first_result(waiting)
         while waiting:
-            yield waiting.popleft().result()
+            yield _first_result(waiting)
     except BrokenProcessPool:
         raise InputError(
             "a worker process was killed (out of memory?); run the same command again to go on, "
@@ -109,6 +109,13 @@ def map_batches(
             for process in list((getattr(pool, "_processes", None) or {}).values()):
                 process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _first_result(waiting: "deque[Future[Result]]") -> Result:
+    """Wait for the first and take it out: not before it is done, as an interruption ends what still runs."""
+    result = waiting[0].result()
+    waiting.popleft()
+    return result
 
 
 def _start_worker() -> None:

@@ -197,7 +197,7 @@ class PhotoThreads:
     def heed(self, answer: Answer, delay: float) -> None:
         """Pause the hosts that said they are busy, here and in the other processes."""
         seconds = delay if answer.wait is None else answer.wait
-        closed = seconds > self.settings.max_pause
+        closed = answer.wait is not None and seconds > self.settings.max_pause  # no one asked for our backoff
         pause = Pause(tuple(set(answer.hosts)), float("inf") if closed else time.monotonic() + seconds)
         self.pause(pause)
         self.send(pause)

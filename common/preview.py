@@ -5,9 +5,14 @@ import io
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from common.bad_image import DECODE_ERRORS
+from common.cli import InputError
 from common.files import open_output
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TILE = 300  # pixels, side of the square that holds one photo
 GAP = 8  # pixels between photos
@@ -44,16 +49,28 @@ def write_preview(path: str | Path, records: Iterable[dict[str, list[Any]]], nam
         sheet.save(stream, "JPEG", quality=90)
 
 
+def record_photo(record: dict[str, list[Any]]) -> "Image":
+    """Return a record's photo, RGB; one that cannot be decoded is an error that names it."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(record["image/encoded"][0])) as photo:
+            return photo.convert("RGB")
+    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
+        image_id = record["image/source_id"][0].decode()
+        raise InputError(
+            f"the photo of {image_id} cannot be decoded ({error}); run process_images.py"
+        ) from None
+
+
 def draw_record(record: dict[str, list[Any]], names: dict[int, str]) -> Any:
     """Return a photo scaled to TILE pixels, with its boxes and their names, large boxes first."""
     import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
-    with Image.open(io.BytesIO(record["image/encoded"][0])) as photo:
-        scale = TILE / max(photo.size)
-        tile = photo.convert("RGB").resize(
-            (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
-        )
+    photo = record_photo(record)
+    scale = TILE / max(photo.size)
+    tile = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
     draw, font = ImageDraw.Draw(tile), ImageFont.truetype(str(Path(matplotlib.get_data_path(), FONT)), TEXT)
     for number, xmin, xmax, ymin, ymax in sorted(record_boxes(record), key=lambda box: -_area(*box[1:])):
         left, right = xmin * (tile.width - 1), xmax * (tile.width - 1)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.bad_image import DECODE_ERRORS
 from common.cli import InputError
 from common.records import FORMATS, RecordSettings, load_tensorflow
 from common.scratch import local_copy
@@ -97,7 +98,7 @@ def record_problem(record: dict[str, list[Any]], text_of: dict[int, bytes]) -> s
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             image.load()
             size = image.size
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
         return f"the photo cannot be decoded ({error})"
     if size != (width, height):
         return f"the photo has {size[0]}x{size[1]} pixels, the record says {width}x{height}"

@@ -1,5 +1,6 @@
 """TFRecord files: one tf.train.Example for each photo, each file written whole."""
 
+import errno
 import hashlib
 import io
 import os
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.bad_image import DECODE_ERRORS
 from common.cli import InputError
 from common.examples import example_features, feature_kind
 from common.files import atomic_path
@@ -84,9 +86,14 @@ def write_shard(shard: Shard, settings: RecordSettings) -> dict[str, Any]:
     tf = load_tensorflow()
     options = tf.io.TFRecordOptions(compression_type=settings.compression)
     with atomic_path(shard.path) as part:
-        with tf.io.TFRecordWriter(str(part), options) as writer:
-            for work, photo in read_ahead(shard, settings):
-                writer.write(make_record(tf, work, photo, settings))
+        try:
+            with tf.io.TFRecordWriter(str(part), options) as writer:
+                for work, photo in read_ahead(shard, settings):
+                    writer.write(make_record(tf, work, photo, settings))
+        except tf.errors.OpError as error:  # on a full disk; no OSError
+            full = isinstance(error, tf.errors.ResourceExhaustedError)
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, os.strerror(number), str(shard.path)) from None
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -182,6 +189,11 @@ def make_record(tf: Any, work: "Work", image: bytes | None, settings: RecordSett
             f"{path}: no RGB JPEG or PNG, though its datapoint has the width and height that step 5 gives to "
             "such; run process_images.py again"
         )
+    if work.size not in (None, size):
+        raise InputError(
+            f"{path}: {size[0]}x{size[1]} pixels, its datapoint says {work.size[0]}x{work.size[1]}; run "
+            "process_images.py again, and give its datapoints together with its photos"
+        )
     features = example_features(work, image, size, settings.ids, settings.texts)
     example = tf.train.Example()
     feature = example.features.feature
@@ -207,5 +219,5 @@ def rgb_size(photo: Path | bytes) -> tuple[int, int] | None:
     try:
         with Image.open(io.BytesIO(photo) if isinstance(photo, bytes) else photo, formats=FORMATS) as image:
             return image.size if image.mode == "RGB" else None
-    except (OSError, Image.DecompressionBombError):
+    except (*DECODE_ERRORS, Image.DecompressionBombError):
         return None

@@ -7,10 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.files import open_output
-from common.preview import class_colour, record_boxes
+from common.preview import class_colour, record_boxes, record_photo
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 ATTRIBUTES = ("group_of", "occluded", "truncated", "depiction", "inside")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -69,7 +72,7 @@ class Statistics:
     def show(self, record: dict[str, list[Any]], boxes: list[Any], classes: set[int]) -> None:
         """Take a photo into the gallery where there is room for it and its boxes, be they thousands."""
         room = self.gallery_limit - self.gallery_bytes - PHOTO_BYTES - BOX_BYTES * len(boxes)
-        if room < 0 or len(photo := thumbnail(record["image/encoded"][0])) > room:
+        if room < 0 or len(photo := thumbnail(record_photo(record))) > room:
             return
         self.gallery_bytes = self.gallery_limit - room + len(photo)
         self.shown.update(classes)
@@ -87,15 +90,11 @@ class Statistics:
         )  # fmt: skip
 
 
-def thumbnail(encoded: bytes) -> str:
-    """Return a photo of at most THUMBNAIL pixels as a base64 JPEG."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(encoded)) as image:
-        small = image.convert("RGB")
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-        stream = io.BytesIO()
-        small.save(stream, "JPEG", quality=75)
+def thumbnail(photo: "Image") -> str:
+    """Return a photo at no more than THUMBNAIL pixels as a base64 JPEG."""
+    photo.thumbnail((THUMBNAIL, THUMBNAIL))
+    stream = io.BytesIO()
+    photo.save(stream, "JPEG", quality=75)
     return base64.b64encode(stream.getvalue()).decode()
 
 

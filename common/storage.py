@@ -108,8 +108,8 @@ def is_folder(path: Path) -> bool:
         return bool(_store(path).isdir(_key(path)))
 
 
-def is_same_folder(one: Path, other: Path) -> bool:
-    """Tell whether two places are one folder, by whatever path."""
+def is_same_place(one: Path, other: Path) -> bool:
+    """Tell whether two places are one folder or file, by whatever path."""
     if is_remote(one) or is_remote(other):
         return one == other
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)

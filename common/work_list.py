@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from common.cli import progress
+from common.cli import InputError, progress
 from common.examples import record_bytes
 from common.files import read_small
 from common.openimages import image_file_name
@@ -85,7 +85,7 @@ def usable_points(
         if not boxes and not labels:
             counts["without_boxes"] += 1
             continue
-        photo = find_photo(look, point.id)
+        photo = find_photo(look, folder, point.id)
         if photo is None:
             counts["missing"] += 1
             continue
@@ -95,16 +95,23 @@ def usable_points(
             counts["not_rgb"] += 1
             continue
         counts["boxes"] += len(boxes)
-        yield point, Work(point.id, name, size, boxes, labels)
+        pixels = (point.width, point.height)
+        known = type(point.width) is int and type(point.height) is int
+        yield point, Work(point.id, name, size, boxes, labels, pixels if known else None)
 
 
-def find_photo(look: Callable[[str], Status | None], image_id: str) -> tuple[str, int] | None:
-    """Return the name of an image's file and its size in bytes, None where there is none."""
-    for image_format in FORMATS:
-        name = image_file_name(image_id, image_format)
-        if found := look(name):
-            return name, found.size
-    return None
+def find_photo(look: Callable[[str], Status | None], folder: Path, image_id: str) -> tuple[str, int] | None:
+    """Return the name of an image's file and its size in bytes, None where there is none.
+
+    Where both formats are there one is left over from an earlier run of step 5: an error, nothing says which.
+    """
+    names = [image_file_name(image_id, image_format) for image_format in FORMATS]
+    found = [(name, there.size) for name in names if (there := look(name))]
+    if len(found) > 1:
+        raise InputError(
+            f"{folder}: {' and '.join(names)} are both there; remove the files of an earlier run"
+        )
+    return found[0] if found else None
 
 
 def is_rgb(photo: Path) -> bool:

@@ -103,6 +103,14 @@ def test_a_pause_beyond_what_we_wait_leaves_the_host_for_the_next_run(script, se
     assert "--max_pause" in failures(folder)["l49"][1]
 
 
+def test_a_host_that_asks_for_no_pause_is_not_left_for_the_next_run(script, server, folder):
+    """What we wait by ourselves may be longer than --max_pause."""
+    server.routes["good"] = lambda e: e.server.busy("503 Service Unavailable", e)
+    write_index(folder, good(server, 3))
+    outcome = script("download_images", *arguments(folder, "--backoff", 0.4, "--max_pause", 0.1))
+    assert outcome.counts == counts(images=3, downloaded=3, bytes=outcome.counts["bytes"])
+
+
 def test_the_rate_comes_back_gradually_after_a_pause():
     schedule: Schedule[int] = Schedule(8)
     for task in range(100):

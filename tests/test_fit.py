@@ -216,3 +216,10 @@ def test_what_is_padded_is_black_around_the_photo(processed):
     ((image, _),) = processed({"a": (white, [], 0, None)}, "--fit", "pad", "--max_side", 100).values()
     rows = [image.getpixel((50, y))[0] for y in (10, 34, 41, 58, 65, 90)]
     assert [row > 128 for row in rows] == [False, False, True, True, False, False]
+
+
+def test_a_box_thinner_than_our_digits_keeps_its_area():
+    thin = {"id": "x", "label": "/m/01yrx", "x0": 0.1, "x1": 0.1 + 2e-7, "y0": 0.3, "y1": 0.7}
+    moved = move_box(thin, 0, plan_fit((256, 128), 0, "pad", 256))
+    assert moved["x0"] < moved["x1"]
+    assert moved["y0"] < moved["y1"]

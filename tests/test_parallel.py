@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from itertools import count, islice
 from pathlib import Path
 
@@ -79,6 +80,27 @@ def test_workers_end_when_the_parent_is_killed(tmp_path):
         parent.kill()
         parent.stdout.read()  # ends when the last process that holds the pipe has ended
     assert not any(alive(pid) for pid in workers)
+
+
+@pytest.mark.parametrize("seconds", [[0, 60], [60, 60]], ids=["the last task", "two tasks"])
+def test_an_interruption_does_not_wait_for_the_tasks_under_way(tmp_path, seconds):
+    (tmp_path / "sleep_job.py").write_text(
+        "import time\ndef job(seconds):\n    print('begun', flush=True)\n    time.sleep(seconds)\n"
+    )
+    code = f"from sleep_job import job; from common.parallel import map_batches\nlist(map_batches(job, {seconds}, 2))"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as parent:
+        assert [parent.stdout.readline() for _ in seconds] == ["begun\n"] * 2
+        time.sleep(0.5)  # the short task is done, and its result taken
+        parent.send_signal(signal.SIGINT)
+        _, err = parent.communicate(timeout=20)
+    assert "KeyboardInterrupt" in err
 
 
 def alive(pid: int) -> bool:

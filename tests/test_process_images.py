@@ -1,5 +1,6 @@
 """Step 5: photos and datapoints in, verified photos and the datapoints of those that survive out."""
 
+import errno
 import io
 import json
 import os
@@ -461,3 +462,29 @@ def test_precise_is_closer_to_the_slow_way(process, folder):
         with Image.open(folder / f"small{number}" / "f1.png") as image:
             errors.append(np.square(np.asarray(image, np.int64) - slow).mean())
     assert 0 < errors[1] < errors[0] < 100
+
+
+def test_what_failed_in_passing_is_looked_at_again(process, folder, monkeypatch):
+    """A disk that fails once stands in for a network share: the file's size and time stay as they were."""
+    read = Path.read_bytes
+
+    def fail_once(path: Path) -> bytes:
+        if path.name == "f1.jpg":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail_once)
+    assert process().counts.items() >= {"failed": 5, "unreadable": 2}.items()
+    assert "f1,unreadable,Input/output error," in (folder / "small/process_failures.csv").read_text()
+    monkeypatch.undo()
+    assert process().counts.items() >= {"failed": 4, "unreadable": 1, "resized": 1}.items()
+
+
+def test_datapoints_are_not_replaced_by_their_own_result(script, folder):
+    before = (folder / "points.json").read_bytes()
+    outcome = script(
+        "process_images", *arguments(folder), "--datapoints_output_path", folder / "photos/../points.json"
+    )
+    assert outcome.code == 2
+    assert "what fails once would be gone from it for good" in outcome.err
+    assert (folder / "points.json").read_bytes() == before

@@ -280,9 +280,45 @@ def test_a_photo_that_is_none_of_step_5_is_one_line(step, tmp_path):
         "height that step 5 gives to such; run process_images.py again\n"
     )
     assert not list((tmp_path / "out").glob("data.tfrecord"))
-    assert step(points, {"a1.jpg": photo(size=(50, 20))}).code == 0
-    (record,) = read_back(tmp_path / "out/data.tfrecord")
-    assert (record["image/width"], record["image/height"]) == ([50], [20])
+
+
+def test_a_photo_of_another_size_than_its_boxes_were_moved_for_is_one_line(step, tmp_path):
+    """As of an earlier run of step 5, with another --fit: nothing would show that the boxes are wrong."""
+    points = [{"id": "a1", "width": 40, "height": 30, "annotations": [annotation()]}]
+    outcome = step(points, {"a1.jpg": photo(size=(50, 20))})
+    assert (outcome.code, outcome.err) == (
+        1, f"record_maker.py: {tmp_path}/images/a1.jpg: 50x20 pixels, its datapoint says 40x30; run "
+        "process_images.py again, and give its datapoints together with its photos\n",
+    )  # fmt: skip
+    assert not list((tmp_path / "out").glob("data.tfrecord"))
+    assert step(points, {"a1.jpg": photo()}).code == 0
+
+
+def test_a_photo_in_two_formats_is_one_line(step, tmp_path):
+    photos = {"a1.jpg": photo(), "a1.png": photo(image_format="PNG")}
+    assert step(POINT, photos).err == (
+        f"record_maker.py: {tmp_path}/images: a1.jpg and a1.png are both there; remove the files of an "
+        "earlier run\n"
+    )
+
+
+def test_records_that_cannot_be_written_are_one_line(step, tmp_path):
+    """A limit on the size of files stands in for a full disk: TensorFlow's writer raises no OSError."""
+    points, images = many(200)
+    assert step(points, images).code == 0
+    command = (
+        f"ulimit -f 128; trap '' XFSZ; exec {sys.executable} record_maker.py --points_path {tmp_path}/points.json "
+        f"--saved_images_directory {tmp_path}/images --trainable_classes_path {tmp_path}/classes.txt "
+        f"--record_save_path {tmp_path}/full/data.tfrecord --workers 1"
+    )
+    ended = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    errors = [line for line in ended.stderr.splitlines() if not line.startswith("looking at")]
+    assert (ended.returncode, errors) == (
+        1, [f"record_maker.py: {tmp_path}/full/data.tfrecord: Input/output error"]
+    )  # fmt: skip
+    assert not list((tmp_path / "full").glob("*.tfrecord*part")) + list(
+        (tmp_path / "full").glob("*.tfrecord")
+    )
 
 
 def test_a_photo_that_changes_under_the_run_is_one_line(step, tmp_path, monkeypatch):

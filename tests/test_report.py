@@ -179,6 +179,18 @@ def test_report_and_preview_show_the_records_and_the_losses(script, inputs):
         assert preview.size == (4 * 308 + 8, 3 * 308 + 8)
 
 
+def test_a_photo_that_cannot_be_drawn_is_named(script, inputs):
+    """As where step 5 was left out."""
+    path = inputs / "images/p3.jpg"
+    path.write_bytes(path.read_bytes()[:-5])
+    outcome = make_report(script, inputs)
+    assert outcome.code == 1
+    assert re.fullmatch(
+        r"record_maker.py: the photo of p3 cannot be decoded \(image file is truncated .*\); run process_images.py\n",
+        outcome.err,
+    )
+
+
 def test_a_failures_file_that_is_none_is_an_error_before_anything_is_written(script, inputs):
     outcome = make_report(script, inputs, "--failures_path", inputs / "names.csv")
     assert outcome.code == 1
