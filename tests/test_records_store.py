@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from PIL import Image
 
 from common import store_lock
 from common.files import read_small
@@ -32,7 +33,10 @@ def places(bucket, tmp_path):
     for place in (tmp_path, bucket):
         with json_writer(f"{place}/points.json") as write:
             for image_id in [*IDS, "missing"]:
-                write(point(image_id, width=640, height=480))
+                with Image.open(
+                    tmp_path / "resized" / f"{image_id if image_id in IDS else IDS[0]}.jpg"
+                ) as image:
+                    write(point(image_id, width=image.width, height=image.height))
         with json_writer(f"{place}/plain.json") as write:
             for image_id in [*IDS, "missing"]:
                 write(point(image_id))
