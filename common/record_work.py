@@ -59,9 +59,7 @@ class Work(msgspec.Struct):
     bytes: int
     boxes: list[Box]
     image_labels: list[Label]
-    size: tuple[int, int] | None = (
-        None  # width and height in pixels that the boxes were moved for, where known
-    )
+    size: tuple[int, int] | None = None  # width and height in pixels by the datapoint, where it has them
 
 
 def read_points(path: str | Path) -> Iterator[Point]:

@@ -90,10 +90,10 @@ def write_shard(shard: Shard, settings: RecordSettings) -> dict[str, Any]:
             with tf.io.TFRecordWriter(str(part), options) as writer:
                 for work, photo in read_ahead(shard, settings):
                     writer.write(make_record(tf, work, photo, settings))
-        except tf.errors.OpError as error:  # on a full disk; no OSError
-            full = isinstance(error, tf.errors.ResourceExhaustedError)
-            number = errno.ENOSPC if full else errno.EIO
-            raise OSError(number, os.strerror(number), str(shard.path)) from None
+        except (
+            tf.errors.OpError
+        ) as error:  # on a full disk; no OSError, and the system's reason ends its text
+            raise OSError(errno.EIO, error.message.rpartition("; ")[2], str(shard.path)) from None
         with open(part, "rb") as stream:
             os.fsync(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
