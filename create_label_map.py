@@ -21,7 +21,7 @@ Exit codes: 0 done; 1 bad input; 2 wrong flags; 130 interrupted.
 from collections.abc import Sequence
 
 from common.cli import make_parser, print_counts, run
-from common.files import open_output
+from common.files.whole_files import open_output
 from common.openimages import class_ids, class_texts, describe, read_classes
 from common.outputs import check_outputs
 

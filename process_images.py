@@ -34,17 +34,17 @@ from typing import TYPE_CHECKING, Any
 
 from common.bad_image import REASONS
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
-from common.failures import Failure, FailureList, parse_failure_limit
-from common.files import locked_folder, sweep_parts
+from common.files.failures import Failure, FailureList, parse_failure_limit
+from common.files.json_files import json_writer
+from common.files.storage import Status, is_folder, is_same_place, parse_path, statuses
+from common.files.whole_files import locked_folder, sweep_parts
 from common.finished import FinishedImages, make_stamp
 from common.fit import FITS, parse_turn
 from common.image_flags import add_image_flags, image_settings
 from common.image_tasks import Done, Task, finished_point, process_batch
 from common.images import ImageSettings
-from common.json_files import json_writer
 from common.openimages import image_file_name, read_datapoints
 from common.parallel import add_scheduler_flag, batches, map_batches, open_workers, usable_cores
-from common.storage import Status, is_folder, is_same_place, parse_path, statuses
 
 if TYPE_CHECKING:
     from common.parallel import Workers

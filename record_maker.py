@@ -37,7 +37,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
-from common.failures import parse_failure_limit, read_failures
+from common.files.failures import parse_failure_limit, read_failures
+from common.files.storage import is_folder, parse_path
 from common.openimages import SPLITS, class_ids, class_texts, describe, read_classes
 from common.parallel import add_scheduler_flag, open_workers, usable_cores
 from common.preview import PHOTOS, write_preview
@@ -46,7 +47,6 @@ from common.records import RecordSettings
 from common.report import gather, write_report
 from common.shards import byte_count
 from common.split import Split, share
-from common.storage import is_folder, parse_path
 from common.tfds_metadata import check_tfds_names, write_tfds_metadata
 from common.work_list import LOSSES, open_work_list, usable_points, work_path, write_work_list
 

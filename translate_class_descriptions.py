@@ -18,7 +18,7 @@ Exit codes: 0 done; 1 bad input; 2 wrong flags; 130 interrupted.
 from collections.abc import Sequence
 
 from common.cli import make_parser, print_counts, run
-from common.json_files import json_writer
+from common.files.json_files import json_writer
 from common.openimages import describe, read_classes
 from common.outputs import check_outputs
 

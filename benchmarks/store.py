@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.images import jpeg, mosaic, photographs
 from benchmarks.tables import print_head, print_row
-from common.storage import parse_path, put_objects, read_objects
+from common.files.storage import parse_path, put_objects, read_objects
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = """

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.files import columns, read_csv
+from common.files.whole_files import columns, read_csv
 from common.image_index import ImageSet
 from common.openimages import is_image_id, parse_number
 from common.scratch_database import scratch_database

@@ -16,8 +16,8 @@ import cloudpickle
 
 from common import cluster_worker
 from common.cluster_worker import PROBE_BYTES, Needs
-from common.files import LOCK_NAME
-from common.storage import is_remote, packages_for
+from common.files.storage import is_remote, packages_for
+from common.files.whole_files import LOCK_NAME
 
 HERE = platform.python_version()
 

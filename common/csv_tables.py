@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from common.cli import InputError
-from common.files import csv_rows, open_input
+from common.files.whole_files import csv_rows, open_input
 from common.openimages import IMAGE_ID
 from common.parallel import usable_cores
 

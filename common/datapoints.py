@@ -18,10 +18,10 @@ from common.boxes import (
     grouped_boxes,
     scattered_boxes,
 )
+from common.files.json_files import to_json
 from common.image_choice import ImageChoice
 from common.image_index import ImageIds, ImageSet
 from common.image_labels import ImageLabels
-from common.json_files import to_json
 
 if TYPE_CHECKING:
     from common.box_tables import Boxes

@@ -24,7 +24,8 @@ from queue import SimpleQueue
 
 from common.cli import InputError
 from common.fetch import Fetcher
-from common.files import part_path
+from common.files.storage import is_remote
+from common.files.whole_files import part_path
 from common.openimages import image_file_name
 from common.photo_threads import (
     DownloadSettings,
@@ -36,7 +37,6 @@ from common.photo_threads import (
     PhotoThreads,
     Stop,
 )
-from common.storage import is_remote
 
 BATCH = 16  # photos handed over at a time
 WINDOW = 1024  # photos under way: enough that one paused host does not hold up the others

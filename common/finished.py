@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from common.cli import InputError
-from common.files import open_output, read_lines, read_small
-from common.journal import Journal, read_journal, remove_journal, replace_journal
-from common.json_files import to_json
-from common.storage import Status, is_remote, remove, status
+from common.files.journal import Journal, read_journal, remove_journal, replace_journal
+from common.files.json_files import to_json
+from common.files.storage import Status, is_remote, remove, status
+from common.files.whole_files import open_output, read_lines, read_small
 
 SETTINGS_NAME = "process_settings.json"
 JOURNAL_NAME = ".process_finished"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.files import open_input
+from common.files.whole_files import open_input
 
 ROOT = "/m/0bl9f"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from common.cli import InputError
-from common.files import read_lines
+from common.files.whole_files import read_lines
 from common.openimages import is_image_id
 
 Item = TypeVar("Item")

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from common.cli import InputError
-from common.files import columns, open_output, read_csv
-from common.json_files import to_json
+from common.files.json_files import to_json
+from common.files.whole_files import columns, open_output, read_csv
 from common.openimages import is_image_id, parse_number
 
 INDEX_KEYS = {

@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from common.cli import InputError
-from common.files import columns, read_csv
+from common.files.whole_files import columns, read_csv
 from common.image_index import ImageIds
 from common.scratch_database import scratch_database
 

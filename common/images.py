@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from common.bad_image import DECODE_ERRORS, BadImageError
 from common.colours import is_srgb, to_srgb
-from common.files import replace_file
+from common.files.whole_files import replace_file
 from common.fit import Fit, plan_fit
 from common.jpeg import COMMON_SOF, JpegHeader, decode_jpeg, encode_jpeg, read_jpeg_header
 

@@ -24,6 +24,7 @@ from common.csv_tables import (
     open_blocks,
     parse_block,
 )
+from common.files.json_files import to_json
 from common.image_index import (
     ATTRIBUTION,
     NUMBERS,
@@ -34,7 +35,6 @@ from common.image_index import (
     index_columns,
     number_of,
 )
-from common.json_files import to_json
 
 WHOLE_NUMBER = r"^(0|[1-9][0-9]{0,14})$"  # as JSON has it
 ESCAPED = r'["\\\x00-\x1f]'  # the characters that JSON escapes

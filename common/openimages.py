@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.files import read_csv, read_lines
-from common.json_files import read_json
+from common.files.json_files import read_json
+from common.files.whole_files import read_csv, read_lines
 
 SPLITS = ("train", "validation", "test")
 DESCRIPTION_HEADER = ["LabelName", "DisplayName"]  # from V6 on

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.bad_image import BadImageError
-from common.failures import Failure
 from common.fetch import FOR_GOOD, Answer, Fetcher, FetchSettings, Source, host_of
+from common.files.failures import Failure
 from common.hosts import Schedule
 from common.images import ImageSettings
 from common.openimages import image_file_name

@@ -9,8 +9,8 @@ from typing import Any
 
 from common.bad_image import DECODE_ERRORS
 from common.cli import InputError
+from common.files.scratch import local_copy
 from common.records import FORMATS, RecordSettings, load_tensorflow
-from common.scratch import local_copy
 
 
 def read_records(path: Path, compression: str) -> Iterator[dict[str, list[Any]]]:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import InputError, progress, say
+from common.files.storage import is_folder, is_remote, parse_path
 from common.parallel import map_batches
 from common.read_records import read_records, verify_shard
 from common.records import RecordSettings, Shard, with_lines, write_shard
 from common.shards import deal, manifest_path, read_manifest, remove_older, shard_paths, write_manifest
-from common.storage import is_folder, is_remote, parse_path
 
 if TYPE_CHECKING:
     from common.parallel import Workers

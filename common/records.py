@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from common.bad_image import DECODE_ERRORS
 from common.cli import InputError
 from common.examples import example_features, feature_kind
-from common.files import atomic_path
+from common.files.storage import is_remote, read_objects
+from common.files.whole_files import atomic_path
 from common.parallel import batches
-from common.storage import is_remote, read_objects
 
 if TYPE_CHECKING:
     from common.record_work import Work

@@ -14,10 +14,10 @@ from typing import Self
 
 from common.bad_image import REASONS
 from common.cli import InputError
-from common.failures import Failure
 from common.fetch import FOR_GOOD
-from common.files import read_csv
-from common.journal import Journal, read_journal
+from common.files.failures import Failure
+from common.files.journal import Journal, read_journal
+from common.files.whole_files import read_csv
 
 NAME = ".download_refused"
 FIELDS = 3

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.files import open_output
+from common.files.whole_files import open_output
 from common.preview import class_colour, record_boxes, record_photo
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.files import replace_file
+from common.files.storage import status
+from common.files.whole_files import replace_file
 from common.finished import make_stamp
 from common.images import ImageSettings, process_bytes
 from common.openimages import image_file_name
-from common.storage import status
 
 # Shrinking takes a core: of the processes there are as many as cores, and each shrinks one photo at a time.
 _a_core = threading.Lock()

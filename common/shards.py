@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import say
-from common.files import open_output, read_small
-from common.storage import files_named, is_remote, remove
+from common.files.storage import files_named, is_remote, remove
+from common.files.whole_files import open_output, read_small
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import progress
-from common.failures import Failure
+from common.files.failures import Failure
+from common.files.journal import Journal
+from common.files.storage import status
 from common.finished import (
     JOURNAL_NAME,
     SETTINGS_NAME,
@@ -22,10 +24,8 @@ from common.finished import (
 )  # fmt: skip
 from common.image_tasks import Task, process_batch
 from common.images import ImageSettings
-from common.journal import Journal
 from common.parallel import batches, map_batches
 from common.photo_index import FINISHED, STALE, THERE, WANTED
-from common.storage import status
 
 if TYPE_CHECKING:
     from common.parallel import Workers

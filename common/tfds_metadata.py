@@ -12,9 +12,9 @@ from typing import Any
 
 from common.cli import InputError
 from common.examples import example_features, feature_kind
-from common.files import open_output, read_small
+from common.files.storage import status
+from common.files.whole_files import open_output, read_small
 from common.record_sets import RecordSet
-from common.storage import status
 
 DATASET, VERSION = "open_images", "1.0.0"
 INFO, FEATURES = "dataset_info.json", "features.json"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from common.cli import InputError, progress
 from common.examples import record_bytes
-from common.files import read_small
+from common.files.scratch import scratch_file, scratch_path
+from common.files.storage import Status, is_remote, statuses
+from common.files.store_lock import store_lock
+from common.files.whole_files import read_small
 from common.openimages import image_file_name
 from common.record_sets import RecordSet
 from common.records import FORMATS, rgb_size
-from common.scratch import scratch_file, scratch_path
-from common.storage import Status, is_remote, statuses
-from common.store_lock import store_lock
 
 if TYPE_CHECKING:
     from common.record_work import Point, Work

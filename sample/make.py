@@ -31,7 +31,7 @@ import PIL
 from PIL import Image, ImageDraw
 
 from common.cli import InputError, make_parser, print_counts, run, whole_number
-from common.files import locked_folder
+from common.files.whole_files import locked_folder
 from sample import release, scenes
 from sample.classes import BY_LABEL, DRAWN
 from sample.plan import Plan, plans

@@ -32,7 +32,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from common.cli import InputError, make_parser, run, whole_number
-from common.files import locked_folder
+from common.files.whole_files import locked_folder
 from sample.make import PLACEHOLDER_FOLDER, PLACEHOLDERS, read_truth, write_release
 
 HOST = "127.0.0.1"

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from common import cli
+from common.files.storage import parse_path
 from common.parallel import usable_cores
 from common.record_work import Work, make_point
-from common.storage import parse_path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROXY_VARIABLES = (

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from common.failures import read_failures
+from common.files.failures import read_failures
 from tests.conftest import ROOT
 from tests.fault_server import fault_server
 

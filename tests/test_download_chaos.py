@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from common.failures import read_failures
+from common.files.failures import read_failures
 from tests.conftest import ROOT
 from tests.downloads import children, wait_gone
 from tests.fault_server import ROUTES, Exchange, fault_server, photo

@@ -14,8 +14,8 @@ from itertools import pairwise
 import pytest
 import trustme
 
-from common.failures import read_failures
 from common.fetch import FOR_GOOD
+from common.files.failures import read_failures
 from common.watchdog import is_public
 from tests.fault_server import Exchange, fault_server, photo, to, unused_port
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from common.failures import read_failures
+from common.files.failures import read_failures
 from sample.scenes import draw
 from tests.downloads import Gate, arguments, children, start, umask, wait_gone, write_index
 from tests.fault_server import fault_server

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 
-from common import store_lock
-from common.files import read_small
-from common.json_files import json_writer
-from common.storage import list_objects, names_in, parse_path, put_bytes
+from common.files import store_lock
+from common.files.json_files import json_writer
+from common.files.storage import list_objects, names_in, parse_path, put_bytes
+from common.files.whole_files import read_small
 from tests.conftest import ROOT
 from tests.dask_cluster import cluster
 from tests.fault_server import fault_server, photo

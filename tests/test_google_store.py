@@ -8,9 +8,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
-from common.files import read_small
-from common.json_files import json_writer
-from common.storage import list_objects, parse_path
+from common.files.json_files import json_writer
+from common.files.storage import list_objects, parse_path
+from common.files.whole_files import read_small
 
 pytestmark = pytest.mark.interop
 

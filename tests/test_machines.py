@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from common.failures import read_failures
+from common.files.failures import read_failures
 from tests.conftest import ROOT
 from tests.dask_cluster import cluster, wait_until
 from tests.fault_server import Exchange, fault_server, photo

@@ -13,7 +13,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from common.files import locked_folder
+from common.files.whole_files import locked_folder
 from sample.scenes import draw
 
 JOURNALS = (".process_finished", ".process_complete")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from common import store_lock
-from common.files import read_small
-from common.json_files import json_writer
-from common.storage import list_objects, parse_path, put_bytes, put_objects
+from common.files import store_lock
+from common.files.json_files import json_writer
+from common.files.storage import list_objects, parse_path, put_bytes, put_objects
+from common.files.whole_files import read_small
 from tests.conftest import ROOT
 from tests.dask_cluster import cluster
 from tests.test_process_images import BAD, GOOD, IDS, JOURNALS, photo, point

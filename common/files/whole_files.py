@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from common.cli import InputError
-from common.scratch import WRITER, open_copy, open_locked, open_scratch
-from common.storage import is_folder, is_remote, parse_path, put_bytes, put_file, read_objects
-from common.store_lock import store_lock
+from common.files.scratch import WRITER, open_copy, open_locked, open_scratch
+from common.files.storage import is_folder, is_remote, parse_path, put_bytes, put_file, read_objects
+from common.files.store_lock import store_lock
 
 CHUNK = 1 << 20  # bytes read at a time
 LOCK_NAME = ".lock"  # in a folder that a run holds alone

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from common.cli import InputError
-from common.storage import is_remote, parse_path, read_pieces
+from common.files.storage import is_remote, parse_path, read_pieces
 
 # In the processes of a cluster the part of a file has the writer's name: one that was given up for dead may
 # still be writing what another writes again.

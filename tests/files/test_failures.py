@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.cli import InputError
-from common.failures import Failure, FailureList, read_failures
+from common.files.failures import Failure, FailureList, read_failures
 
 ONE = Failure("a1", "gone", "404", "http://host/a1.jpg")
 TWO = Failure("b2", "timeout", 'said "no", and left', "http://host/b2.jpg?x=1,2")

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.cli import InputError, say
-from common.storage import list_objects, put_bytes, remove
+from common.files.storage import list_objects, put_bytes, remove
 
 BEAT = 5.0  # seconds; a put and a list each, half a cent an hour
 PATIENCE = 20.0  # seconds

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import files
 from common.cli import InputError
-from common.files import atomic_path, locked_folder, open_output, read_csv, read_lines
-from common.scratch import scratch_file
+from common.files import whole_files as files
+from common.files.scratch import scratch_file
+from common.files.whole_files import atomic_path, locked_folder, open_output, read_csv, read_lines
 from tests.conftest import ROOT
 
 
@@ -89,7 +89,7 @@ def test_a_second_run_on_one_output_is_refused(tmp_path):
 
 def test_a_killed_run_leaves_no_lock_and_the_next_sweeps_up(tmp_path):
     code = (
-        f"import os, signal; from common.files import open_output\n"
+        f"import os, signal; from common.files.whole_files import open_output\n"
         f"with open_output({str(tmp_path / 'a')!r}) as stream:\n"
         f"    stream.write(b'x' * 100000); stream.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from common import journal, store_lock
 from common.cli import InputError
-from common.files import atomic_path, locked_folder, open_input, open_output, replace_file
-from common.journal import Journal, read_journal, remove_journal, replace_journal
-from common.json_files import json_writer, read_json
-from common.scratch import local_copy, scratch_path
-from common.storage import (
+from common.files import journal, store_lock
+from common.files.journal import Journal, read_journal, remove_journal, replace_journal
+from common.files.json_files import json_writer, read_json
+from common.files.scratch import local_copy, scratch_path
+from common.files.storage import (
     Status,
     is_folder,
     list_objects,
@@ -31,7 +30,8 @@ from common.storage import (
     status,
     statuses,
 )
-from common.store_lock import store_lock as hold
+from common.files.store_lock import store_lock as hold
+from common.files.whole_files import atomic_path, locked_folder, open_input, open_output, replace_file
 from tests.conftest import ROOT
 
 
@@ -114,7 +114,7 @@ def test_a_missing_package_is_named_in_one_line(address, missing, said):
 
 def test_local_paths_load_no_package():
     ended = step(
-        "storage.parse_path('a'); from common import journal; "
+        "storage.parse_path('a'); from common.files import journal; "
         "print([name for name in ('fsspec', 'upath', 's3fs', 'asyncio') if name in sys.modules])"
     )
     assert ended.stdout == "[]\n", ended.stderr

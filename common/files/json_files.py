@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.cli import InputError
-from common.files import MAX_ITEM, open_output, text_chunks
+from common.files.whole_files import MAX_ITEM, open_output, text_chunks
 
 _NUMBER_GOES_ON = ("", *".eE+-")
 _NOT_BLANK = re.compile(r"[^ \t\r\n]")

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from common.files import CHUNK, open_output
-from common.storage import is_remote, list_objects, put_bytes, read_pieces, remove
+from common.files.storage import is_remote, list_objects, put_bytes, read_pieces, remove
+from common.files.whole_files import CHUNK, open_output
 
 SECONDS = 30.0
 

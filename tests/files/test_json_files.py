@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import files, json_files
 from common.cli import InputError
-from common.json_files import json_writer, read_json
+from common.files import json_files
+from common.files import whole_files as files
+from common.files.json_files import json_writer, read_json
 
 SCALARS = (
     st.none()
