@@ -22,8 +22,8 @@ from collections.abc import Sequence
 
 from common.cli import make_parser, print_counts, run
 from common.files.whole_files import open_output
-from common.openimages import class_ids, class_texts, describe, read_classes
-from common.outputs import check_outputs
+from common.openimages.classes import class_ids, class_texts, describe, read_classes
+from common.openimages.outputs import check_outputs
 
 # What protobuf's text format writes in place of a letter inside double quotes; others stay UTF-8.
 ESCAPES = str.maketrans(

@@ -41,7 +41,7 @@ from common.files.storage import is_folder, parse_path
 from common.files.whole_files import locked_folder, sweep_parts
 from common.image_flags import add_image_flags, given_image_flags, image_settings
 from common.images import ImageSettings
-from common.openimages import image_file_name, parse_number
+from common.openimages.classes import image_file_name, parse_number
 from common.parallel import add_scheduler_flag, open_workers, usable_cores
 
 if TYPE_CHECKING:

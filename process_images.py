@@ -43,7 +43,7 @@ from common.fit import FITS, parse_turn
 from common.image_flags import add_image_flags, image_settings
 from common.image_tasks import Done, Task, finished_point, process_batch
 from common.images import ImageSettings
-from common.openimages import image_file_name, read_datapoints
+from common.openimages.classes import image_file_name, read_datapoints
 from common.parallel import add_scheduler_flag, batches, map_batches, open_workers, usable_cores
 
 if TYPE_CHECKING:

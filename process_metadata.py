@@ -39,17 +39,17 @@ from contextlib import ExitStack
 
 from common import image_index
 from common.boxes import ATTRIBUTES, BoxFilter, ImageReturnedError
-from common.class_choice import asked_classes, choose_classes
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
 from common.datapoints import Reader, Source, batches, choose_images
 from common.files.json_files import json_writer
 from common.files.whole_files import check_rereadable, columns, open_output, read_csv
-from common.hierarchy import descendants, read_ancestors
 from common.image_choice import ImageChoice, read_image_ids
 from common.image_index import ImageIds, ImageSet, Kept, attribution_writer
 from common.image_labels import image_labels
-from common.openimages import parse_number, read_classes
-from common.outputs import check_outputs
+from common.openimages.class_choice import asked_classes, choose_classes
+from common.openimages.classes import parse_number, read_classes
+from common.openimages.hierarchy import descendants, read_ancestors
+from common.openimages.outputs import check_outputs
 
 SHOWN = 10  # classes named in an error
 COUNTS = (

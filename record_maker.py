@@ -39,7 +39,7 @@ from collections.abc import Sequence
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
 from common.files.failures import parse_failure_limit, read_failures
 from common.files.storage import is_folder, parse_path
-from common.openimages import SPLITS, class_ids, class_texts, describe, read_classes
+from common.openimages.classes import SPLITS, class_ids, class_texts, describe, read_classes
 from common.parallel import add_scheduler_flag, open_workers, usable_cores
 from common.preview import PHOTOS, write_preview
 from common.record_sets import RecordSet, make_sets, read_set, sample_set, verify_set, write_set

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 from common.cli import make_parser, print_counts, run
 from common.files.json_files import json_writer
-from common.openimages import describe, read_classes
-from common.outputs import check_outputs
+from common.openimages.classes import describe, read_classes
+from common.openimages.outputs import check_outputs
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -29,7 +29,7 @@ from common.csv_tables import (
     values_of,
 )
 from common.files.json_files import to_json
-from common.openimages import parse_number
+from common.openimages.classes import parse_number
 
 PLAIN_NUMBER = r"^[0-9]\.[0-9]{1,14}$"  # at most 15 digits: without its last zeros it is what Python prints
 

@@ -25,7 +25,7 @@ import pyarrow.csv
 
 from common.cli import InputError
 from common.files.whole_files import csv_rows, open_input
-from common.openimages import IMAGE_ID
+from common.openimages.classes import IMAGE_ID
 from common.parallel import usable_cores
 
 BLOCK = 1 << 22  # bytes

@@ -26,7 +26,7 @@ from common.cli import InputError
 from common.fetch import Fetcher
 from common.files.storage import is_remote
 from common.files.whole_files import part_path
-from common.openimages import image_file_name
+from common.openimages.classes import image_file_name
 from common.photo_threads import (
     DownloadSettings,
     Message,

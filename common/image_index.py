@@ -10,7 +10,7 @@ from typing import Any
 from common.cli import InputError
 from common.files.json_files import to_json
 from common.files.whole_files import columns, open_output, read_csv
-from common.openimages import is_image_id, parse_number
+from common.openimages.classes import is_image_id, parse_number
 
 INDEX_KEYS = {
     "ImageID": "id", "OriginalURL": "url", "Subset": "subset", "OriginalSize": "size", "OriginalMD5": "md5",

@@ -13,7 +13,7 @@ from common.files.whole_files import read_small, replace_file
 from common.finished import make_stamp
 from common.fit import Fit, move_box, plan_fit
 from common.images import ImageSettings, image_size, process_bytes, process_image, read_photo
-from common.openimages import image_file_name
+from common.openimages.classes import image_file_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from common.fetch import Source
 from common.files.failures import Failure
 from common.files.json_files import read_json
 from common.files.storage import names_in
-from common.openimages import image_file_name, is_image_id, parse_number
+from common.openimages.classes import image_file_name, is_image_id, parse_number
 from common.photo_threads import Photo
 from common.refusals import Refusals
 

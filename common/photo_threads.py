@@ -16,7 +16,7 @@ from common.fetch import FOR_GOOD, Answer, Fetcher, FetchSettings, Source, host_
 from common.files.failures import Failure
 from common.hosts import Schedule
 from common.images import ImageSettings
-from common.openimages import image_file_name
+from common.openimages.classes import image_file_name
 from common.saving import Saved, save_photo
 
 LONGEST_BACKOFF = 30.0  # seconds

@@ -98,7 +98,7 @@ def test_any_names_come_back_through_csv_and_json(names):
     import tempfile
     from pathlib import Path
 
-    from common.openimages import describe
+    from common.openimages.classes import describe
 
     with tempfile.TemporaryDirectory() as folder:
         classes = [f"/m/{number}" for number in range(len(names))]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from common.openimages import read_classes, read_descriptions
+from common.openimages.classes import read_classes, read_descriptions
 from sample import make, plan, release
 from sample.classes import BY_LABEL, CLASSES, TRAINABLE
 

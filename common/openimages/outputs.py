@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from common.cli import InputError
-from common.openimages import class_list_file, descriptions_file
+from common.openimages.classes import class_list_file, descriptions_file
 
 FOLDERS = {"trainable_classes_path": class_list_file, "class_description_path": descriptions_file}
 

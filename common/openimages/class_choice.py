@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.cli import InputError
 from common.files.whole_files import read_lines
-from common.openimages import read_descriptions
+from common.openimages.classes import read_descriptions
 
 NEAREST = 5  # names offered in place of one that is not known
 
