@@ -42,13 +42,13 @@ from common.files.whole_files import locked_folder, sweep_parts
 from common.image_flags import add_image_flags, given_image_flags, image_settings
 from common.images import ImageSettings
 from common.openimages.classes import image_file_name, parse_number
-from common.parallel import add_scheduler_flag, open_workers, usable_cores
+from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
 if TYPE_CHECKING:
-    from common.parallel import Workers
     from common.photo_threads import DownloadSettings, Outcome, Photo
     from common.refusals import Refusals
     from common.tally import Tally
+    from common.workers.batches import Workers
 
 MIRROR = "https://open-images-dataset.s3.amazonaws.com"
 SOURCES = ("mirror", "original", "thumbnail")

@@ -44,10 +44,10 @@ from common.image_flags import add_image_flags, image_settings
 from common.image_tasks import Done, Task, finished_point, process_batch
 from common.images import ImageSettings
 from common.openimages.classes import image_file_name, read_datapoints
-from common.parallel import add_scheduler_flag, batches, map_batches, open_workers, usable_cores
+from common.workers.batches import add_scheduler_flag, batches, map_batches, open_workers, usable_cores
 
 if TYPE_CHECKING:
-    from common.parallel import Workers
+    from common.workers.batches import Workers
 
 BATCH = 64  # photos a task: a quarter of a second of work, two hundred times what handing it over takes
 CLUSTER_BATCH = 512  # a second or two, as handing over takes 10 ms there

@@ -40,7 +40,6 @@ from common.cli import InputError, make_parser, print_counts, run, say, whole_nu
 from common.files.failures import parse_failure_limit, read_failures
 from common.files.storage import is_folder, parse_path
 from common.openimages.classes import SPLITS, class_ids, class_texts, describe, read_classes
-from common.parallel import add_scheduler_flag, open_workers, usable_cores
 from common.preview import PHOTOS, write_preview
 from common.record_sets import RecordSet, make_sets, read_set, sample_set, verify_set, write_set
 from common.records import RecordSettings
@@ -49,6 +48,7 @@ from common.shards import byte_count
 from common.split import Split, share
 from common.tfds_metadata import check_tfds_names, write_tfds_metadata
 from common.work_list import LOSSES, open_work_list, usable_points, work_path, write_work_list
+from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
 PACKAGES = ("msgspec", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them
 

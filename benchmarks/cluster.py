@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.tables import print_head, print_in_short, print_row
-from common.parallel import map_batches, open_workers
+from common.workers.batches import map_batches, open_workers
 from sample.scenes import draw
 from tests.dask_cluster import cluster
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.fit import Fit
 from common.image_tasks import Done, Task
-from common.parallel import batches, map_batches
+from common.workers.batches import batches, map_batches
 from process_images import BATCH
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,6 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
 
-from common import cluster_task
 from common.environment import ca_bundle, read_proxies
 from common.fetch import Fetcher, host_of
 from common.photo_threads import (
@@ -31,9 +30,10 @@ from common.photo_threads import (
     PhotoThreads,
     Stop,
 )
+from common.workers import task as cluster_task
 
 if TYPE_CHECKING:
-    from common.cluster import Cluster  # which a task has no use for
+    from common.workers.cluster import Cluster  # which a task has no use for
 
 LARGEST, SMALLEST = 400, 16  # photos a task: some seconds of work
 ROUNDS = 4  # tasks a thread at least, so that all end at about the same time

@@ -26,7 +26,7 @@ import pyarrow.csv
 from common.cli import InputError
 from common.files.whole_files import csv_rows, open_input
 from common.openimages.classes import IMAGE_ID
-from common.parallel import usable_cores
+from common.workers.batches import usable_cores
 
 BLOCK = 1 << 22  # bytes
 LONGEST = 4  # blocks without a place to cut, before the file is left to the plain reader

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli import InputError, progress, say
 from common.files.storage import is_folder, is_remote, parse_path
-from common.parallel import map_batches
 from common.read_records import read_records, verify_shard
 from common.records import RecordSettings, Shard, with_lines, write_shard
 from common.shards import deal, manifest_path, read_manifest, remove_older, shard_paths, write_manifest
+from common.workers.batches import map_batches
 
 if TYPE_CHECKING:
-    from common.parallel import Workers
+    from common.workers.batches import Workers
 
 RECORDS_A_PROCESS = 2000  # fewer take less time than a further process takes to load TensorFlow
 LAYOUT = 3  # raised when the same inputs give other records than before

@@ -18,7 +18,7 @@ from common.cli import InputError
 from common.examples import example_features, feature_kind
 from common.files.storage import is_remote, read_objects
 from common.files.whole_files import atomic_path
-from common.parallel import batches
+from common.workers.batches import batches
 
 if TYPE_CHECKING:
     from common.record_work import Work

@@ -24,11 +24,11 @@ from common.finished import (
 )  # fmt: skip
 from common.image_tasks import Task, process_batch
 from common.images import ImageSettings
-from common.parallel import batches, map_batches
 from common.photo_index import FINISHED, STALE, THERE, WANTED
+from common.workers.batches import batches, map_batches
 
 if TYPE_CHECKING:
-    from common.parallel import Workers
+    from common.workers.batches import Workers
 
 BATCH = 64  # photos a task
 

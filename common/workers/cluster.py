@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 from distributed import Client
 from distributed.versions import VersionMismatchWarning
 
-from common import cluster_worker
 from common.cli import InputError, say
-from common.cluster_members import Members, Task, Worker, one_line
-from common.cluster_needs import HERE, ByValue, find_needs, same_python
+from common.workers import worker as cluster_worker
+from common.workers.members import Members, Task, Worker, one_line
+from common.workers.needs import HERE, ByValue, find_needs, same_python
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from common.cli import InputError
 
 if TYPE_CHECKING:
-    from common.cluster import Cluster
+    from common.workers.cluster import Cluster
 
     Workers = int | Cluster  # so many processes, or those of a cluster
 
@@ -60,7 +60,7 @@ def open_workers(
         import distributed  # noqa: F401
     except ImportError:
         raise InputError("--dask_scheduler needs Dask: pip install -r requirements-cluster.txt") from None
-    from common.cluster import connect
+    from common.workers.cluster import connect
 
     with connect(scheduler, packages, reads, writes) as cluster:
         yield cluster

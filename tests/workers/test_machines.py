@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.dask_cluster import cluster, wait_until
 from tests.fault_server import Exchange, fault_server, photo
 from tests.machines import machines
-from tests.test_cluster import assert_like_undisturbed, many, start, wait_until_a_third_is_done
+from tests.workers.test_cluster import assert_like_undisturbed, many, start, wait_until_a_third_is_done
 
 pytestmark = pytest.mark.system
 __all__ = ["many"]

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from common.cluster_worker import IDLE_SECONDS
+from common.workers.worker import IDLE_SECONDS
 
 _sending = threading.Lock()
 _pipes: list[Connection] = []  # the one to the worker

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 LOOK_SECONDS = 0.3  # between two looks whether a task is still wanted
 IDLE_SECONDS = 60.0  # after which a process without work ends
-START = "from common.cluster_task import main; main()"
+START = "from common.workers.task import main; main()"
 
 PROBE_BYTES = 256  # of a file that workers must see
 
@@ -80,7 +80,7 @@ def prepare(name: str, code: bytes, needs: tuple[Any, ...]) -> str:
             os.rename(part, folder)
         except OSError:  # another task was quicker
             shutil.rmtree(part)
-        spec = importlib.util.spec_from_file_location(name, f"{folder}/common/cluster_worker.py")
+        spec = importlib.util.spec_from_file_location(name, f"{folder}/common/workers/worker.py")
         assert spec
         assert spec.loader
         module = importlib.util.module_from_spec(spec)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from common import cluster as common_cluster
-from common import cluster_members
 from common.cli import InputError
-from common.cluster import connect
 from common.openimages.classes import read_classes
-from common.parallel import map_batches
+from common.workers import cluster as common_cluster
+from common.workers import members as cluster_members
+from common.workers.batches import map_batches
+from common.workers.cluster import connect
 from tests.conftest import ROOT
 from tests.dask_cluster import cluster, lines_of, wait_until
 from tests.test_process_images import arguments, contents, folder, make_many
@@ -141,7 +141,7 @@ def test_two_versions_of_our_code_do_not_meet(mapped, two_workers, tmp_path):
     with open(tmp_path / "common" / "openimages.py", "a") as module:
         module.write("def read_classes(path):\n    return ['of another version']\n")
     other = (
-        "import sys\nfrom common.cluster import connect\nfrom common.openimages.classes import read_classes\n"
+        "import sys\nfrom common.workers.cluster import connect\nfrom common.openimages.classes import read_classes\n"
         "with connect(sys.argv[1], [], [], []) as workers:\n"
         "    print(set(map(tuple, workers.map(read_classes, [sys.argv[2]] * 30))))\n"
     )

@@ -15,10 +15,10 @@ from typing import Any
 
 from distributed import Client, Future
 
-from common import cluster_worker
 from common.cli import InputError, say
-from common.cluster_needs import HERE, ByValue, same_python, zip_of_code
-from common.cluster_worker import Needs
+from common.workers import worker as cluster_worker
+from common.workers.needs import HERE, ByValue, same_python, zip_of_code
+from common.workers.worker import Needs
 
 CHECK_SECONDS = 60  # in which a worker that work waits for must say what it is
 LONELY_SECONDS = 60  # to wait for a worker when there is none

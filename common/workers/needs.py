@@ -14,10 +14,10 @@ from typing import Any
 
 import cloudpickle
 
-from common import cluster_worker
-from common.cluster_worker import PROBE_BYTES, Needs
 from common.files.storage import is_remote, packages_for
 from common.files.whole_files import LOCK_NAME
+from common.workers import worker as cluster_worker
+from common.workers.worker import PROBE_BYTES, Needs
 
 HERE = platform.python_version()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.cli import InputError
-from common.parallel import batches, map_batches
+from common.workers.batches import batches, map_batches
 from tests.conftest import ROOT
 
 
@@ -67,7 +67,7 @@ def test_workers_end_when_the_parent_is_killed(tmp_path):
         "    signal.pause()\n"
     )
     code = (
-        "import sys; from wait_job import job; from common.parallel import map_batches\n"
+        "import sys; from wait_job import job; from common.workers.batches import map_batches\n"
         f"list(map_batches(job, [{str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r}], 2))"
     )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
@@ -87,7 +87,7 @@ def test_an_interruption_does_not_wait_for_the_tasks_under_way(tmp_path, seconds
     (tmp_path / "sleep_job.py").write_text(
         "import time\ndef job(seconds):\n    print('begun', flush=True)\n    time.sleep(seconds)\n"
     )
-    code = f"from sleep_job import job; from common.parallel import map_batches\nlist(map_batches(job, {seconds}, 2))"
+    code = f"from sleep_job import job; from common.workers.batches import map_batches\nlist(map_batches(job, {seconds}, 2))"
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     with subprocess.Popen(
         [sys.executable, "-c", code],
