@@ -32,17 +32,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.bad_image import REASONS
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
 from common.files.failures import Failure, FailureList, parse_failure_limit
 from common.files.json_files import json_writer
 from common.files.storage import Status, is_folder, is_same_place, parse_path, statuses
 from common.files.whole_files import locked_folder, sweep_parts
-from common.finished import FinishedImages, make_stamp
-from common.fit import FITS, parse_turn
-from common.image_flags import add_image_flags, image_settings
-from common.image_tasks import Done, Task, finished_point, process_batch
-from common.images import ImageSettings
+from common.images.bad_image import REASONS
+from common.images.finished import FinishedImages, make_stamp
+from common.images.fit import FITS, parse_turn
+from common.images.flags import add_image_flags, image_settings
+from common.images.process import ImageSettings
+from common.images.tasks import Done, Task, finished_point, process_batch
 from common.openimages.classes import image_file_name, read_datapoints
 from common.workers.batches import add_scheduler_flag, batches, map_batches, open_workers, usable_cores
 

@@ -10,10 +10,10 @@ import pyvips
 import simplejpeg
 from PIL import Image
 
-from common.bad_image import BadImageError
-from common.fit import plan_fit
-from common.images import ImageSettings, process_image
-from common.jpeg import decode_jpeg, read_jpeg_header
+from common.images.bad_image import BadImageError
+from common.images.fit import plan_fit
+from common.images.jpeg import decode_jpeg, read_jpeg_header
+from common.images.process import ImageSettings, process_image
 
 pyvips.cache_set_max(0)  # the second round would find the first one's photos
 SIDE = 256

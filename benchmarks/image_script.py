@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.fit import Fit
-from common.image_tasks import Done, Task
+from common.images.fit import Fit
+from common.images.tasks import Done, Task
 from common.workers.batches import batches, map_batches
 from process_images import BATCH
 

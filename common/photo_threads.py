@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from common.bad_image import BadImageError
 from common.fetch import FOR_GOOD, Answer, Fetcher, FetchSettings, Source, host_of
 from common.files.failures import Failure
 from common.hosts import Schedule
-from common.images import ImageSettings
+from common.images.bad_image import BadImageError
+from common.images.process import ImageSettings
 from common.openimages.classes import image_file_name
 from common.saving import Saved, save_photo
 

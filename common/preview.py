@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.bad_image import DECODE_ERRORS
 from common.cli import InputError
 from common.files.whole_files import open_output
+from common.images.bad_image import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from PIL.Image import Image

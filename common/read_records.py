@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common.bad_image import DECODE_ERRORS
 from common.cli import InputError
 from common.files.scratch import local_copy
+from common.images.bad_image import DECODE_ERRORS
 from common.records import FORMATS, RecordSettings, load_tensorflow
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.bad_image import DECODE_ERRORS
 from common.cli import InputError
 from common.examples import example_features, feature_kind
 from common.files.storage import is_remote, read_objects
 from common.files.whole_files import atomic_path
+from common.images.bad_image import DECODE_ERRORS
 from common.workers.batches import batches
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from common.bad_image import REASONS
 from common.cli import InputError
 from common.fetch import FOR_GOOD
 from common.files.failures import Failure
 from common.files.journal import Journal, read_journal
 from common.files.whole_files import read_csv
+from common.images.bad_image import REASONS
 
 NAME = ".download_refused"
 FIELDS = 3

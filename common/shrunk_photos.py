@@ -15,15 +15,15 @@ from common.cli import progress
 from common.files.failures import Failure
 from common.files.journal import Journal
 from common.files.storage import status
-from common.finished import (
+from common.images.finished import (
     JOURNAL_NAME,
     SETTINGS_NAME,
     has_other_settings,
     read_finished,
     replace_settings,
 )  # fmt: skip
-from common.image_tasks import Task, process_batch
-from common.images import ImageSettings
+from common.images.process import ImageSettings
+from common.images.tasks import Task, process_batch
 from common.photo_index import FINISHED, STALE, THERE, WANTED
 from common.workers.batches import batches, map_batches
 

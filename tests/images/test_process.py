@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms, ImageDraw
 
-from common.bad_image import BadImageError
-from common.fit import plan_fit
-from common.images import ImageSettings, process_image
+from common.images.bad_image import BadImageError
+from common.images.fit import plan_fit
+from common.images.process import ImageSettings, process_image
 from tests.conftest import ROOT
 from tests.icc_profiles import (
     cmyk_as_srgb,
@@ -396,7 +396,7 @@ def test_a_bad_photo_is_said_once_in_its_outcome(tmp_path):
     data[tag + 8 : tag + 10] = b"\xff\x7f"
     (tmp_path / "in.jpg").write_bytes(data)
     code = (
-        "import sys; from pathlib import Path\nfrom common.images import *\n"
+        "import sys; from pathlib import Path\nfrom common.images.process import *\n"
         "try: process_image(Path(sys.argv[1]), Path('out.jpg'), ImageSettings())\n"
         "except BadImageError as bad: print(bad.reason)"
     )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.fit import FITS, move_box, plan_fit
+from common.images.fit import FITS, move_box, plan_fit
 from sample.classes import BY_LABEL, DRAWN
 from sample.scenes import Box, draw
 

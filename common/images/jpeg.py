@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from common.bad_image import DECODE_ERRORS, BadImageError
+from common.images.bad_image import DECODE_ERRORS, BadImageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

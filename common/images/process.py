@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.bad_image import DECODE_ERRORS, BadImageError
-from common.colours import is_srgb, to_srgb
 from common.files.whole_files import replace_file
-from common.fit import Fit, plan_fit
-from common.jpeg import COMMON_SOF, JpegHeader, decode_jpeg, encode_jpeg, read_jpeg_header
+from common.images.bad_image import DECODE_ERRORS, BadImageError
+from common.images.colours import is_srgb, to_srgb
+from common.images.fit import Fit, plan_fit
+from common.images.jpeg import COMMON_SOF, JpegHeader, decode_jpeg, encode_jpeg, read_jpeg_header
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from common.cli import whole_number
-from common.images import MAX_JPEG_SIDE, ImageSettings
+from common.images.process import MAX_JPEG_SIDE, ImageSettings
 
 _FITS = {
     "longer, shorter": "this side is at most --max_side, nothing is enlarged",
