@@ -37,15 +37,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
-from common import image_index
-from common.boxes import ATTRIBUTES, BoxFilter, ImageReturnedError
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
-from common.datapoints import Reader, Source, batches, choose_images
 from common.files.json_files import json_writer
 from common.files.whole_files import check_rereadable, columns, open_output, read_csv
-from common.image_choice import ImageChoice, read_image_ids
-from common.image_index import ImageIds, ImageSet, Kept, attribution_writer
-from common.image_labels import image_labels
+from common.metadata import image_index
+from common.metadata.boxes import ATTRIBUTES, BoxFilter, ImageReturnedError
+from common.metadata.grouping import Reader, Source, batches, choose_images
+from common.metadata.image_choice import ImageChoice, read_image_ids
+from common.metadata.image_index import ImageIds, ImageSet, Kept, attribution_writer
+from common.metadata.image_labels import image_labels
 from common.openimages.class_choice import asked_classes, choose_classes
 from common.openimages.classes import parse_number, read_classes
 from common.openimages.hierarchy import descendants, read_ancestors
@@ -74,8 +74,8 @@ def read_images(
     path: str, counts: Counter[str]
 ) -> tuple[ImageIds, Callable[[str, ImageSet], Iterator[Kept]]]:
     """Return the images of the index, and the function that reads those to keep in the same way."""
-    from common import index_tables
-    from common.csv_tables import NotPlainError
+    from common.metadata import index_tables
+    from common.metadata.csv_tables import NotPlainError
 
     try:
         images, kept_images = index_tables.read_images(path, counts), index_tables.kept_images
@@ -89,7 +89,7 @@ def read_images(
 
 def write_points(source: Source, choice: ImageChoice, path: str, counts: Counter[str]) -> ImageSet:
     """Write the datapoints of the chosen images and return their ids."""
-    from common.csv_tables import NotPlainError
+    from common.metadata.csv_tables import NotPlainError
 
     name = source.annotations
     reader, remark = Reader.COLUMNS, ""

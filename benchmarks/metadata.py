@@ -42,7 +42,7 @@ def run_way(way: str, folder: Path) -> None:
         plain(*paths, out)
         return
     import process_metadata
-    from common import csv_tables
+    from common.metadata import csv_tables
 
     @contextmanager
     def refuse(path: str | Path, *, keep_together: bool) -> Iterator[tuple[list[str], Iterator[Any]]]:

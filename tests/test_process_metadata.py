@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.boxes import TABLE_IMAGES
+from common.metadata.boxes import TABLE_IMAGES
 
 TRAIN_V3 = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax"
 V4 = TRAIN_V3 + ",IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
@@ -115,7 +115,7 @@ def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows, table_ima
         lines = (box(image, corners=f"0.{number},0.9,0.1,0.2") for image, number in order)
         (folder / "boxes.csv").write_text(table(TRAIN_V3, *lines))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("common.boxes.TABLE_IMAGES", table_images)
+            patch.setattr("common.metadata.boxes.TABLE_IMAGES", table_images)
             main([
                 "--annotations_input_path", str(folder / "boxes.csv"),
                 "--image_index_input_path", str(folder / "images.csv"),
@@ -260,7 +260,7 @@ def test_compressed_files_are_read_and_written(step, tmp_path):
 def test_an_id_is_held_in_at_most_200_bytes():
     import tracemalloc
 
-    from common.image_index import ImageIds
+    from common.metadata.image_index import ImageIds
 
     number = 50_000
     tracemalloc.start()

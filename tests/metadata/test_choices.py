@@ -8,8 +8,8 @@ from collections import Counter
 
 import pytest
 
-from common.image_index import ImageIds
-from common.image_labels import image_labels
+from common.metadata.image_index import ImageIds
+from common.metadata.image_labels import image_labels
 from tests.test_process_metadata import (
     CAT,
     DOG,

@@ -11,9 +11,9 @@ from typing import Any
 
 from common.cli import InputError
 from common.files.whole_files import columns, read_csv
-from common.image_index import ImageSet
+from common.metadata.image_index import ImageSet
+from common.metadata.scratch_database import scratch_database
 from common.openimages.classes import is_image_id, parse_number
-from common.scratch_database import scratch_database
 
 COORDINATES = {"XMin": "x0", "XMax": "x1", "YMin": "y0", "YMax": "y1"}
 ATTRIBUTES = {

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import csv_tables, index_tables
 from common.cli import InputError
-from common.csv_tables import NotPlainError
+from common.metadata import csv_tables, index_tables
+from common.metadata.csv_tables import NotPlainError
 from process_metadata import main
-from tests.test_metadata_choices import ANIMAL, PET
+from tests.metadata.test_choices import ANIMAL, PET
 from tests.test_process_metadata import (
     CAT,
     DOG,

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from common.boxes import (
+from common.files.json_files import to_json
+from common.metadata.boxes import (
     BoxFilter,
     ImageReturnedError,
     box_columns,
@@ -18,14 +19,13 @@ from common.boxes import (
     grouped_boxes,
     scattered_boxes,
 )
-from common.files.json_files import to_json
-from common.image_choice import ImageChoice
-from common.image_index import ImageIds, ImageSet
-from common.image_labels import ImageLabels
+from common.metadata.image_choice import ImageChoice
+from common.metadata.image_index import ImageIds, ImageSet
+from common.metadata.image_labels import ImageLabels
 
 if TYPE_CHECKING:
-    from common.box_tables import Boxes
-    from common.csv_tables import Block
+    from common.metadata.box_tables import Boxes
+    from common.metadata.csv_tables import Block
 
 Result = TypeVar("Result")
 
@@ -99,7 +99,7 @@ def batches(source: Source, reader: Reader, chosen: set[str] | None, counts: Cou
     """Yield the datapoints of the chosen images: with boxes, then, where asked for, with labels only."""
 
     def of_boxes(ids: list[str], boxes: "Boxes", counts: Counter[str]) -> Batch:
-        from common.box_tables import points_json
+        from common.metadata.box_tables import points_json
 
         if chosen is not None:
             take = [image_id in chosen for image_id in ids]
@@ -165,8 +165,8 @@ def _read_columns(
     done: ImageSet,
 ) -> Iterator[Result]:
     """Yield what `of_boxes` makes of each block of annotations; raises NotPlainError, ImageReturnedError."""
-    from common.box_tables import read_boxes
-    from common.csv_tables import NotPlainError, block_rows, map_blocks, open_blocks
+    from common.metadata.box_tables import read_boxes
+    from common.metadata.csv_tables import NotPlainError, block_rows, map_blocks, open_blocks
 
     path, wanted = source.annotations, source.wanted
     with open_blocks(path, keep_together=True) as (header, blocks):

@@ -11,8 +11,8 @@ from typing import Any
 
 from common.cli import InputError
 from common.files.whole_files import columns, read_csv
-from common.image_index import ImageIds
-from common.scratch_database import scratch_database
+from common.metadata.image_index import ImageIds
+from common.metadata.scratch_database import scratch_database
 
 TABLES = 64  # each gets its index in one call of SQLite, in which Python hears no signal
 AT_ONCE = 256  # rows inserted in one call, which takes less time than one by one

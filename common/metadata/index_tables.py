@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from common.csv_tables import (
+from common.files.json_files import to_json
+from common.metadata.csv_tables import (
     Block,
     NotPlainError,
     block_rows,
@@ -24,8 +25,7 @@ from common.csv_tables import (
     open_blocks,
     parse_block,
 )
-from common.files.json_files import to_json
-from common.image_index import (
+from common.metadata.image_index import (
     ATTRIBUTION,
     NUMBERS,
     ImageIds,

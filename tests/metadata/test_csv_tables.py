@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from common import csv_tables
 from common.cli import InputError
-from common.csv_tables import Block, NotPlainError, block_rows, column, open_blocks, parse_block
+from common.metadata import csv_tables
+from common.metadata.csv_tables import Block, NotPlainError, block_rows, column, open_blocks, parse_block
 
 
 def columns_of(data: bytes, width: int, *, kind: pa.DataType = csv_tables.CODES) -> list[list[str]]:

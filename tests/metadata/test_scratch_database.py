@@ -4,7 +4,7 @@ import tempfile
 
 import pytest
 
-from common.scratch_database import scratch_database
+from common.metadata.scratch_database import scratch_database
 
 ROWS, TEXT = 100_000, "x" * 300  # 30 MB, where SQLite holds 2 MB in memory
 
