@@ -45,9 +45,9 @@ from common.openimages.classes import image_file_name, parse_number
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
 if TYPE_CHECKING:
-    from common.photo_threads import DownloadSettings, Outcome, Photo
-    from common.refusals import Refusals
-    from common.tally import Tally
+    from common.download.refusals import Refusals
+    from common.download.tally import Tally
+    from common.download.threads import DownloadSettings, Outcome, Photo
     from common.workers.batches import Workers
 
 MIRROR = "https://open-images-dataset.s3.amazonaws.com"
@@ -71,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     failures_path = parse_path(args.failures_path or folder / "download_failures.csv")
     shrink = image_settings(args) if args.max_side else None
 
-    from common.photo_index import THERE, check_index, mark_photos, photos_of, plan
-    from common.refusals import Refusals
-    from common.shrunk_photos import mark_finished, shrunk_photos
-    from common.tally import Tally
+    from common.download.refusals import Refusals
+    from common.download.shrunk_folder import mark_finished, shrunk_photos
+    from common.download.sources import THERE, check_index, mark_photos, photos_of, plan
+    from common.download.tally import Tally
 
     settings = make_settings(args, folder, shrink)
     tally = Tally(shrinking=shrink is not None)
@@ -114,7 +114,7 @@ def download_all(
     note_finished: Callable[[str], None],
 ) -> None:
     """Download the photos that may be asked for, and write down at once what comes of each."""
-    from common.photo_index import THERE, count_there, skip_refused
+    from common.download.sources import THERE, count_there, skip_refused
 
     tally.counts.update(images=len(there), already_there=count_there(there))
     with progress(len(there), "photo", "photos") as bar:
@@ -149,10 +149,10 @@ def begin_download(
 ) -> "Generator[Outcome, None, None]":
     """Return what comes of each photo, of `most` at most, here or on a cluster."""
     if isinstance(workers, int):
-        from common.downloader import download
+        from common.download.processes import download
 
         return download(photos, settings)
-    from common.cluster_download import download_on
+    from common.download.on_cluster import download_on
 
     return download_on(workers, photos, most, settings)
 
@@ -162,9 +162,9 @@ def begin_download(
 
 def make_settings(args: argparse.Namespace, folder: Path, shrink: ImageSettings | None) -> "DownloadSettings":
     """Return the settings of the downloader, with what the environment says of proxies and certificates."""
-    from common.environment import ca_bundle, read_proxies
-    from common.fetch import FetchSettings
-    from common.photo_threads import DownloadSettings
+    from common.download.environment import ca_bundle, read_proxies
+    from common.download.fetch import FetchSettings
+    from common.download.threads import DownloadSettings
 
     fetch = FetchSettings(
         user_agent=args.user_agent,
@@ -195,7 +195,7 @@ def parse_sources(text: str) -> list[str]:
 
 
 def parse_base(text: str) -> str:
-    from common.fetch import url_problem
+    from common.download.fetch import url_problem
 
     if problem := url_problem(text):
         raise argparse.ArgumentTypeError(f"{text!r}: {problem}")

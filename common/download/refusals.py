@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from common.cli import InputError
-from common.fetch import FOR_GOOD
+from common.download.fetch import FOR_GOOD
 from common.files.failures import Failure
 from common.files.journal import Journal, read_journal
 from common.files.whole_files import read_csv

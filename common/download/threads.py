@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from common.fetch import FOR_GOOD, Answer, Fetcher, FetchSettings, Source, host_of
+from common.download.fetch import FOR_GOOD, Answer, Fetcher, FetchSettings, Source, host_of
+from common.download.hosts import Schedule
+from common.download.saving import Saved, save_photo
 from common.files.failures import Failure
-from common.hosts import Schedule
 from common.images.bad_image import BadImageError
 from common.images.process import ImageSettings
 from common.openimages.classes import image_file_name
-from common.saving import Saved, save_photo
 
 LONGEST_BACKOFF = 30.0  # seconds
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import progress
+from common.download.sources import FINISHED, STALE, THERE, WANTED
 from common.files.failures import Failure
 from common.files.journal import Journal
 from common.files.storage import status
@@ -24,7 +25,6 @@ from common.images.finished import (
 )  # fmt: skip
 from common.images.process import ImageSettings
 from common.images.tasks import Task, process_batch
-from common.photo_index import FINISHED, STALE, THERE, WANTED
 from common.workers.batches import batches, map_batches
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from common.files.storage import list_objects, names_in, parse_path, put_bytes
 from common.files.whole_files import read_small
 from tests.conftest import ROOT
 from tests.dask_cluster import cluster
+from tests.download.test_shrink import PHOTOS
 from tests.fault_server import fault_server, photo
-from tests.test_download_shrink import PHOTOS
 
 SMALL = ("--max_side", 200)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from common.fetch import host_of, retry_after, robots_refuse
-from common.hosts import Schedule
+from common.download.fetch import host_of, retry_after, robots_refuse
+from common.download.hosts import Schedule
 from tests.downloads import arguments, counts, failures, folder, good, photos, server, write_index
 from tests.fault_server import fault_server, photo
 

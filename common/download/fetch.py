@@ -20,8 +20,8 @@ import urllib3
 from requests.utils import select_proxy, should_bypass_proxies
 from urllib3.exceptions import HTTPError, LocationParseError, LocationValueError, ProxyError
 
-from common.connections import Adapter, Response
-from common.watchdog import RefusedAddressError, Watch, Watchdog
+from common.download.connections import Adapter, Response
+from common.download.deadline import RefusedAddressError, Watch, Watchdog
 
 FOR_GOOD = frozenset({"gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source"})
 IN_PASSING = frozenset({"rate_limited", "server_error", "timeout", "connection", "tls"})

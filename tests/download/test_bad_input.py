@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.fetch import url_problem
+from common.download.fetch import url_problem
 from common.files.whole_files import locked_folder
 from tests.downloads import arguments, failures, folder, good, photos, server, write_index
 from tests.fault_server import photo

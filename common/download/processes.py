@@ -23,11 +23,8 @@ from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 
 from common.cli import InputError
-from common.fetch import Fetcher
-from common.files.storage import is_remote
-from common.files.whole_files import part_path
-from common.openimages.classes import image_file_name
-from common.photo_threads import (
+from common.download.fetch import Fetcher
+from common.download.threads import (
     DownloadSettings,
     Message,
     Outcome,
@@ -37,6 +34,9 @@ from common.photo_threads import (
     PhotoThreads,
     Stop,
 )
+from common.files.storage import is_remote
+from common.files.whole_files import part_path
+from common.openimages.classes import image_file_name
 
 BATCH = 16  # photos handed over at a time
 WINDOW = 1024  # photos under way: enough that one paused host does not hold up the others

@@ -20,7 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import parse_url
 
-from common.watchdog import Handle, RefusedAddressError, Watch, is_public, running
+from common.download.deadline import Handle, RefusedAddressError, Watch, is_public, running
 
 RESOLVED_SECONDS = 60  # for so long an address is remembered
 RESOLVERS = 8  # threads that wait for name servers

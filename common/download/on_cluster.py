@@ -17,9 +17,9 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
 
-from common.environment import ca_bundle, read_proxies
-from common.fetch import Fetcher, host_of
-from common.photo_threads import (
+from common.download.environment import ca_bundle, read_proxies
+from common.download.fetch import Fetcher, host_of
+from common.download.threads import (
     DownloadSettings,
     Later,
     Message,

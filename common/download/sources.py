@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.fetch import Source
+from common.download.fetch import Source
+from common.download.refusals import Refusals
+from common.download.threads import Photo
 from common.files.failures import Failure
 from common.files.json_files import read_json
 from common.files.storage import names_in
 from common.openimages.classes import image_file_name, is_image_id, parse_number
-from common.photo_threads import Photo
-from common.refusals import Refusals
 
 # What there is of a photo: nothing; one shrunk with other settings; one as it was fetched; one shrunk.
 WANTED, STALE, THERE, FINISHED = range(4)  # those below THERE are to be fetched

@@ -14,9 +14,9 @@ from itertools import pairwise
 import pytest
 import trustme
 
-from common.fetch import FOR_GOOD
+from common.download.deadline import is_public
+from common.download.fetch import FOR_GOOD
 from common.files.failures import read_failures
-from common.watchdog import is_public
 from tests.fault_server import Exchange, fault_server, photo, to, unused_port
 
 DEADLINE = 2.0  # seconds

@@ -4,10 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 from common.cli import InputError
-from common.fetch import IN_PASSING
+from common.download.fetch import IN_PASSING
+from common.download.threads import Outcome
 from common.files.failures import Failure, FailureLimit
 from common.images import bad_image
-from common.photo_threads import Outcome
 
 FIRST = 200  # photos; when all of them fail in passing, the fault is not theirs
 REASONS = (
