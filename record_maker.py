@@ -40,14 +40,14 @@ from common.cli import InputError, make_parser, print_counts, run, say, whole_nu
 from common.files.failures import parse_failure_limit, read_failures
 from common.files.storage import is_folder, parse_path
 from common.openimages.classes import SPLITS, class_ids, class_texts, describe, read_classes
-from common.preview import PHOTOS, write_preview
-from common.record_sets import RecordSet, make_sets, read_set, sample_set, verify_set, write_set
-from common.records import RecordSettings
-from common.report import gather, write_report
-from common.shards import byte_count
-from common.split import Split, share
-from common.tfds_metadata import check_tfds_names, write_tfds_metadata
-from common.work_list import LOSSES, open_work_list, usable_points, work_path, write_work_list
+from common.records.preview import PHOTOS, write_preview
+from common.records.report import gather, write_report
+from common.records.sets import RecordSet, make_sets, read_set, sample_set, verify_set, write_set
+from common.records.shards import byte_count
+from common.records.split import Split, share
+from common.records.tfds import check_tfds_names, write_tfds_metadata
+from common.records.work_list import LOSSES, open_work_list, usable_points, work_path, write_work_list
+from common.records.write import RecordSettings
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
 PACKAGES = ("msgspec", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them

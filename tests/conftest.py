@@ -13,7 +13,7 @@ import pytest
 
 from common import cli
 from common.files.storage import parse_path
-from common.record_work import Work, make_point
+from common.records.types import Work, make_point
 from common.workers.batches import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent

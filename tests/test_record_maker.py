@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from common.records.write.examples import example_features
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import record_maker
-from common.examples import example_features
-from common.record_sets import RECORDS_A_PROCESS
+from common.records.sets import RECORDS_A_PROCESS
 from tests.conftest import ROOT, record_work
 
 CAT, DOG, TREE = "/m/01yrx", "/m/0bt9lr", "/m/07j7r"

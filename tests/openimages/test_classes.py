@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.cli import InputError
 from common.openimages.classes import class_texts, is_image_id, parse_number, read_classes, read_datapoints
-from common.record_work import ATTRIBUTES, read_points
+from common.records.types import ATTRIBUTES, read_points
 
 BOX = {"label": "/m/01yrx", "x0": 0.1, "x1": 0.2, "y0": 0.3, "y1": 0.4}
 POINT = {"id": "000000000000000a", "annotations": [BOX]}

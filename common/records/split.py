@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from common.record_work import Point
+    from common.records.types import Point
 
 
 @dataclass(frozen=True)

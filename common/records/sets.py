@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli import InputError, progress, say
 from common.files.storage import is_folder, is_remote, parse_path
-from common.read_records import read_records, verify_shard
-from common.records import RecordSettings, Shard, with_lines, write_shard
-from common.shards import deal, manifest_path, read_manifest, remove_older, shard_paths, write_manifest
+from common.records.shards import (
+    deal,
+    manifest_path,
+    read_manifest,
+    remove_older,
+    shard_paths,
+    write_manifest,
+)
+from common.records.verify import read_records, verify_shard
+from common.records.write import RecordSettings, Shard, with_lines, write_shard
 from common.workers.batches import map_batches
 
 if TYPE_CHECKING:

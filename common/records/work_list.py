@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from common.cli import InputError, progress
-from common.examples import record_bytes
 from common.files.scratch import scratch_file, scratch_path
 from common.files.storage import Status, is_remote, statuses
 from common.files.store_lock import store_lock
 from common.files.whole_files import read_small
 from common.openimages.classes import image_file_name
-from common.record_sets import RecordSet
-from common.records import FORMATS, rgb_size
+from common.records.sets import RecordSet
+from common.records.write import FORMATS, rgb_size
+from common.records.write.examples import record_bytes
 
 if TYPE_CHECKING:
-    from common.record_work import Point, Work
+    from common.records.types import Point, Work
 
 LOSSES = ("missing", "not_rgb", "without_boxes", "other_classes", "other_labels", "repeated_ids")
 
@@ -68,7 +68,7 @@ def usable_points(
 
     What is left out is counted, under the names in LOSSES.
     """
-    from common.record_work import Work, read_points
+    from common.records.types import Work, read_points
 
     seen: set[str] = set()
     look = statuses(folder)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from common.records.write.examples import example_features
 from PIL import Image, ImageDraw
 
-from common.examples import example_features
-from common.preview import PHOTOS, class_colour, write_preview
-from common.report import GALLERY_BYTES, gather, write_report
+from common.records.preview import PHOTOS, class_colour, write_preview
+from common.records.report import GALLERY_BYTES, gather, write_report
 from tests.conftest import record_work
 
 EVIL = "<script>alert('x')</script>\"&"

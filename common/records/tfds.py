@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.examples import example_features, feature_kind
 from common.files.storage import status
 from common.files.whole_files import open_output, read_small
-from common.record_sets import RecordSet
+from common.records.sets import RecordSet
+from common.records.write.examples import example_features, feature_kind
 
 DATASET, VERSION = "open_images", "1.0.0"
 INFO, FEATURES = "dataset_info.json", "features.json"
@@ -69,7 +69,7 @@ def write_tfds_metadata(sets: Sequence[RecordSet]) -> None:
 
 
 def _features() -> dict[str, Any]:
-    from common.record_work import Work
+    from common.records.types import Work
 
     # A record without boxes: what has a value nonetheless is in every record once.
     empty = example_features(Work("", "", 0, [], []), b"", (0, 0), {}, {})

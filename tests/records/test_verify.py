@@ -6,8 +6,8 @@ import struct
 from typing import Any
 
 import pytest
+from common.records.write.examples import example_features
 
-from common.examples import example_features
 from tests.conftest import record_work
 from tests.test_record_maker import CAT, annotation, many, photo
 from tests.test_record_maker import step as step
@@ -65,7 +65,7 @@ def test_a_record_of_something_else_is_found_and_named(step, tmp_path):
 
 
 def test_records_that_say_what_is_not_so_are_found():
-    from common.read_records import record_problem
+    from common.records.verify import record_problem
 
     image = photo(size=(40, 30))
     texts = {CAT: CAT}

@@ -10,7 +10,7 @@ from typing import Any
 from common.cli import InputError
 from common.files.scratch import local_copy
 from common.images.bad_image import DECODE_ERRORS
-from common.records import FORMATS, RecordSettings, load_tensorflow
+from common.records.write import FORMATS, RecordSettings, load_tensorflow
 
 
 def read_records(path: Path, compression: str) -> Iterator[dict[str, list[Any]]]:

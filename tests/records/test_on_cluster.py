@@ -10,8 +10,8 @@ import pytest
 
 from tests import test_process_store, test_records_store
 from tests.dask_cluster import cluster
+from tests.records.test_store import places
 from tests.test_process_images import BAD, GOOD, IDS, contents, point, small_photo
-from tests.test_records_store import places
 
 __all__ = ["places"]
 

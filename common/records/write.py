@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import InputError
-from common.examples import example_features, feature_kind
 from common.files.storage import is_remote, read_objects
 from common.files.whole_files import atomic_path
 from common.images.bad_image import DECODE_ERRORS
+from common.records.write.examples import example_features, feature_kind
 from common.workers.batches import batches
 
 if TYPE_CHECKING:
-    from common.record_work import Work
+    from common.records.types import Work
 
 FORMATS = ("jpeg", "png")
 PHOTOS_AHEAD = 64
@@ -127,7 +127,7 @@ def read_work(shard: Shard, settings: RecordSettings) -> Iterator["Work"]:
     """Yield the lines of a file's work."""
     import msgspec
 
-    from common.record_work import Work
+    from common.records.types import Work
 
     decode = msgspec.json.Decoder(Work).decode
     if shard.lines:

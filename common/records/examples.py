@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from common.record_work import Box, Work
+    from common.records.types import Box, Work
 
 Values = list[bytes] | list[int] | list[float]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.files.whole_files import open_output
-from common.preview import class_colour, record_boxes, record_photo
+from common.records.preview import class_colour, record_boxes, record_photo
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.shards import deal
+from common.records.shards import deal
 from tests.test_record_maker import annotation, many, read_back
 from tests.test_record_maker import step as step
 
