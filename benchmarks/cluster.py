@@ -26,7 +26,7 @@ from pathlib import Path
 from benchmarks.tables import print_head, print_in_short, print_row
 from common.workers.batches import map_batches, open_workers
 from sample.scenes import draw
-from tests.dask_cluster import cluster
+from tests.support.dask_cluster import cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 2.0  # of one core, a task

@@ -26,7 +26,7 @@ from common.files.storage import parse_path, put_objects, read_objects
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = """
-from tests.object_store import ObjectStore
+from tests.support.object_store import ObjectStore
 store = ObjectStore()
 print(store.url, flush=True)
 store.thread.join()

@@ -135,7 +135,7 @@ def sample_directory(tmp_path_factory):
 @pytest.fixture(scope="session")
 def object_store():
     """Return a running S3 server, which the environment names as the place of s3:// addresses."""
-    from tests.object_store import ObjectStore
+    from tests.support.object_store import ObjectStore
 
     store = ObjectStore()
     with pytest.MonkeyPatch.context() as patch:

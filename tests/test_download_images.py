@@ -8,8 +8,18 @@ from hashlib import md5
 import pytest
 
 from tests.conftest import ROOT
-from tests.downloads import arguments, counts, failures, folder, good, photos, server, umask, write_index
-from tests.fault_server import photo, unused_port
+from tests.support.downloads import (
+    arguments,
+    counts,
+    failures,
+    folder,
+    good,
+    photos,
+    server,
+    umask,
+    write_index,
+)
+from tests.support.fault_server import photo, unused_port
 
 __all__ = ["folder", "server"]
 

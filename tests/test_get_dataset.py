@@ -7,8 +7,8 @@ import subprocess
 import pytest
 import trustme
 
-from tests.fault_server import fault_server, unused_port
-from tests.get_dataset_runs import (
+from tests.support.fault_server import fault_server, unused_port
+from tests.support.get_dataset_runs import (
     BOXES,
     DESCRIPTIONS,
     SHELLS,
@@ -21,9 +21,9 @@ from tests.get_dataset_runs import (
     serving,
     tree,
 )
-from tests.get_dataset_runs import path_with as path_with
-from tests.get_dataset_runs import release as release
-from tests.get_dataset_runs import server as server
+from tests.support.get_dataset_runs import path_with as path_with
+from tests.support.get_dataset_runs import release as release
+from tests.support.get_dataset_runs import server as server
 
 # --- what is there afterwards -------------------------------------------------------------------------
 

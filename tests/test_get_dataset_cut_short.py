@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.get_dataset_runs import BOXES, CUT, TOOLS, V7, get, start, tree, wait_until
-from tests.get_dataset_runs import path_with as path_with
-from tests.get_dataset_runs import release as release
-from tests.get_dataset_runs import server as server
+from tests.support.get_dataset_runs import BOXES, CUT, TOOLS, V7, get, start, tree, wait_until
+from tests.support.get_dataset_runs import path_with as path_with
+from tests.support.get_dataset_runs import release as release
+from tests.support.get_dataset_runs import server as server
 
 CUTS = {
     "a connection that breaks off once": ("cut once", "1", ["whole", "rest"]),

@@ -13,7 +13,7 @@ import pytest
 from sample.make import main as make_sample
 from sample.serve import serving
 from tests.conftest import ROOT
-from tests.downloads import children, wait_gone
+from tests.support.downloads import children, wait_gone
 
 
 def run_all(addresses, data: Path, out: Path, **settings: str) -> subprocess.CompletedProcess[str]:

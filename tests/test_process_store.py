@@ -13,7 +13,7 @@ from common.files.json_files import json_writer
 from common.files.storage import list_objects, parse_path, put_bytes, put_objects
 from common.files.whole_files import read_small
 from tests.conftest import ROOT
-from tests.dask_cluster import cluster
+from tests.support.dask_cluster import cluster
 from tests.test_process_images import BAD, GOOD, IDS, JOURNALS, photo, point
 
 JPEG = ".jpg"

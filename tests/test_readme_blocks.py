@@ -16,7 +16,7 @@ from sample.make import main as make_sample
 from sample.make import read_truth, write_release
 from sample.serve import FolderServer, sample_folder, start
 from tests.conftest import ROOT
-from tests.fault_server import FaultServer, fault_server
+from tests.support.fault_server import FaultServer, fault_server
 from tests.test_readme import blocks
 
 RELEASE_HOST = "storage.googleapis.com"

@@ -4,8 +4,8 @@ import pytest
 
 from common.download.fetch import url_problem
 from common.files.whole_files import locked_folder
-from tests.downloads import arguments, failures, folder, good, photos, server, write_index
-from tests.fault_server import photo
+from tests.support.downloads import arguments, failures, folder, good, photos, server, write_index
+from tests.support.fault_server import photo
 
 __all__ = ["folder", "server"]
 

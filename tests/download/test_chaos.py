@@ -12,8 +12,8 @@ import pytest
 
 from common.files.failures import read_failures
 from tests.conftest import ROOT
-from tests.downloads import children, wait_gone
-from tests.fault_server import ROUTES, Exchange, fault_server, photo
+from tests.support.downloads import children, wait_gone
+from tests.support.fault_server import ROUTES, Exchange, fault_server, photo
 
 FAULTS = ("500", "503", "reset", "reset_in_body", "hang_up", "short_body", "chunked_cut", "nonsense")
 SHARE = 0.2  # of the requests meet a fault

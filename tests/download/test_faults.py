@@ -17,7 +17,7 @@ import trustme
 from common.download.deadline import is_public
 from common.download.fetch import FOR_GOOD
 from common.files.failures import read_failures
-from tests.fault_server import Exchange, fault_server, photo, to, unused_port
+from tests.support.fault_server import Exchange, fault_server, photo, to, unused_port
 
 DEADLINE = 2.0  # seconds
 SETTINGS = ("--image_source", "original", "--backoff", 0.05, "--retries", 2, "--max_megabytes", 1, "--processes", 1,

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.dask_cluster import cluster, wait_until
 from tests.download.test_faults import DEADLINE, FAULTS, GOOD, SETTINGS, write_index
-from tests.downloads import arguments, folder, good, photos, server
-from tests.downloads import write_index as write_entries
-from tests.fault_server import Exchange, fault_server, photo
+from tests.support.dask_cluster import cluster, wait_until
+from tests.support.downloads import arguments, folder, good, photos, server
+from tests.support.downloads import write_index as write_entries
+from tests.support.fault_server import Exchange, fault_server, photo
 from tests.test_process_images import contents
 
 __all__ = ["folder", "server"]

@@ -9,8 +9,8 @@ import pytest
 
 from common.download.fetch import host_of, retry_after, robots_refuse
 from common.download.hosts import Schedule
-from tests.downloads import arguments, counts, failures, folder, good, photos, server, write_index
-from tests.fault_server import fault_server, photo
+from tests.support.downloads import arguments, counts, failures, folder, good, photos, server, write_index
+from tests.support.fault_server import fault_server, photo
 
 __all__ = ["folder", "server"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.downloads import (
+from tests.support.downloads import (
     Gate,
     arguments,
     children,
@@ -21,7 +21,7 @@ from tests.downloads import (
     wait_gone,
     write_index,
 )
-from tests.fault_server import photo
+from tests.support.fault_server import photo
 
 __all__ = ["folder", "server"]
 

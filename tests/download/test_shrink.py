@@ -13,8 +13,8 @@ from PIL import Image
 
 from common.files.failures import read_failures
 from sample.scenes import draw
-from tests.downloads import Gate, arguments, children, start, umask, wait_gone, write_index
-from tests.fault_server import fault_server
+from tests.support.downloads import Gate, arguments, children, start, umask, wait_gone, write_index
+from tests.support.fault_server import fault_server
 
 SIDE = ("--max_side", 200)
 

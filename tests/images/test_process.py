@@ -17,7 +17,7 @@ from common.images.bad_image import BadImageError
 from common.images.fit import plan_fit
 from common.images.process import ImageSettings, process_image
 from tests.conftest import ROOT
-from tests.icc_profiles import (
+from tests.support.icc_profiles import (
     cmyk_as_srgb,
     cmyk_profile,
     grey_as_srgb,

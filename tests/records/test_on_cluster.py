@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests import test_process_store, test_records_store
-from tests.dask_cluster import cluster
 from tests.records.test_store import places
+from tests.support.dask_cluster import cluster
 from tests.test_process_images import BAD, GOOD, IDS, contents, point, small_photo
 
 __all__ = ["places"]

@@ -21,7 +21,7 @@ from common.workers import members as cluster_members
 from common.workers.batches import map_batches
 from common.workers.cluster import connect
 from tests.conftest import ROOT
-from tests.dask_cluster import cluster, lines_of, wait_until
+from tests.support.dask_cluster import cluster, lines_of, wait_until
 from tests.test_process_images import arguments, contents, folder, make_many
 
 __all__ = ["folder"]

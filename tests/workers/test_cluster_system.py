@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dask_cluster import Cluster, cluster
+from tests.support.dask_cluster import Cluster, cluster
 from tests.test_process_images import arguments, folder
 
 __all__ = ["folder"]

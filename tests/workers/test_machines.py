@@ -11,9 +11,9 @@ import pytest
 
 from common.files.failures import read_failures
 from tests.conftest import ROOT
-from tests.dask_cluster import cluster, wait_until
-from tests.fault_server import Exchange, fault_server, photo
-from tests.machines import machines
+from tests.support.dask_cluster import cluster, wait_until
+from tests.support.fault_server import Exchange, fault_server, photo
+from tests.support.machines import machines
 from tests.workers.test_cluster import assert_like_undisturbed, many, start, wait_until_a_third_is_done
 
 pytestmark = pytest.mark.system
@@ -22,7 +22,7 @@ __all__ = ["many"]
 PHOTOS = 60  # of each host
 SERVER = """
 import sys, time
-from tests.fault_server import FaultServer
+from tests.support.fault_server import FaultServer
 server = FaultServer(host=sys.argv[1])
 server.routes["slow"] = lambda e: (time.sleep(0.2), e.answer(e.photo))
 print(server.base, flush=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.machines import Machine
+    from tests.support.machines import Machine
 
 PATIENCE = 60  # seconds, on a busy machine
 CALM = {

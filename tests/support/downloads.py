@@ -11,7 +11,7 @@ import pytest
 
 from common.files.failures import read_failures
 from tests.conftest import ROOT
-from tests.fault_server import fault_server
+from tests.support.fault_server import fault_server
 
 REASONS = ("gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source", "rate_limited",
            "server_error", "timeout", "connection", "tls")  # fmt: skip
