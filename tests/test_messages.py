@@ -310,7 +310,9 @@ def unescaped(text: str) -> str:
 
 
 MESSAGES = [
-    found for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("common/*.py")]) for found in messages_in(path)
+    found
+    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("common/**/*.py")])
+    for found in messages_in(path)
 ]
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from common.records.write.examples import example_features
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import record_maker
+from common.records.examples import example_features
 from common.records.sets import RECORDS_A_PROCESS
 from tests.conftest import ROOT, record_work
 

@@ -1,7 +1,7 @@
 """Where files are: in folders, or on an object store by an address such as s3://bucket/folder.
 
 A place is a Path, or for an address a UPath (universal_pathlib, over fsspec), which joins and prints as one
-and is passed for one. Folders keep what a file system offers: common/files/whole_files.py renames, locks, appends there.
+and is passed for one. Folders keep what a file system offers: whole_files renames, locks, appends there.
 Of an object store only this is asked: an object is put whole or not at all; it is fetched, listed by the
 beginning of its name with size and version, and removed; what was put is listed from then on. Nothing opens
 an object for writing: an exception inside `with fs.open(address, "wb")` publishes the half that was written.

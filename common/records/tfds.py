@@ -13,8 +13,8 @@ from typing import Any
 from common.cli import InputError
 from common.files.storage import status
 from common.files.whole_files import open_output, read_small
+from common.records.examples import example_features, feature_kind
 from common.records.sets import RecordSet
-from common.records.write.examples import example_features, feature_kind
 
 DATASET, VERSION = "open_images", "1.0.0"
 INFO, FEATURES = "dataset_info.json", "features.json"

@@ -12,9 +12,9 @@ from common.files.storage import Status, is_remote, statuses
 from common.files.store_lock import store_lock
 from common.files.whole_files import read_small
 from common.openimages.classes import image_file_name
+from common.records.examples import record_bytes
 from common.records.sets import RecordSet
 from common.records.write import FORMATS, rgb_size
-from common.records.write.examples import record_bytes
 
 if TYPE_CHECKING:
     from common.records.types import Point, Work

@@ -17,7 +17,7 @@ from common.cli import InputError
 from common.files.storage import is_remote, read_objects
 from common.files.whole_files import atomic_path
 from common.images.bad_image import DECODE_ERRORS
-from common.records.write.examples import example_features, feature_kind
+from common.records.examples import example_features, feature_kind
 from common.workers.batches import batches
 
 if TYPE_CHECKING:

@@ -81,10 +81,9 @@ def head(path: Path) -> bytes:
 
 def zip_of_code() -> bytes:
     """Return our modules as a zip whose bytes depend on nothing but theirs."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.iterdir()):
-            if path.is_file():
-                archive.writestr(zipfile.ZipInfo(f"{folder.name}/{path.name}"), path.read_bytes())
+        for path in sorted(folder.rglob("*.py")):
+            archive.writestr(zipfile.ZipInfo(path.relative_to(folder.parent).as_posix()), path.read_bytes())
     return stream.getvalue()

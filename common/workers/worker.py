@@ -110,7 +110,7 @@ class _Process:
     """A Python process that runs one task after another."""
 
     def __init__(self) -> None:
-        folder = str(Path(__file__).parent.parent)
+        folder = str(Path(__file__).parents[2])
         self.pipe, theirs = multiprocessing.Pipe()
         self.idle_since = time.monotonic()
         self.sending = threading.Lock()

@@ -43,7 +43,7 @@ def step(code: str, environment: Mapping[str, str] = os.environ) -> "subprocess.
     """Run a line of Python as a script of its own would be run."""
     program = (
         "import sys, time; sys.argv = ['step.py']\n"
-        "from common import cli, files, storage, store_lock\n"
+        "from common import cli; from common.files import storage, store_lock, whole_files as files\n"
         f"def main(argv):\n    {code}\n"
         "cli.run(main)"
     )

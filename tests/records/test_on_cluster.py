@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_process_store, test_records_store
+from tests import test_process_store
+from tests.records import test_store as test_records_store
 from tests.records.test_store import places
 from tests.support.dask_cluster import cluster
 from tests.test_process_images import BAD, GOOD, IDS, contents, point, small_photo

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from common.records.write.examples import example_features
 from PIL import Image, ImageDraw
 
+from common.records.examples import example_features
 from common.records.preview import PHOTOS, class_colour, write_preview
 from common.records.report import GALLERY_BYTES, gather, write_report
 from tests.conftest import record_work

@@ -6,8 +6,8 @@ import struct
 from typing import Any
 
 import pytest
-from common.records.write.examples import example_features
 
+from common.records.examples import example_features
 from tests.conftest import record_work
 from tests.test_record_maker import CAT, annotation, many, photo
 from tests.test_record_maker import step as step

@@ -138,7 +138,7 @@ def test_a_late_worker_gets_work(mapped, two_workers, tmp_path):
 def test_two_versions_of_our_code_do_not_meet(mapped, two_workers, tmp_path):
     """Another checkout works on the same workers at the same time, each with its own modules."""
     shutil.copytree(ROOT / "common", tmp_path / "common")
-    with open(tmp_path / "common" / "openimages.py", "a") as module:
+    with open(tmp_path / "common" / "openimages" / "classes.py", "a") as module:
         module.write("def read_classes(path):\n    return ['of another version']\n")
     other = (
         "import sys\nfrom common.workers.cluster import connect\nfrom common.openimages.classes import read_classes\n"
