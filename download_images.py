@@ -36,12 +36,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.cli import make_parser, print_counts, progress, run, whole_number
+from common.files.csv_files import parse_number
 from common.files.failures import Failure, FailureList, parse_failure_limit
 from common.files.storage import is_folder, parse_path
 from common.files.whole_files import locked_folder, sweep_parts
 from common.images.flags import add_image_flags, given_image_flags, image_settings
 from common.images.process import ImageSettings
-from common.openimages.classes import image_file_name, parse_number
+from common.openimages.ids import image_file_name
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
 if TYPE_CHECKING:

@@ -43,7 +43,8 @@ from common.images.fit import FITS, parse_turn
 from common.images.flags import add_image_flags, image_settings
 from common.images.process import ImageSettings
 from common.images.tasks import Done, Task, finished_point, process_batch
-from common.openimages.classes import image_file_name, read_datapoints
+from common.openimages.datapoints import read_datapoints
+from common.openimages.ids import image_file_name
 from common.workers.batches import add_scheduler_flag, batches, map_batches, open_workers, usable_cores
 
 if TYPE_CHECKING:

@@ -38,8 +38,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
+from common.files.csv_files import columns, parse_number, read_csv
 from common.files.json_files import json_writer
-from common.files.whole_files import check_rereadable, columns, open_output, read_csv
+from common.files.whole_files import check_rereadable, open_output
 from common.metadata import image_index
 from common.metadata.boxes import ATTRIBUTES, BoxFilter, ImageReturnedError
 from common.metadata.grouping import Reader, Source, batches, choose_images
@@ -47,7 +48,7 @@ from common.metadata.image_choice import ImageChoice, read_image_ids
 from common.metadata.image_index import ImageIds, ImageSet, Kept, attribution_writer
 from common.metadata.image_labels import image_labels
 from common.openimages.class_choice import asked_classes, choose_classes
-from common.openimages.classes import parse_number, read_classes
+from common.openimages.classes import read_classes
 from common.openimages.hierarchy import descendants, read_ancestors
 from common.openimages.outputs import check_outputs
 

@@ -39,7 +39,8 @@ from collections.abc import Sequence
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
 from common.files.failures import parse_failure_limit, read_failures
 from common.files.storage import is_folder, parse_path
-from common.openimages.classes import SPLITS, class_ids, class_texts, describe, read_classes
+from common.openimages.classes import class_ids, class_texts, describe, read_classes
+from common.openimages.ids import SPLITS
 from common.records.preview import PHOTOS, write_preview
 from common.records.report import gather, write_report
 from common.records.sets import RecordSet, make_sets, read_set, sample_set, verify_set, write_set

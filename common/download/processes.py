@@ -36,7 +36,7 @@ from common.download.threads import (
 )
 from common.files.storage import is_remote
 from common.files.whole_files import part_path
-from common.openimages.classes import image_file_name
+from common.openimages.ids import image_file_name
 
 BATCH = 16  # photos handed over at a time
 WINDOW = 1024  # photos under way: enough that one paused host does not hold up the others

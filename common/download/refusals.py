@@ -14,9 +14,9 @@ from typing import Self
 
 from common.cli import InputError
 from common.download.fetch import FOR_GOOD
+from common.files.csv_files import read_csv
 from common.files.failures import Failure
 from common.files.journal import Journal, read_journal
-from common.files.whole_files import read_csv
 from common.images.bad_image import REASONS
 
 NAME = ".download_refused"

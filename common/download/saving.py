@@ -8,7 +8,7 @@ from common.files.storage import status
 from common.files.whole_files import replace_file
 from common.images.finished import make_stamp
 from common.images.process import ImageSettings, process_bytes
-from common.openimages.classes import image_file_name
+from common.openimages.ids import image_file_name
 
 # Shrinking takes a core: of the processes there are as many as cores, and each shrinks one photo at a time.
 _a_core = threading.Lock()

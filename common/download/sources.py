@@ -12,10 +12,11 @@ from common.cli import InputError
 from common.download.fetch import Source
 from common.download.refusals import Refusals
 from common.download.threads import Photo
+from common.files.csv_files import parse_number
 from common.files.failures import Failure
 from common.files.json_files import read_json
 from common.files.storage import names_in
-from common.openimages.classes import image_file_name, is_image_id, parse_number
+from common.openimages.ids import image_file_name, is_image_id
 
 # What there is of a photo: nothing; one shrunk with other settings; one as it was fetched; one shrunk.
 WANTED, STALE, THERE, FINISHED = range(4)  # those below THERE are to be fetched

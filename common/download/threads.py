@@ -17,7 +17,7 @@ from common.download.saving import Saved, save_photo
 from common.files.failures import Failure
 from common.images.bad_image import BadImageError
 from common.images.process import ImageSettings
-from common.openimages.classes import image_file_name
+from common.openimages.ids import image_file_name
 
 LONGEST_BACKOFF = 30.0  # seconds
 

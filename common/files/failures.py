@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Self
 
 from common.cli import InputError
+from common.files.csv_files import read_csv, write_csv
 from common.files.journal import Journal, read_journal
 from common.files.storage import parse_path, status
-from common.files.whole_files import read_csv, write_csv
 
 HEADER = ["id", "reason", "detail", "url"]
 

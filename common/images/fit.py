@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from common.openimages.classes import parse_number
+from common.files.csv_files import parse_number
 
 FITS = ("longer", "shorter", "pad", "stretch")
 DIGITS = 6  # of a box's coordinates: a thousandth of a pixel, whatever the photo

@@ -13,7 +13,7 @@ from common.images.bad_image import BadImageError
 from common.images.finished import make_stamp
 from common.images.fit import Fit, move_box, plan_fit
 from common.images.process import ImageSettings, image_size, process_bytes, process_image, read_photo
-from common.openimages.classes import image_file_name
+from common.openimages.ids import image_file_name
 
 
 @dataclass(frozen=True, slots=True)

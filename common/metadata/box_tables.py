@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from common.files.csv_files import parse_number
 from common.files.json_files import to_json
 from common.metadata.boxes import ATTRIBUTES, COORDINATES, ROUNDING, BoxFilter
 from common.metadata.csv_tables import (
@@ -29,7 +30,6 @@ from common.metadata.csv_tables import (
     parse_block,
     values_of,
 )
-from common.openimages.classes import parse_number
 
 PLAIN_NUMBER = r"^[0-9]\.[0-9]{1,14}$"  # at most 15 digits: without its last zeros it is what Python prints
 

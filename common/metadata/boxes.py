@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.files.whole_files import columns, read_csv
+from common.files.csv_files import columns, parse_number, read_csv
 from common.metadata.image_index import ImageSet
 from common.metadata.scratch_database import scratch_database
-from common.openimages.classes import is_image_id, parse_number
+from common.openimages.ids import is_image_id
 
 COORDINATES = {"XMin": "x0", "XMax": "x1", "YMin": "y0", "YMax": "y1"}
 ATTRIBUTES = {

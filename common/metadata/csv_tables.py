@@ -24,8 +24,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from common.cli import InputError
-from common.files.whole_files import csv_rows, open_input
-from common.openimages.classes import IMAGE_ID
+from common.files.csv_files import csv_rows
+from common.files.whole_files import open_input
+from common.openimages.ids import IMAGE_ID
 from common.workers.batches import usable_cores
 
 BLOCK = 1 << 22  # bytes

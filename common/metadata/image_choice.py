@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from common.cli import InputError
 from common.files.whole_files import read_lines
-from common.openimages.classes import is_image_id
+from common.openimages.ids import is_image_id
 
 Item = TypeVar("Item")
 

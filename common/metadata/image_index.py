@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from common.cli import InputError
+from common.files.csv_files import columns, parse_number, read_csv
 from common.files.json_files import to_json
-from common.files.whole_files import columns, open_output, read_csv
-from common.openimages.classes import is_image_id, parse_number
+from common.files.whole_files import open_output
+from common.openimages.ids import is_image_id
 
 INDEX_KEYS = {
     "ImageID": "id", "OriginalURL": "url", "Subset": "subset", "OriginalSize": "size", "OriginalMD5": "md5",

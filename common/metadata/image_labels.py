@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from common.cli import InputError
-from common.files.whole_files import columns, read_csv
+from common.files.csv_files import columns, read_csv
 from common.metadata.image_index import ImageIds
 from common.metadata.scratch_database import scratch_database
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from common.openimages.classes import check_datapoint, is_image_id, read_elements
+from common.openimages.datapoints import check_datapoint, read_elements
+from common.openimages.ids import is_image_id
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Attribute = Annotated[int, msgspec.Meta(ge=-1, le=1)]  # 1 yes, 0 no, -1 unknown

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.cli import InputError
+from common.files import csv_files
 from common.files import whole_files as files
+from common.files.csv_files import read_csv
 from common.files.scratch import scratch_file
-from common.files.whole_files import atomic_path, locked_folder, open_output, read_csv, read_lines
+from common.files.whole_files import atomic_path, locked_folder, open_output, read_lines
 from tests.conftest import ROOT
 
 
@@ -154,7 +156,7 @@ FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\
 def test_any_rows_come_back(tmp_path_factory, rows, chunk):
     folder = tmp_path_factory.mktemp("rows")
     header = ["x", "y", "z"]
-    assert files.write_csv(folder / "a.csv", header, iter(rows)) == len(rows)
+    assert csv_files.write_csv(folder / "a.csv", header, iter(rows)) == len(rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "CHUNK", chunk)
         assert [row for _, row in read_csv(folder / "a.csv")] == [header, *map(list, rows)]

@@ -8,7 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.cli import InputError
-from common.openimages.classes import class_texts, is_image_id, parse_number, read_classes, read_datapoints
+from common.files.csv_files import parse_number
+from common.openimages.classes import class_texts, read_classes
+from common.openimages.datapoints import read_datapoints
+from common.openimages.ids import is_image_id
 from common.records.types import ATTRIBUTES, read_points
 
 BOX = {"label": "/m/01yrx", "x0": 0.1, "x1": 0.2, "y0": 0.3, "y1": 0.4}

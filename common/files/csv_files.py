@@ -1,0 +1,107 @@
+"""CSV files: rows with their line numbers, columns by name, numbers in fields."""
+
+import csv
+import math
+import re
+from codecs import getwriter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.cli import InputError
+from common.files.whole_files import MAX_ITEM, open_output, read_lines
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+csv.field_size_limit(MAX_ITEM)
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterator[Sequence[Any]]) -> int:
+    """Write `rows` below `header` to `path` and return how many there were."""
+    count = 0
+    with open_output(path) as stream:
+        writer = csv.writer(getwriter("utf-8")(stream, "backslashreplace"), lineterminator="\n")
+        writer.writerow(header)
+        for row in rows:
+            writer.writerow(row)
+            count += 1
+    return count
+
+
+def read_csv(path: str | Path, *, needs_last_line_end: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number and fields of each row of a CSV file, its header included.
+
+    Every row must have as many fields as the first. A last line without a line end is taken for a
+    file that was cut short unless `needs_last_line_end` is False. Lines without any text are skipped.
+    """
+    return csv_rows(path, read_lines(path), needs_last_line_end=needs_last_line_end)
+
+
+def csv_rows(
+    path: str | Path,
+    numbered: Iterable[tuple[int, str]],
+    *,
+    width: int = 0,
+    before: int = 0,
+    needs_last_line_end: bool = True,
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the same from lines of the file that `before` others precede, each row of `width` fields."""
+    last = ""
+    number = before
+
+    def lines() -> Iterator[str]:
+        nonlocal last, number
+        for number, last in numbered:
+            if "\0" in last:
+                raise InputError(f"{path}:{number}: a NUL byte, text was expected")
+            if "\r" in last.rstrip("\r\n"):
+                raise InputError(f"{path}:{number}: a carriage return inside a line, LF or CRLF was expected")
+            yield last
+
+    rows = csv.reader(lines(), strict=True)
+    while True:
+        line = number + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise InputError(f"{path}:{line}: {error}, a CSV row was expected") from None
+        if row is None:
+            break
+        if not row:
+            continue
+        width = width or len(row)
+        if len(row) != width:
+            raise InputError(f"{path}:{line}: {len(row)} fields, {width} were expected")
+        if needs_last_line_end and not last.endswith("\n"):
+            raise InputError(f"{path}:{line}: no line end after the last row; is the file cut short?")
+        yield line, row
+
+
+def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> dict[str, int]:
+    """Return the place of each column by name; a missing or repeated one is an error."""
+    places = {name.strip().removeprefix("\ufeff"): place for place, name in enumerate(header)}
+    missing = [name for name in required if name not in places]
+    if not header:
+        raise InputError(f"{path}: an empty file, a header with {', '.join(required)} was expected")
+    if missing:
+        raise InputError(
+            f"{path}:1: no column {', '.join(missing)}; the header has {', '.join(header)[:200]}"
+        )
+    if len(places) != len(header):
+        raise InputError(f"{path}:1: a column name stands twice in the header {', '.join(header)[:200]}")
+    return places
+
+
+def parse_number(text: Any) -> float | None:
+    """Return a finite decimal number, None for anything else (`nan`, `1_0`, `1e400`, other digits)."""
+    kind = type(text)
+    if kind is str:
+        if not _NUMBER.fullmatch(text):
+            return None
+    elif kind is not float and kind is not int:
+        return None
+    try:
+        value = float(text)
+    except OverflowError:  # a JSON integer of over 308 digits
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,17 @@
+"""Image ids, their files, and the splits of a release."""
+
+import re
+from typing import Any
+
+SPLITS = ("train", "validation", "test")
+IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def is_image_id(text: Any) -> bool:
+    """Tell whether `text` may be used in a file name; official ids are 16 hexadecimal digits."""
+    return isinstance(text, str) and IMAGE_ID.fullmatch(text) is not None
+
+
+def image_file_name(image_id: str, image_format: str = "jpeg") -> str:
+    """Return the name of an image's file, here and on the mirror; `image_format` is jpeg or png."""
+    return image_id + {"jpeg": ".jpg", "png": ".png"}[image_format]
