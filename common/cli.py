@@ -1,8 +1,10 @@
-"""How every script meets its user: arguments, progress, counts, one-line errors and exit codes.
+"""The command line of every script: arguments, progress, counts, one-line errors and exit codes.
 
-Exit codes: 0 done, the counts say what was lost; 1 bad input or nothing there at the end;
-2 wrong flags (argparse); 130 interrupted by Ctrl-C or SIGTERM.
+Exit codes: 0 done, the counts say what was lost; 1 bad input, or nothing left at the end; 2 wrong flags
+(argparse); 130 interrupted by Ctrl-C or SIGTERM.
 """
+
+from __future__ import annotations
 
 import argparse
 import os
@@ -19,18 +21,18 @@ LINE_SECONDS = 60  # off a terminal the progress bar becomes one line a minute
 
 
 class InputError(Exception):
-    """Something outside this program is wrong; its text is the one line the user reads."""
+    """A fault in the user's files, flags or network; its text is the one line that the user reads."""
 
 
 def make_parser(manual: str) -> argparse.ArgumentParser:
-    """Return a parser whose --help is `manual`, the script's docstring, and the flags."""
+    """Return a parser whose --help is the script's docstring, `manual`, followed by the flags."""
     return argparse.ArgumentParser(
         description=manual, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
 
 
 def whole_number(least: int, most: int = 10**9) -> Callable[[str], int]:
-    """Return an argparse type: a whole number from `least` to `most`."""
+    """Return an argparse type that accepts whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
         digits = text.isascii() and text.isdigit()
@@ -44,7 +46,7 @@ def whole_number(least: int, most: int = 10**9) -> Callable[[str], int]:
 
 
 def print_counts(counts: dict[str, int]) -> None:
-    """Print the last line of stdout: `name=number` pairs, for people and for scripts."""
+    """Print the last line of stdout: `name=number` pairs, for scripts to read."""
     print(" ".join(f"{name}={number}" for name, number in counts.items()))
 
 
@@ -54,7 +56,7 @@ def say(message: str) -> None:
 
 
 class _Lines:
-    """A stderr for tqdm that writes each state of the bar as a line of its own."""
+    """A stderr for tqdm that writes each update of the bar as a separate line."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -67,8 +69,8 @@ class _Lines:
         self.stream.flush()
 
 
-def progress(total: int | None, unit: str, description: str) -> "tqdm[NoReturn]":
-    """Return a tqdm bar on stderr: live on a terminal, a line a minute elsewhere."""
+def progress(total: int | None, unit: str, description: str) -> tqdm[NoReturn]:
+    """Return a tqdm bar on stderr: live on a terminal, one line a minute elsewhere."""
     from tqdm import tqdm
 
     options: dict[str, Any] = {"total": total, "unit": unit, "desc": description}
@@ -85,7 +87,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> NoReturn:
-    """Run a script's `main` and exit: expected failures are one line on stderr, others a traceback."""
+    """Run a script's `main` and exit: an expected failure is one line on stderr, a bug is a traceback."""
     name = os.path.basename(sys.argv[0])
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -98,7 +100,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         say(f"{name}: interrupted; run the same command again to go on")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our stdout has left; a second complaint at exit would be noise.
+        # The reader of stdout has gone, as `head` does; Python would complain about it a second time at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
