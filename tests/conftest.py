@@ -7,13 +7,11 @@ import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from common import cli
 from common.files.storage import parse_path
-from common.records.types import Work, make_point
 from common.workers.batches import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,12 +54,6 @@ class Outcome:
         """The last line of stdout, `name=number` pairs."""
         pairs = (pair.split("=") for pair in self.out.splitlines()[-1].split())
         return {name: int(number) for name, number in pairs}
-
-
-def record_work(point: dict[str, Any]) -> Work:
-    """Return what step 7 would make a record of, were all its classes trained on."""
-    made = make_point(point)
-    return Work(made.id, f"{made.id}.jpg", 0, made.annotations, made.image_labels)
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 
 from create_label_map import label_map_item
+from tests.support.label_map import LABEL_MAP
 
 CLASSES = "/m/01g317\n/m/0bt9lr\n/m/0cvnqh\n/m/076lb9\n"
 DESCRIPTIONS = (
@@ -259,30 +260,6 @@ def test_an_output_may_stand_beside_the_inputs_and_be_made_again(by_folder, tmp_
 
 
 # --- the label map -----------------------------------------------------------------------------------
-
-
-def label_map_class():
-    """Return the message class of object_detection.protos.StringIntLabelMap, built from its schema."""
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="label_map.proto", package="object_detection.protos")
-    item = file.message_type.add(name="StringIntLabelMapItem")
-    for number, (name, kind) in enumerate(
-        (("name", field.TYPE_STRING), ("id", field.TYPE_INT32), ("display_name", field.TYPE_STRING)), start=1
-    ):
-        item.field.add(name=name, number=number, type=kind, label=field.LABEL_OPTIONAL)
-    whole = file.message_type.add(name="StringIntLabelMap")
-    whole.field.add(
-        name="item", number=1, type=field.TYPE_MESSAGE, label=field.LABEL_REPEATED,
-        type_name=".object_detection.protos.StringIntLabelMapItem",
-    )  # fmt: skip
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("object_detection.protos.StringIntLabelMap")
-    )
-
-
-LABEL_MAP = label_map_class()
 
 
 def test_the_label_map_has_the_official_form_byte_for_byte(script, tmp_path):

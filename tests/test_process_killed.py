@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_process_images import arguments, contents, folder, look, make_many
+from tests.support.step5 import arguments, contents, folder, look, make_many
 
 __all__ = ["folder"]
 

@@ -9,37 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.metadata.boxes import TABLE_IMAGES
-
-TRAIN_V3 = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax"
-V4 = TRAIN_V3 + ",IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
-TRAIN_V6 = V4 + ",XClick1X,XClick2X,XClick3X,XClick4X,XClick1Y,XClick2Y,XClick3Y,XClick4Y"
-INDEX_V3 = (
-    "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,"
-    "OriginalSize,OriginalMD5,Thumbnail300KURL"
+from tests.support.step3 import (
+    CAT,
+    DOG,
+    GOOD,
+    INDEX,
+    INDEX_V3,
+    INDEX_V4,
+    TRAIN_V3,
+    TRAIN_V6,
+    TREE,
+    V4,
+    A,
+    B,
+    C,
+    box,
+    entry,
+    results,
+    table,
 )
-INDEX_V4 = INDEX_V3 + ",Rotation"
-A, B, C = "000000000000000a", "000000000000000b", "000000000000000c"
-CAT, DOG, TREE = "/m/01yrx", "/m/0bt9lr", "/m/07j7r"
-
-
-def box(image: str = A, label: str = CAT, corners: str = "0.1,0.2,0.3,0.4", more: str = "") -> str:
-    return f"{image},xclick,{label},1,{corners}{more}"
-
-
-def entry(image: str = A, rotation: str | None = None) -> str:
-    row = (
-        f'{image},train,http://host/{image}.jpg,http://page,http://cc,http://me,"Ann, ""A""",Tïtle,123,bWQ1,'
-    )
-    return row + (f",{rotation}" if rotation is not None else "")
-
-
-def table(header: str, *rows: str) -> str:
-    return "".join(f"{line}\n" for line in (header, *rows))
-
-
-def results(tmp_path):
-    return tuple(json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("points", "images"))
-
 
 ATTRIBUTES = {"occluded": 1, "truncated": 0, "group_of": -1, "depiction": 0, "inside": 0}
 COLUMN_SETS = {
@@ -127,7 +115,6 @@ def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows, table_ima
     assert outputs[0] == outputs[1]
 
 
-GOOD, INDEX = table(TRAIN_V3, box()), table(INDEX_V3, entry())
 EVIL = {
     "short row": (GOOD + f"{A},xclick,{CAT},1,0.1,0.2,0.3\n", INDEX, "boxes.csv:3: 7 fields, 8 were expected"),
     "extra field": (GOOD + box(more=",0") + "\n", INDEX, "boxes.csv:3: 9 fields, 8 were expected"),

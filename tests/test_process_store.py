@@ -4,57 +4,15 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from common.files import store_lock
-from common.files.json_files import json_writer
-from common.files.storage import list_objects, parse_path, put_bytes, put_objects
-from common.files.whole_files import read_small
+from common.files.storage import list_objects, parse_path, put_bytes
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster
-from tests.test_process_images import BAD, GOOD, IDS, JOURNALS, photo, point
-
-JPEG = ".jpg"
-
-
-def flags(place: Path | str, *more: object, into: str | None = "small") -> list[str]:
-    saving = ["--image_saving_directory", f"{place}/{into}"] if into else []
-    every = [
-        "--image_directory", f"{place}/photos", *saving,
-        "--datapoints_input_path", f"{place}/points.json.gz",
-        "--datapoints_output_path", f"{place}/out.json.gz", "--workers", 1, *more,
-    ]  # fmt: skip
-    return [str(each) for each in every]
-
-
-def fill(place: Path | str, photos: dict[str, bytes], ids: list[str]) -> None:
-    """Put photos and their datapoints into a folder, of whichever kind."""
-    named = {f"{image_id}{JPEG}": data for image_id, data in photos.items()}
-    if isinstance(place, Path):
-        (place / "photos").mkdir(parents=True)
-        for name, data in named.items():
-            (place / "photos" / name).write_bytes(data)
-    else:
-        put_objects(parse_path(f"{place}/photos"), named)
-    with json_writer(f"{place}/points.json.gz") as write:
-        for image_id in ids:
-            write(point(image_id))
-
-
-def contents(place: Path | str) -> dict[str, bytes]:
-    """Return what is in a place, but for journals and locks."""
-    if isinstance(place, Path):
-        files = [path for path in place.rglob("*") if path.is_file()]
-        found = {str(path.relative_to(place)): path.read_bytes() for path in files}
-    else:
-        found = {}
-        for folder in ("", "photos", "small"):
-            where = parse_path(f"{place}/{folder}")
-            for name in list_objects(where, ""):
-                found[f"{folder}/{name}".lstrip("/")] = read_small(where / name) or b""
-    return {name: data for name, data in found.items() if not name.rpartition("/")[2].startswith(JOURNALS)}
+from tests.support.step5 import BAD, GOOD, IDS, photo
+from tests.support.step5_store import JPEG, contents, fill, flags
 
 
 @pytest.fixture

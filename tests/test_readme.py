@@ -8,16 +8,12 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.readme import README, blocks
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 STEPS = [
     "get_dataset.sh", "translate_class_descriptions.py", "process_metadata.py", "download_images.py",
     "process_images.py", "create_label_map.py", "record_maker.py",
 ]  # fmt: skip
-
-
-def blocks() -> list[str]:
-    return re.findall(r"```sh\n(.*?)```", README, re.S)
 
 
 def commands(name: str) -> list[list[str]]:

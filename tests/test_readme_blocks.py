@@ -17,7 +17,7 @@ from sample.make import read_truth, write_release
 from sample.serve import FolderServer, sample_folder, start
 from tests.conftest import ROOT
 from tests.support.fault_server import FaultServer, fault_server
-from tests.test_readme import blocks
+from tests.support.readme import blocks
 
 RELEASE_HOST = "storage.googleapis.com"
 MIRROR_HOST = "open-images-dataset.s3.amazonaws.com"

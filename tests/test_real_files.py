@@ -16,7 +16,7 @@ from google.protobuf import text_format
 
 from sample.serve import start
 from tests.conftest import ROOT
-from tests.test_class_steps import LABEL_MAP
+from tests.support.label_map import LABEL_MAP
 
 OFFICIAL = os.environ.get("OPEN_IMAGES_FILES", "")
 BOX_CLASSES = "2017_11/classes-bbox-trainable.txt"

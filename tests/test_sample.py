@@ -1,14 +1,11 @@
 """The sample: the official formats are held, the boxes sit on the objects."""
 
 import base64
-import csv
 import filecmp
 import hashlib
 import json
 import subprocess
 import tarfile
-from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
@@ -16,8 +13,8 @@ from PIL import Image, ImageChops
 from common.openimages.classes import read_classes, read_descriptions
 from sample import make, plan, release
 from sample.classes import BY_LABEL, CLASSES, TRAINABLE
+from tests.support.sample_release import V7_INDEX, Entry, photos, rows
 
-Entry = dict[str, Any]  # of truth.json
 INDEX = (
     "ImageID,Subset,OriginalURL,OriginalLandingURL,License,AuthorProfileURL,Author,Title,"
     "OriginalSize,OriginalMD5,Thumbnail300KURL"
@@ -67,11 +64,6 @@ TARBALL_HEADERS = {
         "classes-bbox-trainable.txt": "/m/01g317",
     },
 }
-V7_INDEX = {
-    "train": "2018_04/train/train-images-boxable-with-rotation.csv",
-    "validation": "2018_04/validation/validation-images-with-rotation.csv",
-    "test": "2018_04/test/test-images-with-rotation.csv",
-}
 V7_BOXES = {
     "train": "v6/oidv6-train-annotations-bbox.csv",
     "validation": "v5/validation-annotations-bbox.csv",
@@ -96,19 +88,6 @@ def v3(folder, tmp_path_factory):
     for path in (folder / "release/2017_11").iterdir():
         subprocess.run(["tar", "-xzf", path, "-C", directory], check=True)
     return directory / "2017_11"
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream, strict=True))
-
-
-def photos(folder: Path, entry: Entry) -> dict[str, Path]:
-    return {
-        "original": folder / "photos" / f"{entry['id']}_o.jpg",
-        "mirror": folder / "mirror" / entry["subset"] / f"{entry['id']}.jpg",
-        "thumbnail": folder / "photos" / f"{entry['id']}_z.jpg",
-    }
 
 
 # --- formats -------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from PIL import Image
 
 from sample import make, serve
 from tests.conftest import ROOT
-from tests.test_sample import V7_INDEX, photos, rows
+from tests.support.sample_release import V7_INDEX, photos, rows
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Step 4 against everything a server can do: the documented reason, within the deadline, the others unharmed."""
 
 import io
-import json
 import socket
 import ssl
 import threading
@@ -18,53 +17,7 @@ from common.download.deadline import is_public
 from common.download.fetch import FOR_GOOD
 from common.files.failures import read_failures
 from tests.support.fault_server import Exchange, fault_server, photo, to, unused_port
-
-DEADLINE = 2.0  # seconds
-SETTINGS = ("--image_source", "original", "--backoff", 0.05, "--retries", 2, "--max_megabytes", 1, "--processes", 1,
-            "--threads", 64, "--max_per_host", 64)  # fmt: skip
-
-GOOD = ("good", "moved", "chunked", "until_close", "gzip", "long_body", "other_bot", "busy_then_good", "busy_by_date",
-        "error_then_good", "unavailable_then_good", "reset_then_good")  # fmt: skip
-FAULTS = {  # route: reason, a part of the detail
-    "404": ("gone", "404 Not Found"),
-    "410": ("gone", "410 Gone"),
-    "placeholder": ("gone", "redirected to the placeholder"),
-    "401": ("forbidden", "401 Unauthorized"),
-    "403": ("forbidden", "403 Forbidden"),
-    "noai": ("forbidden", "X-Robots-Tag: noindex, noimageai"),
-    "html": ("not_an_image", "18 bytes of text/html, a JPEG was expected"),
-    "empty": ("not_an_image", "an empty body"),
-    "204": ("not_an_image", "204 No Content"),
-    "broken_gzip": ("not_an_image", "damaged gzip"),
-    "huge": ("too_large", "99000000 bytes, at most 1000000 are taken"),
-    "bomb": ("too_large", "more than 1000000 bytes"),
-    "endless": ("too_large", "more than 1000000 bytes"),
-    "chunked_endless": ("too_large", "more than 1000000 bytes"),
-    "400": ("bad_url", "400 Bad Request"),
-    "loop": ("bad_url", "more than 5 redirects"),
-    "to_file": ("bad_url", "file: only http and https"),
-    "to_ftp": ("bad_url", "ftp: only http and https"),
-    "to_nowhere": ("bad_url", "no host"),
-    "429": ("rate_limited", "429 Too Many Requests"),
-    "500": ("server_error", "500 Internal Server Error"),
-    "503": ("server_error", "503 Service Unavailable"),
-    "425": ("server_error", "425 Too Early"),
-    "408": ("timeout", "408 Request Timeout"),
-    "reset": ("connection", ""),
-    "reset_in_body": ("connection", ""),
-    "hang_up": ("connection", "without response"),
-    "nonsense": ("connection", ""),
-    "short_body": ("connection", ""),
-    "chunked_cut": ("connection", ""),
-    "stall": ("timeout", "deadline"),
-    "drip_status": ("timeout", "deadline"),
-    "drip_headers": ("timeout", "deadline"),
-    "drip_continue": ("timeout", "deadline"),
-    "drip_chunk_size": ("timeout", "deadline"),
-    "drip_body": ("timeout", "deadline"),
-    "drip_until_close": ("timeout", "deadline"),
-    "drip_redirects": ("timeout", "deadline"),
-}
+from tests.support.faults import DEADLINE, FAULTS, GOOD, SETTINGS, write_index
 
 
 @pytest.fixture(scope="session")
@@ -84,10 +37,6 @@ def server_context(authority: trustme.CA, host: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(host).configure_cert(context)
     return context
-
-
-def write_index(path, urls: dict[str, str]) -> None:
-    path.write_text(json.dumps([{"id": image_id, "url": url} for image_id, url in urls.items()]))
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

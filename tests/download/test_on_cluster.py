@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.download.test_faults import DEADLINE, FAULTS, GOOD, SETTINGS, write_index
 from tests.support.dask_cluster import cluster, wait_until
 from tests.support.downloads import arguments, folder, good, photos, server
 from tests.support.downloads import write_index as write_entries
 from tests.support.fault_server import Exchange, fault_server, photo
-from tests.test_process_images import contents
+from tests.support.faults import DEADLINE, FAULTS, GOOD, SETTINGS, write_index
+from tests.support.step5 import contents
 
 __all__ = ["folder", "server"]
 

@@ -1,57 +1,19 @@
 """Step 4 with --max_side: byte for byte what downloading first and step 5 in place make, and no original on disk."""
 
-import io
 import json
 import re
 import resource
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from PIL import Image
 
 from common.files.failures import read_failures
-from sample.scenes import draw
 from tests.support.downloads import Gate, arguments, children, start, umask, wait_gone, write_index
 from tests.support.fault_server import fault_server
+from tests.support.shrink_images import BROKEN, GOOD, PHOTOS
 
 SIDE = ("--max_side", 200)
-
-
-def jpeg(number: int, size: tuple[int, int] | None = None, mode: str = "RGB", **options: Any) -> bytes:
-    image = draw(str(number))[0]
-    stream = io.BytesIO()
-    (image.resize(size) if size else image).convert(mode).save(stream, "JPEG", quality=95, **options)
-    return stream.getvalue()
-
-
-def damaged(data: bytes) -> bytes:
-    middle = len(data) // 2
-    return data[:middle] + bytes(300) + data[middle + 300 :]
-
-
-def turned() -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return exif
-
-
-GOOD = {
-    "large": jpeg(1),
-    "progressive": jpeg(2, progressive=True),
-    "small": jpeg(3, (150, 100)),
-    "narrow": jpeg(4, (900, 60)),
-    "grey": jpeg(5, mode="L"),
-    "cmyk": jpeg(6, mode="CMYK"),
-    "turned": jpeg(7, (150, 100), exif=turned()),
-}
-BROKEN = {
-    "cut": (jpeg(8)[:9000], "truncated"),
-    "damaged": (damaged(jpeg(9)), "damaged"),
-    "nonsense": (b"\xff\xd8\xff" + b"no photo" * 20, "truncated"),
-}
-PHOTOS = GOOD | {image_id: data for image_id, (data, _) in BROKEN.items()}
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from common.files.json_files import json_writer
 from common.files.storage import list_objects, names_in, parse_path, put_bytes
 from common.files.whole_files import read_small
 from tests.conftest import ROOT
-from tests.download.test_shrink import PHOTOS
 from tests.support.dask_cluster import cluster
 from tests.support.fault_server import fault_server, photo
+from tests.support.shrink_images import PHOTOS
 
 SMALL = ("--max_side", 200)
 

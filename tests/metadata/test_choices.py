@@ -10,12 +10,15 @@ import pytest
 
 from common.metadata.image_index import ImageIds
 from common.metadata.image_labels import image_labels
-from tests.test_process_metadata import (
+from tests.support.step3 import (
+    ANIMAL,
     CAT,
     DOG,
     GOOD,
     INDEX,
     INDEX_V3,
+    MAMMAL,
+    PET,
     TRAIN_V3,
     TREE,
     V4,
@@ -200,9 +203,6 @@ def test_so_many_images_of_each_class(step, tmp_path):
     counts = step(table(TRAIN_V3, *rows), index, "--max_images_per_class", 4, "--max_images", 5).counts
     assert counts.items() >= {"images": 5, "over_max_images_per_class": 52, "over_max_images": 3}.items()
     assert {point["id"] for point in results(tmp_path)[0]} < kept[4]
-
-
-MAMMAL, PET, ANIMAL = "/m/04rky", "/m/068hy", "/m/0jbk"
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ from common.cli import InputError
 from common.metadata import csv_tables, index_tables
 from common.metadata.csv_tables import NotPlainError
 from process_metadata import main
-from tests.metadata.test_choices import ANIMAL, PET
-from tests.test_process_metadata import (
+from tests.support.step3 import (
+    ANIMAL,
     CAT,
     DOG,
-    EVIL,
     GOOD,
     INDEX,
     INDEX_V3,
     INDEX_V4,
+    PET,
     TRAIN_V3,
     TREE,
     V4,
@@ -33,6 +33,7 @@ from tests.test_process_metadata import (
     entry,
     table,
 )
+from tests.test_process_metadata import EVIL
 
 IDS = [f"{number:016x}" for number in range(6)]
 OUTPUTS = ("points.json", "images.json", "credits.csv")

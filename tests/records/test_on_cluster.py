@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_process_store
-from tests.records import test_store as test_records_store
-from tests.records.test_store import places
+from tests.support import step5_store, step7_store
 from tests.support.dask_cluster import cluster
-from tests.test_process_images import BAD, GOOD, IDS, contents, point, small_photo
+from tests.support.step5 import BAD, GOOD, IDS, contents, point, small_photo
+from tests.support.step7_store import places
 
 __all__ = ["places"]
 
@@ -91,15 +90,15 @@ def test_a_worker_killed_while_it_writes_a_file_costs_nothing(script, many, tmp_
 def test_steps_5_and_7_work_on_an_object_store(two_workers, script, places, bucket, tmp_path):
     here, there = places
     flags = ["--dask_scheduler", two_workers.address]
-    made = script("record_maker", *test_records_store.flags(there, here, "--num_shards", 3, *flags))
+    made = script("record_maker", *step7_store.flags(there, here, "--num_shards", 3, *flags))
     assert made.code == 0, made.err
-    assert made.out == script("record_maker", *test_records_store.flags(here, here, "--num_shards", 3)).out
-    assert test_records_store.written(there) == test_records_store.written(here)
+    assert made.out == script("record_maker", *step7_store.flags(here, here, "--num_shards", 3)).out
+    assert step7_store.written(there) == step7_store.written(here)
 
     alone, remote = tmp_path / "five", f"{bucket}/five"
     for place in (alone, remote):
-        test_process_store.fill(place, {**GOOD, **BAD}, IDS)
-    made = script("process_images", *test_process_store.flags(remote, *flags))
+        step5_store.fill(place, {**GOOD, **BAD}, IDS)
+    made = script("process_images", *step5_store.flags(remote, *flags))
     assert made.code == 0, made.err
-    assert made.out == script("process_images", *test_process_store.flags(alone)).out
-    assert test_process_store.contents(remote) == test_process_store.contents(alone)
+    assert made.out == script("process_images", *step5_store.flags(alone)).out
+    assert step5_store.contents(remote) == step5_store.contents(alone)

@@ -9,8 +9,8 @@ import sys
 import pytest
 from PIL import Image
 
-from tests.test_record_maker import CAT, DOG, annotation, many, photo, read_back
-from tests.test_record_maker import step as step
+from tests.support.step7 import CAT, DOG, annotation, many, photo, read_back
+from tests.support.step7 import step as step
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from common.records.examples import example_features
 from common.records.preview import PHOTOS, class_colour, write_preview
 from common.records.report import GALLERY_BYTES, gather, write_report
-from tests.conftest import record_work
+from tests.support.step7 import record_work
 
 EVIL = "<script>alert('x')</script>\"&"
 

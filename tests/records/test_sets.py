@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from common.records.shards import deal
-from tests.test_record_maker import annotation, many, read_back
-from tests.test_record_maker import step as step
+from tests.support.step7 import annotation, many, read_back
+from tests.support.step7 import step as step
 
 # --- even shards -----------------------------------------------------------------------------------------
 

@@ -8,56 +8,14 @@ import sys
 import threading
 
 import pytest
-from PIL import Image
 
 from common.files import store_lock
-from common.files.json_files import json_writer
-from common.files.storage import list_objects, parse_path, put_objects
+from common.files.storage import parse_path, put_objects
 from common.files.whole_files import read_small
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster
-from tests.test_process_images import photo, point
-
-IDS = [f"{number:02d}" for number in range(20)]
-
-
-@pytest.fixture
-def places(bucket, tmp_path):
-    """Return a local and a remote folder with the same resized photos, datapoints and class list."""
-    photos = {f"{image_id}.jpg": photo(number) for number, image_id in enumerate(IDS)}
-    (tmp_path / "classes.txt").write_text("/m/01yrx\n")
-    (tmp_path / "resized").mkdir()
-    for name, data in photos.items():
-        (tmp_path / "resized" / name).write_bytes(data)
-    put_objects(parse_path(f"{bucket}/resized"), photos)
-    for place in (tmp_path, bucket):
-        with json_writer(f"{place}/points.json") as write:
-            for image_id in [*IDS, "missing"]:
-                with Image.open(
-                    tmp_path / "resized" / f"{image_id if image_id in IDS else IDS[0]}.jpg"
-                ) as image:
-                    write(point(image_id, width=image.width, height=image.height))
-        with json_writer(f"{place}/plain.json") as write:
-            for image_id in [*IDS, "missing"]:
-                write(point(image_id))
-    return tmp_path, bucket
-
-
-def flags(place, tmp_path, *more: object, points: str = "points") -> list[str]:
-    every = [
-        "--points_path", f"{place}/{points}.json", "--record_save_path", f"{place}/out/train.tfrecord",
-        "--saved_images_directory", f"{place}/resized", "--trainable_classes_path", tmp_path / "classes.txt",
-        "--workers", 1, *more,
-    ]  # fmt: skip
-    return [str(each) for each in every]
-
-
-def written(place) -> dict[str, bytes]:
-    folder = parse_path(f"{place}/out")
-    names = (
-        list_objects(folder, "") if str(place).startswith("s3") else [path.name for path in folder.iterdir()]
-    )
-    return {name: read_small(folder / name) or b"" for name in names}
+from tests.support.step7_store import flags, written
+from tests.support.step7_store import places as places
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from common.records.examples import example_features
-from tests.conftest import record_work
-from tests.test_record_maker import CAT, annotation, many, photo
-from tests.test_record_maker import step as step
+from tests.support.step7 import CAT, annotation, many, photo, record_work
+from tests.support.step7 import step as step
 
 
 def test_sound_files_are_verified(step, tmp_path):

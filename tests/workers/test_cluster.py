@@ -22,19 +22,11 @@ from common.workers.batches import map_batches
 from common.workers.cluster import connect
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster, lines_of, wait_until
-from tests.test_process_images import arguments, contents, folder, make_many
+from tests.support.step5 import arguments, contents, folder
+from tests.support.step5_cluster import MANY, assert_like_undisturbed, start, wait_until_a_third_is_done
+from tests.support.step5_cluster import many as many
 
 __all__ = ["folder"]
-
-MANY = 300
-# 8 photos a task, so that there is a middle to be killed in.
-STEP = """
-import sys, process_images
-from common.cli import run
-process_images.CLUSTER_BATCH = 8
-sys.argv[0] = "process_images.py"
-run(process_images.main)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -256,31 +248,6 @@ def test_a_late_worker_that_is_not_fit_gets_no_work(mapped, two_workers, tmp_pat
 
 
 # --- step 5 --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def many(tmp_path):
-    return make_many(tmp_path, MANY)
-
-
-def start(folder: Path, address: str, into: str | None = "small") -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", STEP, *arguments(folder, "--dask_scheduler", address, into=into)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_until_a_third_is_done(folder: Path, run: subprocess.Popen[str]) -> None:
-    def is_done() -> bool:
-        assert run.poll() is None, run.stderr.read()
-        return len(list((folder / "small").glob("[!.]*.jpg"))) > MANY // 3
-
-    wait_until(is_done)
-
-
-def assert_like_undisturbed(script, many: Path) -> None:
-    undisturbed = many.with_name("undisturbed")
-    assert script("process_images", *arguments(undisturbed)).code == 0
-    assert contents(many) == contents(undisturbed)
-    assert not list(many.rglob("*.part"))
 
 
 @pytest.mark.parametrize("into", ["small", None])

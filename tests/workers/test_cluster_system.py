@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dask_cluster import Cluster, cluster
-from tests.test_process_images import arguments, folder
+from tests.support.step5 import arguments, folder
 
 __all__ = ["folder"]
 pytestmark = pytest.mark.system

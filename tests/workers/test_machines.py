@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster, wait_until
 from tests.support.fault_server import Exchange, fault_server, photo
 from tests.support.machines import machines
-from tests.workers.test_cluster import assert_like_undisturbed, many, start, wait_until_a_third_is_done
+from tests.support.step5_cluster import assert_like_undisturbed, many, start, wait_until_a_third_is_done
 
 pytestmark = pytest.mark.system
 __all__ = ["many"]
