@@ -1,1 +1,1 @@
-"""What two or more of the seven scripts share, and the parts too large for one script."""
+"""Shared code of the seven scripts, in rooms; a room may also import what its own imports may import."""

@@ -1,0 +1,1 @@
+"""Step 4: sources, requests, limits of hosts and threads; may import only images, workers."""

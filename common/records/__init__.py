@@ -1,0 +1,1 @@
+"""Step 7: examples, shards, verification and report; may import only images, workers."""

@@ -1,0 +1,1 @@
+"""Batches of work in processes of this machine or on a Dask cluster; may import only files."""
