@@ -3,34 +3,35 @@
 #
 #   sh get_dataset.sh --release v7 --split validation
 #
-#   --release v2|v3|v4|v5|v6|v7      which release (default: v7)
-#   --split train|validation|test    which split (default: train); a second one joins the first
-#   --directory DIR                  where to (default: data); one release a folder
-#   --image_labels                   the verified image-level labels as well
-#   --help                           this text
+#   --release v2|v3|v4|v5|v6|v7      the release (default: v7)
+#   --split train|validation|test    the split (default: train); one folder can hold several
+#   --directory DIR                  the folder to write to (default: data), for one release
+#   --image_labels                   also fetch the verified image-level labels
+#   --help                           print this text
 #
-# What is there afterwards, whatever the release:
+# Files it makes, in the same layout for every release:
 #
-#   DIR/RELEASE                           v7
+#   DIR/RELEASE                           the release, e.g. v7
 #   DIR/classes/class-descriptions.csv    MID and name of each class
 #   DIR/classes/classes-trainable.txt     the classes with boxes to train on, one MID a line
 #   DIR/classes/hierarchy.json            the class hierarchy (v4 and later)
 #   DIR/SPLIT/images.csv                  the image index
 #   DIR/SPLIT/boxes.csv                   the box annotations
 #   DIR/SPLIT/image-labels.csv            with --image_labels
-#   DIR/tarballs/                         v2 and v3: the tarballs as published, which hold every split;
-#                                         delete them when no other split is wanted
+#   DIR/tarballs/                         v2 and v3: the tarballs as published, with all splits;
+#                                         delete them when you need no other split
 #
-# The train split of v7 is 2.9 GB, its validation split 40 MB; v2 and v3 fetch 1.1 GB for any split.
-# Interrupted, the same command goes on within the file it was at; files that are there are not fetched again.
-# One folder is for one machine or container at a time: the lock in it is a process number, unknown to another.
-# Needs curl, or wget, or python3. OPEN_IMAGES_URL replaces https://storage.googleapis.com/openimages.
-# HTTP_PROXY, HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured (NO_PROXY not by busybox's wget).
-# The last line of stdout counts the rows. Exit codes: 0 all there, 1 failed, 2 wrong flags, 130 interrupted.
+# The train split of v7 is 2.9 GB, its validation split 40 MB; v2 and v3 download 1.1 GB for any split.
+# If it is interrupted, run the same command again: it resumes within the file it was fetching. A file that
+# exists is complete and is not fetched again. Use a folder from one machine or container at a time: its lock
+# is a process number, which means nothing elsewhere.
+# Needs curl, GNU wget or python3. OPEN_IMAGES_URL replaces https://storage.googleapis.com/openimages.
+# HTTP_PROXY, HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured.
+# The last line of stdout counts the rows. Exit codes: 0 done, 1 failed, 2 wrong flags, 130 interrupted.
 set -u
 
-STALL_SECONDS=60 # without a byte, after which a connection is given up
-TRIES=20         # of one file, each going on where the last one broke off
+STALL_SECONDS=60 # without a byte, until a connection is given up
+TRIES=20         # for one file; each resumes where the last one stopped
 
 say() { printf 'get_dataset.sh: %s\n' "$*" >&2; }
 fail() {
@@ -77,23 +78,23 @@ clean_up() {
     [ -z "$locked" ] || rm -rf "$lock"
 }
 trap clean_up EXIT
-trap 'say "interrupted; run the same command again to go on"; exit 130' INT TERM HUP
+trap 'say "interrupted; run the same command again to resume"; exit 130' INT TERM HUP
 
 take_lock() {
     if ! mkdir "$lock" 2>/dev/null; then
         [ -d "$lock" ] || fail "$directory: cannot write into this folder"
         [ -s "$lock/pid" ] || sleep 2 # another run may be about to write it
         owner=$(cat "$lock/pid" 2>/dev/null)
-        # Our own number is that of a run killed before: in a container each run has the same.
+        # Our own number is that of a killed run: in a container every run has the same number.
         [ -n "$owner" ] && [ "$owner" != $$ ] && kill -0 "$owner" 2>/dev/null &&
-            fail "$directory: another run (process $owner) is fetching into it; if that is something else, remove $lock"
-        # It is of a run that was killed. Of two that find it so at once, the first to make this folder takes it
-        # over; the other sees no folder to make, or another owner than before.
+            fail "$directory: another run (process $owner) is using it; if that process is something else, remove $lock"
+        # The owner was killed. Of several runs that find its lock, the one that makes this folder takes it over;
+        # the others cannot make it, or see that the lock has a new owner.
         mkdir "$lock/taken_over" 2>/dev/null ||
-            fail "$directory: another run is taking it over; if there is none, remove $lock"
+            fail "$directory: another run is starting in it; if there is none, remove $lock"
         if [ "$owner" != "$(cat "$lock/pid" 2>/dev/null)" ]; then
             rmdir "$lock/taken_over"
-            fail "$directory: another run is fetching into it"
+            fail "$directory: another run is using it"
         fi
     else
         locked=yes
@@ -103,22 +104,22 @@ take_lock() {
         fail "$directory: cannot write into this folder (disk full?)"
     fi
     rmdir "$lock/taken_over" 2>/dev/null
-    # Until the copies are made, a run that ends leaves the lock behind, so that the next one makes them.
+    # A run that ends before the copies are made leaves the lock, so that the next run makes them.
     [ -n "$locked" ] || renew_parts
     locked=yes
 }
 
-# The curl or wget of a killed run may live on and write: let that be into a file that has no name any more.
+# The curl or wget of a killed run may still be writing. Copy the partial files, so that it writes to deleted ones.
 renew_parts() {
     for part in "$directory"/*/*.part; do
-        if [ ! -s "$part" ] || [ ! -s "$part.head" ]; then continue; fi # nothing to go on within
+        if [ ! -s "$part" ] || [ ! -s "$part.head" ]; then continue; fi # nothing to resume
         watched cp "$part" "$part.copy" && mv "$part.copy" "$part" && continue
         rm -f "$part.copy"
-        fail "$part: a killed run may still write it, and no copy can be made (disk full?); make room, or remove it"
+        fail "$part: a killed run may still be writing it, and it cannot be copied (disk full?); free some space, or remove it"
     done
 }
 
-watched() { # watched COMMAND...: run it so that an interruption need not wait for its end
+watched() { # watched COMMAND...: run it so that an interruption does not wait for its end
     "$@" &
     child=$!
     wait "$child"
@@ -131,64 +132,48 @@ watched() { # watched COMMAND...: run it so that an interruption need not wait f
 
 if command -v curl >/dev/null 2>&1; then
     tool=curl
-    # The 200 of a proxy would be taken for the server's; curl before 7.54 cannot leave it out.
-    no_proxy_head=--suppress-connect-headers
-    curl "$no_proxy_head" --version >/dev/null 2>&1 || no_proxy_head=
 elif wget --version 2>/dev/null | grep -q 'GNU Wget'; then
     tool=wget
 elif command -v python3 >/dev/null 2>&1; then
     tool=python
-elif command -v wget >/dev/null 2>&1; then
-    tool=busybox_wget # last, as many a busybox checks no certificates
 else
-    fail "curl, wget or python3 is needed to fetch files, and none is here"
+    fail "curl, GNU wget or python3 is needed, and none of them was found"
 fi
 
-# wget reads the proxies in lower case alone, as curl does HTTP_PROXY; for certificates each has its own name.
+# wget reads only the lower-case names of the proxy variables, curl only the lower-case http_proxy.
 export "http_proxy=${http_proxy-${HTTP_PROXY-}}" "https_proxy=${https_proxy-${HTTPS_PROXY-}}"
 export "no_proxy=${no_proxy-${NO_PROXY-}}"
 bundle=${REQUESTS_CA_BUNDLE:-}
-case $tool in
-curl) trust='--capath --cacert' ;;
-wget) trust='--ca-directory --ca-certificate' ;;
-*) trust= ;;
-esac
+trust=
 if [ -d "$bundle" ]; then
-    trust=${trust% *}
     export "SSL_CERT_DIR=$bundle"
-elif [ -n "$bundle" ]; then
-    [ -e "$bundle" ] || fail "$bundle: no such file, REQUESTS_CA_BUNDLE names certificates"
-    trust=${trust#* }
+    case $tool in curl) trust=--capath ;; wget) trust=--ca-directory ;; esac
+elif [ -e "$bundle" ]; then
     export "SSL_CERT_FILE=$bundle"
-else
-    trust=
+    case $tool in curl) trust=--cacert ;; wget) trust=--ca-certificate ;; esac
+elif [ -n "$bundle" ]; then
+    fail "$bundle: no such file; REQUESTS_CA_BUNDLE must name a certificate file or folder"
 fi
 
 size_of() { if [ -e "$1" ]; then wc -c <"$1" | tr -d ' '; else echo 0; fi; }
 
-# Each of these continues the file $2 at its end when that is still the file of tag $3, or starts it anew; the
-# head of the answer goes to $4. They run in a subshell that becomes the tool (exec), so that it can be killed.
-# Exit code 0 only when the body was whole, as far as the tool can tell.
+# Fetch URL $1 to file $2: append to it if the server still has the version with tag $3, else start over.
+# The response headers go to $4. Exit code 0: the body is complete, as far as the tool can tell.
+# Each function runs in a subshell that becomes the tool (exec), so that the tool itself can be killed.
 with_curl() {
-    if [ -s "$2" ]; then set -- "$@" --continue-at - --header "If-Range: $3"; else set -- "$@"; fi
+    if [ -s "$2" ]; then set -- "$@" --continue-at - --header "If-Range: $3"; fi
     url=$1 to=$2 head=$4
     shift 4
     exec curl --fail --location --silent --show-error --connect-timeout "$STALL_SECONDS" --speed-limit 1 \
         --speed-time "$STALL_SECONDS" --dump-header "$head" --output "$to" ${trust:+"$trust" "$bundle"} \
-        ${no_proxy_head:+"$no_proxy_head"} "$@" "$url" 2>"$head.error"
+        --suppress-connect-headers "$@" "$url" 2>"$head.error"
 }
 with_wget() {
-    if [ -s "$2" ]; then set -- "$@" --continue "--header=If-Range: $3"; else set -- "$@"; fi
+    if [ -s "$2" ]; then set -- "$@" --continue "--header=If-Range: $3"; fi
     url=$1 to=$2 head=$4
     shift 4
     exec wget --no-verbose --server-response --tries=1 --timeout="$STALL_SECONDS" --output-document="$to" \
         ${trust:+"$trust" "$bundle"} "$@" "$url" 2>"$head"
-}
-with_busybox_wget() {
-    if [ -s "$2" ]; then set -- "$@" -c --header "If-Range: $3"; else set -- "$@"; fi
-    url=$1 to=$2 head=$4
-    shift 4
-    exec wget -q -S -O "$to" "$@" "$url" 2>"$head" # its -T crashes in 1.35; it gives up by itself after 900 s
 }
 with_python() {
     exec python3 - "$1" "$2" "$3" "$4" "$STALL_SECONDS" 2>"$4.error" <<'PYTHON'
@@ -208,7 +193,7 @@ if answer.status not in (200, 206):
     sys.exit(1)
 try:
     with open(to, "ab" if answer.status == 206 else "wb") as stream:
-        while data := answer.read1(1 << 16):  # what is there, not a full block: a kill shall lose little
+        while data := answer.read1(1 << 16):  # read1 does not wait for a full block: a kill loses little
             stream.write(data)
             stream.flush()
 except OSError as error:
@@ -216,7 +201,7 @@ except OSError as error:
 PYTHON
 }
 
-# The value of a header, or the status, in the last answer of a head file (redirects come before it).
+# The status or the value of a header of the last response in a file of headers (redirects come before it).
 status_in() { tr -d '\r' 2>/dev/null <"$1" | sed -n 's/^ *HTTP\/[0-9.]* \([0-9]*\).*/\1/p' | tail -n 1; }
 header_in() {
     tr -d '\r' 2>/dev/null <"$1" | awk -v name="$2" '
@@ -226,17 +211,17 @@ header_in() {
         END { print value }'
 }
 
-# The first line that a tool itself said; wget puts the server's, indented, among its own.
+# The first message of the tool itself; wget indents the server's lines among its own.
 why_in() { cat "$@" 2>/dev/null | sed -n 's/^\([^ ].*[^:]\):\{0,1\}$/\1/p' | head -n 1; }
 
-# What the partial file's bytes belong to: a strong ETag, or the date of change; empty when there is neither.
+# The version that a partial file belongs to: a strong ETag, or Last-Modified; empty if there is neither.
 tag_in() {
     tag=$(header_in "$1" etag)
     case $tag in '' | W/*) tag=$(header_in "$1" last-modified) ;; esac
     printf '%s' "$tag"
 }
 
-fetch() { # fetch PATH TO: the file at PATH of the release becomes TO, whole
+fetch() { # fetch PATH TO: download the release's file PATH to TO
     [ -e "$2" ] && return
     url=$base/$1 part=$2.part
     mkdir -p "${2%/*}" || fail "$2: cannot make its folder"
@@ -256,17 +241,11 @@ fetch() { # fetch PATH TO: the file at PATH of the release becomes TO, whole
         watched "with_$tool" "$url" "$part" "$tag" "$answer"
         code=$?
         status=$(status_in "$answer")
-        if grep -q 'certificate validation not implemented' "$answer" 2>/dev/null; then
-            rm -f "$part" "$part".*
-            fail "$url: this wget checks no certificates; curl, GNU wget or python3 is needed"
-        fi
-        if [ "$before" -gt 0 ]; then
-            if [ "$status" = 200 ] || [ "$status" = 416 ]; then
-                # No ranges here, or another file by now: what was there is worth nothing.
-                say "$url cannot be continued, starting over"
-                rm -f "$part" "$part.head" "$part.more"
-                [ "$try" -lt "$TRIES" ] && continue
-            fi
+        if [ "$before" -gt 0 ] && { [ "$status" = 200 ] || [ "$status" = 416 ]; }; then
+            # The server knows no ranges, or the file has changed: the partial file is useless.
+            say "$url cannot be resumed, starting over"
+            rm -f "$part" "$part.head" "$part.more"
+            [ "$try" -lt "$TRIES" ] && continue
         fi
         expected=$(header_in "$part.head" content-length)
         have=$(size_of "$part")
@@ -276,20 +255,20 @@ fetch() { # fetch PATH TO: the file at PATH of the release becomes TO, whole
             fail "$url: the server answered $status"
             ;;
         esac
-        # A connection that broke off after some bytes is worth another try; one that gave none is not.
+        # Try again after a connection that brought some bytes, not after one that brought none.
         [ "$have" -gt "$before" ] && [ "$try" -lt "$TRIES" ] && writable "$part" && continue
         why=$(why_in "$answer.error" "$answer")
         [ "$have" -gt 0 ] || rm -f "$part" "$part.head"
         rm -f "$part".*.error
         writable "$part" || fail "$2: cannot be written (disk full?)"
-        [ "$have" -eq 0 ] || fail "$url: broke off after $have of ${expected:-?} bytes; run the same command again to go on"
-        fail "$url: nothing came${why:+ ($why)}"
+        [ "$have" -eq 0 ] || fail "$url: connection lost after $have of ${expected:-?} bytes; run the same command again to resume"
+        fail "$url: no data received${why:+ ($why)}"
     done
     mv "$part" "$2" || fail "$2: cannot be written"
     rm -f "$part".*
 }
 
-writable() { # is there room for more beside the file $1?
+writable() { # writable FILE: is there room on its disk?
     head -c 65536 /dev/zero >"$1.room" 2>/dev/null
     room=$?
     rm -f "$1.room"
@@ -298,21 +277,21 @@ writable() { # is there room for more beside the file $1?
 
 extract() { exec tar -xzOf "$1" "$2" >"$3" 2>/dev/null; }
 
-unpack() { # unpack TARBALL MEMBER TO: one file out of a tarball of the release
+unpack() { # unpack TARBALL MEMBER TO: extract one file from a tarball of the release
     [ -e "$3" ] && return
     tarball=$directory/tarballs/$1
     fetch "$folder/$1" "$tarball"
     mkdir -p "${3%/*}" || fail "$3: cannot make its folder"
     for member in "$folder/$2" "./$folder/$2"; do
         watched extract "$tarball" "$member" "$3.part" && [ -s "$3.part" ] && mv "$3.part" "$3" && return
-        [ ! -s "$3.part" ] || break # it is the one, and did not come whole
+        [ ! -s "$3.part" ] || break # the right member, cut short
     done
-    writable "$3" # before the removal makes room
+    writable "$3" # checked before the removal frees space
     room=$?
     rm -f "$3.part"
     [ "$room" -eq 0 ] || fail "$3: cannot be written (disk full?)"
     if tar -tzf "$tarball" >/dev/null 2>&1; then
-        fail "$tarball: has no $folder/$2, which was expected in a $release tarball"
+        fail "$tarball: no $folder/$2 in it, expected in a $release tarball"
     fi
     rm -f "$tarball"
     fail "$base/$folder/$1: not a gzipped tarball"
@@ -330,7 +309,7 @@ get_tarballs() { # v2, v3
     unpack "images_$folder.tar.gz" "$split/images.csv" "$directory/$split/images.csv"
 }
 
-get_files() { # v4 and later: each release publishes what changed, the rest is its predecessors'
+get_files() { # v4 and later: a release publishes only the files that changed since the one before
     case $release in
     v4) descriptions=2018_04/class-descriptions-boxable.csv ;;
     v7) descriptions=v7/oidv7-class-descriptions-boxable.csv ;;
@@ -352,15 +331,15 @@ get_files() { # v4 and later: each release publishes what changed, the rest is i
     fetch "2018_04/$split/$index" "$directory/$split/images.csv"
 }
 
-list_classes() { # the boxable classes, in file order: no list of trainable ones is published
+list_classes() { # the boxable classes, in file order: from v4 on no list of trainable classes is published
     [ -e "$2" ] && return
     awk -F, '{ sub(/\r$/, "") } NR == 1 { sub(/^\357\273\277/, "") } NR == 1 && $1 == "LabelName" { next } NF { print $1 }' \
         "$1" >"$2.part" && [ -s "$2.part" ] && mv "$2.part" "$2" && return
     rm -f "$2.part"
-    fail "$2: cannot be made from $1"
+    fail "$2: cannot be made from $1: no classes in it, or disk full"
 }
 
-report() { # report NAME FILE HEADER_LINES: a line for people, and a pair for the last line
+report() { # report NAME FILE HEADER_LINES: print a line and add a count to the last line
     [ -e "$2" ] || return
     rows=$(($(wc -l <"$2") - $3))
     printf '%-45s %15s bytes %12s rows\n' "$2" "$(size_of "$2")" "$rows"
@@ -371,7 +350,7 @@ mkdir -p "$directory" 2>/dev/null || fail "$directory: cannot make this folder"
 take_lock
 if [ -e "$directory/RELEASE" ]; then
     there=$(cat "$directory/RELEASE")
-    [ "$there" = "$release" ] || fail "$directory: holds release $there, $release was asked for; give each its own --directory"
+    [ "$there" = "$release" ] || fail "$directory: holds release $there, not $release; give each release its own --directory"
 else
     if ! { echo "$release" >"$directory/RELEASE.part" && mv "$directory/RELEASE.part" "$directory/RELEASE"; }; then
         fail "$directory/RELEASE: cannot be written (disk full?)"

@@ -1,4 +1,4 @@
-"""Step 1 cut short: by its server, its user, a kill, another run, a full disk."""
+"""Step 1 interrupted by its server, its user, a kill, another run, a full disk."""
 
 import os
 import signal
@@ -49,17 +49,17 @@ def test_a_partial_file_is_continued_or_started_over(
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_short_file_is_never_taken_for_whole(server, tmp_path, path_with, tool):
-    """Without a tag nothing can be continued, and every try is cut at the same byte."""
+def test_a_short_file_is_never_taken_for_complete(server, tmp_path, path_with, tool):
+    """Without a tag no file can be resumed, and every try is cut at the same byte."""
     server.faults[BOXES] = "cut, no tag"
     code, _, err = get(server, *V7, "--directory", tmp_path, path=path_with(tool))
     assert code == 1
-    assert err.startswith(f"get_dataset.sh: {server.url}{BOXES}: broke off after {CUT} of ")
+    assert err.startswith(f"get_dataset.sh: {server.url}{BOXES}: connection lost after {CUT} of ")
     assert not (tmp_path / "validation/boxes.csv").exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_so_and_goes_on(server, tmp_path, signum):
+def test_an_interrupted_run_says_so_and_resumes(server, tmp_path, signum):
     server.faults[BOXES] = "hang"
     process = start(server, *V7, "--directory", tmp_path)
     assert server.hanging.wait(30)
@@ -67,7 +67,7 @@ def test_an_interrupted_run_says_so_and_goes_on(server, tmp_path, signum):
     process.send_signal(signum)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "get_dataset.sh: interrupted; run the same command again to go on"
+    assert err.splitlines()[-1] == "get_dataset.sh: interrupted; run the same command again to resume"
     server.go_on.set()
     server.faults.clear()
     assert get(server, *V7, "--directory", tmp_path)[0] == 0
@@ -81,17 +81,17 @@ def test_two_runs_in_one_folder_are_refused(server, tmp_path):
     code, _, err = get(server, *V7, "--directory", tmp_path)
     assert code == 1
     assert err == (
-        f"get_dataset.sh: {tmp_path}: another run (process {process.pid}) is fetching into it; "
-        f"if that is something else, remove {tmp_path}/.get_dataset.lock"
+        f"get_dataset.sh: {tmp_path}: another run (process {process.pid}) is using it; "
+        f"if that process is something else, remove {tmp_path}/.get_dataset.lock"
     )
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     server.faults.clear()
-    assert get(server, *V7, "--directory", tmp_path)[0] == 0  # the lock of a killed run holds no one up
+    assert get(server, *V7, "--directory", tmp_path)[0] == 0  # the lock of a killed run stops no one
 
 
-def test_the_lock_of_a_killed_run_with_our_own_number_holds_no_one_up(server, tmp_path):
-    """In a container each run has the same number."""
+def test_the_lock_of_a_killed_run_with_our_own_number_stops_no_one(server, tmp_path):
+    """In a container every run has the same process number."""
     lock = tmp_path / ".get_dataset.lock"
     lock.mkdir()
     result = subprocess.run(
@@ -102,8 +102,8 @@ def test_the_lock_of_a_killed_run_with_our_own_number_holds_no_one_up(server, tm
     assert not lock.exists()
 
 
-def test_a_run_that_has_only_just_begun_is_another_run(server, tmp_path):
-    """Its lock has no number in it yet."""
+def test_a_run_that_has_only_just_started_is_another_run(server, tmp_path):
+    """Its lock holds no process number yet."""
     lock = tmp_path / ".get_dataset.lock"
     lock.mkdir()
     process = start(server, *V7, "--directory", tmp_path)
@@ -111,10 +111,10 @@ def test_a_run_that_has_only_just_begun_is_another_run(server, tmp_path):
     (lock / "pid").write_text(f"{os.getpid()}\n")
     _, err = process.communicate(timeout=10)
     assert process.returncode == 1
-    assert f"another run (process {os.getpid()}) is fetching into it" in err
+    assert f"another run (process {os.getpid()}) is using it" in err
 
 
-def test_of_many_runs_that_find_the_lock_of_a_killed_one_a_single_one_goes_on(server, tmp_path):
+def test_of_many_runs_that_find_the_lock_of_a_killed_one_only_one_runs(server, tmp_path):
     server.faults[BOXES] = "hang"
     killed = start(server, *V7, "--directory", tmp_path)
     assert server.hanging.wait(30)
@@ -134,8 +134,10 @@ def test_of_many_runs_that_find_the_lock_of_a_killed_one_a_single_one_goes_on(se
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_what_a_killed_run_left_running_writes_into_no_file_of_the_next(server, tmp_path, path_with, tool):
-    """A kill of the shell alone leaves its curl or wget: it gets more bytes while the next run goes on."""
+def test_a_tool_that_outlives_its_killed_run_writes_into_no_file_of_the_next(
+    server, tmp_path, path_with, tool
+):
+    """A kill of the shell alone leaves its curl or wget, which gets more bytes while the next run resumes."""
     path, part = path_with(tool), tmp_path / "validation/boxes.csv.part"
     server.faults[BOXES] = "two writers"
     killed = start(server, *V7, "--directory", tmp_path, path=path)
@@ -159,7 +161,7 @@ def test_what_a_killed_run_left_running_writes_into_no_file_of_the_next(server, 
 
 
 @pytest.mark.parametrize(("copy", "signum"), [("exit 1", None), ("exec sleep 60", signal.SIGTERM)])
-def test_a_copy_that_cannot_be_made_is_left_to_the_next_run(server, tmp_path, path_with, copy, signum):
+def test_a_copy_that_cannot_be_made_is_made_by_the_next_run(server, tmp_path, path_with, copy, signum):
     path, folder = path_with(TOOLS[0]), tmp_path / "d"
     server.faults[BOXES] = "hang"
     killed = start(server, *V7, "--directory", folder)
@@ -181,7 +183,7 @@ def test_a_copy_that_cannot_be_made_is_left_to_the_next_run(server, tmp_path, pa
     _, err = process.communicate(timeout=10)
     assert process.returncode == (130 if signum else 1)
     assert len(err.splitlines()) == 1
-    assert ("interrupted" if signum else f"{part}: a killed run may still write it") in err
+    assert ("interrupted" if signum else f"{part}: a killed run may still be writing it") in err
     assert (part.stat().st_ino, part.stat().st_size) == (number, size)
     with part.open("rb") as stream:
         process = start(server, *V7, "--directory", folder)
@@ -192,7 +194,7 @@ def test_a_copy_that_cannot_be_made_is_left_to_the_next_run(server, tmp_path, pa
 
 
 class BreakingProxy(BaseHTTPRequestHandler):
-    """Lets a client through, and breaks off."""
+    """Accept a client's CONNECT and close the connection."""
 
     def do_CONNECT(self) -> None:
         self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -202,9 +204,9 @@ class BreakingProxy(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("tool", [tool for tool in TOOLS if tool != "busybox"])
-def test_what_a_proxy_answers_is_not_the_answer_of_the_server(server, tmp_path, path_with, monkeypatch, tool):
-    """Its 200 would say that the file cannot be continued."""
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_answer_of_a_proxy_is_not_taken_for_the_servers(server, tmp_path, path_with, monkeypatch, tool):
+    """Its 200 would mean that the file cannot be resumed."""
     path, part = path_with(tool), tmp_path / "validation/boxes.csv.part"
     server.faults[BOXES] = "hang"
     process = start(server, *V7, "--directory", tmp_path, path=path)
@@ -222,7 +224,7 @@ def test_what_a_proxy_answers_is_not_the_answer_of_the_server(server, tmp_path, 
         proxy.shutdown()
         thread.join()
     assert code == 1
-    assert f"{server.url}{BOXES}: broke off after {len(before)} of " in err
+    assert f"{server.url}{BOXES}: connection lost after {len(before)} of " in err
     assert "\n" not in err
     assert part.read_bytes() == before
     server.url = direct
@@ -234,7 +236,7 @@ def test_what_a_proxy_answers_is_not_the_answer_of_the_server(server, tmp_path, 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_does_not_wait_until_a_tarball_is_unpacked(server, tmp_path, path_with, signum):
-    """A tar that takes a minute stands in for a large tarball on a slow disk."""
+    """A tar that takes a minute acts as a large tarball on a slow disk."""
     path = path_with(TOOLS[0])
     tar = Path(path.split(os.pathsep)[0]) / "tar"
     tar.unlink()
@@ -247,7 +249,7 @@ def test_an_interruption_does_not_wait_until_a_tarball_is_unpacked(server, tmp_p
     process.send_signal(signum)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "get_dataset.sh: interrupted; run the same command again to go on"
+    assert err.splitlines()[-1] == "get_dataset.sh: interrupted; run the same command again to resume"
     assert get(server, "--release", "v3", "--split", "validation", "--directory", tmp_path / "d")[0] == 0
 
 
@@ -256,13 +258,13 @@ def test_another_release_in_the_same_folder_is_an_error(server, tmp_path):
     before = tree(tmp_path)
     code, _, err = get(server, "--release", "v7", "--directory", tmp_path)
     assert (code, err) == (
-        1, f"get_dataset.sh: {tmp_path}: holds release v3, v7 was asked for; give each its own --directory",
+        1, f"get_dataset.sh: {tmp_path}: holds release v3, not v7; give each release its own --directory",
     )  # fmt: skip
     assert tree(tmp_path) == before
 
 
 def test_a_full_disk_is_one_line_and_nothing_half_made(server, tmp_path):
-    """A limit on the size of files stands in for the full disk, which needs root: writes fail all the same."""
+    """A limit on the size of files acts as a full disk, which would need root."""
     script = (
         f"ulimit -f 1; trap '' XFSZ; exec sh {ROOT}/get_dataset.sh --split validation --directory {tmp_path}"
     )

@@ -1,4 +1,4 @@
-"""Runs of step 1 for its tests: each shell and tool of this machine, and a server with faults."""
+"""Runs of step 1 for its tests, with each shell and tool of this machine, against a server with faults."""
 
 import os
 import shutil
@@ -16,12 +16,12 @@ from sample.make import main as make_sample
 from tests.conftest import ROOT
 
 SHELLS = [shell for shell in ("sh", "dash", "bash", "busybox") if shutil.which(shell)]
-TOOLS = [tool for tool in ("curl", "wget", "busybox", "python3") if shutil.which(tool)]
+TOOLS = [tool for tool in ("curl", "wget", "python3") if shutil.which(tool)]
 UNIX_TOOLS = [
     "sh", "cat", "head", "tail", "sed", "tr", "awk", "wc", "grep", "mkdir", "mv",
     "rm", "rmdir", "tar", "gzip", "kill", "sleep", "printf", "dirname", "env", "cp", "ls",
 ]  # fmt: skip
-CUT = 20_000  # bytes after which a fault cuts the body; more than the tools hold back in their buffers
+CUT = 20_000  # bytes until a fault cuts the body; more than the tools keep in their buffers
 DESCRIPTIONS = "/v7/oidv7-class-descriptions-boxable.csv"
 BOXES = "/v5/validation-annotations-bbox.csv"
 TARBALL = "/2017_11/annotations_human_bbox_2017_11.tar.gz"
@@ -30,7 +30,7 @@ V3 = ("--release", "v3", "--split", "validation")
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves a folder, with the fault that the test set for a path."""
+    """Serve a folder, with the fault that a test has set for a path."""
 
     protocol_version = "HTTP/1.1"
     server: "Server"
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         data = b"<html>all is well</html>" if fault == "not a tarball" else file.read_bytes()
         version = self.server.versions.get(self.path, "1")
         if version != "1":
-            data = data.replace(b"0", b"9")  # as long, and another file
+            data = data.replace(b"0", b"9")  # the same size, other bytes
         wanted, tag = self.headers.get("Range"), f'"v{version}"'
         start = 0
         if wanted and fault != "no ranges" and self.headers.get("If-Range") in (None, tag):
@@ -58,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
         body = data[start:]
-        if fault == "two writers":  # to be told apart by what they ask for: the first, and one that goes on
+        if fault == "two writers":  # one asks for the whole file, the other for its rest
             sent = 0 if start else CUT
             self.wfile.write(body[:sent])
             self.wfile.flush()
@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """The server's switches and what it was asked for."""
+    """The server, its faults and the requests it had."""
 
     daemon_threads = True
 
@@ -107,7 +107,7 @@ class Server(ThreadingHTTPServer):
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def handle_error(self, request, client_address) -> None:
-        pass  # a client that left early is part of these tests
+        pass  # clients that leave early are part of these tests
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def server(release):
 
 @pytest.fixture(scope="module")
 def path_with(tmp_path_factory):
-    """Return `path_with(tool)`, a PATH on which that tool is the only one that can fetch."""
+    """Return `path_with(tool)`, a PATH with that tool alone to fetch with."""
 
     def make(tool: str) -> str:
         folder = tmp_path_factory.mktemp(f"bin-{tool}")
@@ -198,7 +198,7 @@ def rows(data: bytes) -> int:
 
 
 def wait_until(condition) -> None:
-    """Wait for something another process is about to do; the test's own time limit is the deadline."""
+    """Wait until another process has done something, for at most 30 seconds."""
     pause = threading.Event()
     for _ in range(600):
         try:
