@@ -3,34 +3,34 @@
 #
 #   SPLIT=validation CLASSES="Cat,Dog" MAX_IMAGES=200 sh make_dataset.sh
 #
-# Run the same line again after an interruption: each step goes on where it stopped.
-# The first step that fails ends the run, and is named. Settings, by environment variable:
+# If it is interrupted, run the same command again: each step resumes. If a step fails, the run ends and names
+# it. Settings, as environment variables:
 #
 #   RELEASE       v2 to v7                                                 (v7)
 #   SPLIT         train, validation or test                                (train)
 #   CLASSES       names or MIDs to train on, comma-separated               (all trainable classes)
 #   MAX_IMAGES    at most this many images                                 (all)
-#   MAX_SIDE      longer side of the photos in the records, in pixels      (256)
-#   NUM_SHARDS    files the records are dealt over                         (10)
+#   MAX_SIDE      longer side of the images in the records, in pixels      (256)
+#   NUM_SHARDS    number of record files                                   (10)
 #   DATA          folder of the release                                    (data)
-#   OUT           folder of what is made                                   (dataset)
-#   MIRROR_URL    another mirror of the photos                             (the official one)
+#   OUT           folder of the results                                    (dataset)
+#   MIRROR_URL    another mirror of the images                             (the official one)
 #   PYTHON        the Python to use                                        (.venv/bin/python, else python3)
 #
-# and every further flag of a step, as on its own command line (words are split at blanks):
+# Further flags for a step, as on its own command line (split at blanks):
 #
 #   GET_FLAGS TRANSLATE_FLAGS METADATA_FLAGS DOWNLOAD_FLAGS PROCESS_FLAGS LABEL_MAP_FLAGS RECORD_FLAGS
 #
-# What is made, with SPLIT=validation:
+# Results, with SPLIT=validation:
 #
-#   dataset/classes-trainable.txt                  the classes trained on, one MID a line
+#   dataset/classes-trainable.txt                  the classes to train on, one MID a line
 #   dataset/classes-translated.json                their names
 #   dataset/label_map.pbtxt                        their ids, for TensorFlow
 #   dataset/validation/points.json                 boxes by image, as annotated
-#   dataset/validation/images.json                 the images to fetch
-#   dataset/validation/photos/                     the photos as fetched
-#   dataset/validation/resized/                    verified, shrunk
-#   dataset/validation/points-resized.json         boxes of the photos that are there
+#   dataset/validation/images.json                 the images to download
+#   dataset/validation/photos/                     the downloaded images
+#   dataset/validation/resized/                    the verified, resized images
+#   dataset/validation/points-resized.json         boxes of the images in resized/
 #   dataset/validation/records/validation.tfrecord-00000-of-00010
 set -eu
 cd "$(dirname "$0")"
@@ -42,24 +42,24 @@ cd "$(dirname "$0")"
 if [ -z "${PYTHON:-}" ]; then
     if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
-made=$OUT/$SPLIT # and all scratch files too: runs for other splits may be at work beside this one
+made=$OUT/$SPLIT # scratch files too, so that runs for several splits do not collide
 
 child=
 interrupted() {
     trap '' INT TERM HUP
     [ -z "$child" ] || kill "$child" 2>/dev/null || true
-    wait # for the step to put away what it has
+    wait # for the step to save its state
     rm -f "$made/.stdout"
-    echo "make_dataset.sh: interrupted; run the same line again to go on" >&2
+    echo "make_dataset.sh: interrupted; run the same command again to resume" >&2
     exit 130
 }
 trap interrupted INT TERM HUP
 
-step() { # step NUMBER COMMAND...: run it, keep its counts, and stop with its exit code where it fails
+step() { # step NUMBER COMMAND...: run it and keep its counts; if it fails, exit with its code
     number=$1
     shift
     echo "== step $number of 7: $*" >&2
-    "$@" >"$made/.stdout" & # so that the trap need not wait for its end
+    "$@" >"$made/.stdout" & # in the background, so that the trap runs at once
     child=$!
     if wait "$child"; then
         child=
@@ -80,11 +80,11 @@ descriptions=$DATA/classes/class-descriptions.csv
 classes=$OUT/classes-trainable.txt
 mkdir -p "$made"
 
-# shellcheck disable=SC2086  # flags are meant to be split into words
+# shellcheck disable=SC2086  # flags are split into words
 step 1 sh get_dataset.sh --release "$RELEASE" --split "$SPLIT" --directory "$DATA" $GET_FLAGS
 
 if [ -n "$CLASSES" ]; then
-    # The chosen classes are written by step 3, which therefore comes before step 2 here.
+    # Step 3 writes the chosen classes, so it runs before step 2.
     set -- --classes "$CLASSES" --class_description_path "$descriptions" --trainable_classes_output_path "$classes"
 else
     cp "$DATA/classes/classes-trainable.txt" "$made/classes.part"

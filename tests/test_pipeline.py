@@ -34,8 +34,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not path.name.startswith(".")  # what a step notes for itself, in the order it came
+        if path.is_file() and not path.name.startswith(".")  # journals and locks of the steps
     }
 
 
@@ -74,7 +73,7 @@ def test_many_workers_and_a_second_run_give_the_same_bytes(sample, made, tmp_pat
         assert digests(tmp_path / "out") == digests(made / "out")
 
 
-def test_what_is_there_at_the_end_is_what_the_sample_says(made, truth):
+def test_the_results_are_those_that_the_sample_predicts(made, truth):
     train = [
         image
         for image in truth.values()
@@ -96,7 +95,7 @@ def test_what_is_there_at_the_end_is_what_the_sample_says(made, truth):
 
 
 def test_the_records_hold_the_drawn_boxes_in_their_colours(made, truth):
-    """Each box of each record, cut out of the record's own photo, is of the colour that was drawn there."""
+    """Each box, cut out of the record's image, has the colour of its object."""
     import tensorflow as tf
 
     mids = (made / "out/classes-trainable.txt").read_text().split()
@@ -148,7 +147,7 @@ def texts_of(features) -> list[str]:
 
 
 def overlapped(box: list[float], boxes) -> bool:
-    """Tell whether another box of the image lies over this one, x0, y0, x1, y1."""
+    """Return whether another box of the image overlaps this one, x0, y0, x1, y1."""
     return any(
         box != list(other)
         and box[0] < other[2]
@@ -160,7 +159,7 @@ def overlapped(box: list[float], boxes) -> bool:
 
 
 def share_of_colour(pixels, box: list[float], colour: list[int]) -> float:
-    """Return the share of the pixels inside a box, x0, y0, x1, y1 from 0 to 1, that are nearly of the colour."""
+    """Return the share of the pixels inside a box, x0, y0, x1, y1 from 0 to 1, with nearly this colour."""
     height, width, _ = pixels.shape
     inside = pixels[
         round(box[1] * height) : max(round(box[3] * height), 1),
@@ -170,11 +169,11 @@ def share_of_colour(pixels, box: list[float], colour: list[int]) -> float:
 
 
 def round6(value: float) -> float:
-    """Return a record's 32-bit coordinate with the six decimals of the annotations."""
+    """Round a 32-bit coordinate of a record to the six decimals of the annotations."""
     return round(value, 6)
 
 
-def test_every_setting_reaches_its_step_and_the_end_says_what_was_made(sample, tmp_path):
+def test_every_setting_reaches_its_step_and_the_last_lines_name_the_results(sample, tmp_path):
     data, out = tmp_path / "my data", tmp_path / "out"
     labels = tmp_path / "labels.csv"  # flags are split at blanks
     labels.symlink_to(data / "train/image-labels.csv")
@@ -206,7 +205,7 @@ def test_every_setting_reaches_its_step_and_the_end_says_what_was_made(sample, t
 
 
 @pytest.mark.parametrize("release", ["v3", "v5"])
-def test_other_releases_and_splits_go_through(sample, tmp_path, release):
+def test_other_releases_and_splits_work(sample, tmp_path, release):
     result = run_all(
         sample[1], tmp_path / "data", tmp_path / "out", RELEASE=release, SPLIT="validation", NUM_SHARDS="1"
     )
@@ -215,8 +214,8 @@ def test_other_releases_and_splits_go_through(sample, tmp_path, release):
 
 
 @pytest.mark.parametrize("step", [1, 4])
-def test_interrupted_it_ends_its_step_and_goes_on_when_run_again(sample, made, tmp_path, step):
-    """The signal reaches the shell alone, as from a container's keeper; servers that say nothing hold the step up."""
+def test_an_interruption_ends_the_step_and_the_next_run_resumes(sample, made, tmp_path, step):
+    """The signal reaches the shell alone, as in a container; a server that never answers holds the step."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         settings = {"OPEN_IMAGES_URL": url} if step == 1 else {"MIRROR_URL": url}
@@ -233,8 +232,8 @@ def test_interrupted_it_ends_its_step_and_goes_on_when_run_again(sample, made, t
             process.terminate()
             _, err = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert err.splitlines()[-2].endswith(": interrupted; run the same command again to go on")
-    assert err.splitlines()[-1] == "make_dataset.sh: interrupted; run the same line again to go on"
+    assert ": interrupted; run the same command again to " in err.splitlines()[-2]
+    assert err.splitlines()[-1] == "make_dataset.sh: interrupted; run the same command again to resume"
     assert all(wait_gone(pid, 5) for pid in steps)
     result = run_all(sample[1], tmp_path / "data", tmp_path / "out", NUM_SHARDS="3")
     assert result.returncode == 0, result.stderr

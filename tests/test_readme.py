@@ -1,4 +1,4 @@
-"""The README against the code: every command parses, every flag exists, every flag is told."""
+"""The README against the code: every command parses, and it names exactly the flags that exist."""
 
 import re
 import shlex
@@ -31,7 +31,7 @@ def manual(name: str) -> str:
 
 
 def flags_of(name: str) -> set[str]:
-    """Return the flags that a script defines: those at the head of a line of its --help."""
+    """Return the flags that a script defines: those that begin a line of its --help."""
     return set(re.findall(r"^ {2,4}(--[a-z][a-z_]*)", manual(name), re.M)) - {"--help"}
 
 
@@ -41,12 +41,12 @@ def flags_in(text: str) -> set[str]:
 
 def section(name: str) -> str:
     found = re.search(rf"^### \d\. `{re.escape(name)}`\n(.*?)(?=^##)", README, re.S | re.M)
-    assert found, f"the README has no section on {name}"
+    assert found, f"the README has no section {name}"
     return found[1]
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_every_flag_is_told_and_every_flag_told_exists(name):
+def test_every_flag_is_named_and_every_named_flag_exists(name):
     assert flags_in(section(name)) == flags_of(name)
 
 
@@ -60,15 +60,15 @@ def test_every_command_uses_flags_that_exist(name):
 
 @pytest.mark.parametrize("name", [name for name in STEPS if name.endswith(".py")])
 def test_every_command_parses(name, script, tmp_path, monkeypatch):
-    """With files that are not there, a command whose flags are right ends in exit code 1, not 2."""
+    """With missing files, a command whose flags are right ends with exit code 1, not 2."""
     monkeypatch.chdir(tmp_path)
     for call in commands(name):
         call = [word if word.startswith("--") else word.replace("data", "nowhere") for word in call]
         assert script(name.removesuffix(".py"), *call).code == 1
 
 
-def test_the_pipeline_is_what_make_dataset_runs():
-    """Each step of the pasteable block uses the flags that make_dataset.sh uses."""
+def test_the_pipeline_is_that_of_make_dataset():
+    """Each step of the README's long block uses the flags that make_dataset.sh uses."""
     chain = (ROOT / "make_dataset.sh").read_text()
     for name in STEPS:
         (call,) = commands(name)
@@ -90,6 +90,6 @@ def test_the_two_commands_are_targets():
         assert f"\n{target}:" in makefile
 
 
-def test_files_named_exist():
+def test_named_files_exist():
     for name in set(re.findall(r"`([a-z_]+\.(?:py|sh))`", README)):
         assert (ROOT / name).is_file(), name

@@ -1,4 +1,4 @@
-"""The README's shell blocks, pasted as they stand: the official hosts are played by the sample behind a proxy."""
+"""The README's shell blocks, run unchanged: a proxy sends requests for the official hosts to the sample."""
 
 import json
 import os
@@ -24,7 +24,7 @@ MIRROR_HOST = "open-images-dataset.s3.amazonaws.com"
 
 
 class Bucket(FolderServer):
-    """The release as it lies in its bucket, whose name its paths begin with."""
+    """Serve the release below the name of its bucket."""
 
     def file_at(self, path):
         return super().file_at(path.removeprefix("/openimages"))
@@ -32,13 +32,13 @@ class Bucket(FolderServer):
 
 @contextmanager
 def official_hosts(sample: Path, folder: Path):
-    """Yield the environment in which the official hosts, over HTTPS, are the sample's."""
+    """Yield an environment in which the sample answers for the official hosts, over HTTPS."""
     authority = trustme.CA()
     bundle = folder / "authority.pem"
     authority.cert_pem.write_to_path(bundle)
     with ExitStack() as stack:
         stack.enter_context(sample_folder(sample))
-        # The photos' own host on a port that no other test has, which the index then names.
+        # The originals on a free port, which the index then names.
         originals = start(stack, sample / "photos", 0)
         settings = json.loads((sample / "settings.json").read_text("utf-8"))
         write_release(sample, read_truth(sample), {**settings, "originals_url": originals.url})
@@ -63,7 +63,7 @@ def official_hosts(sample: Path, folder: Path):
 
 @pytest.fixture(scope="module")
 def pasted(tmp_path_factory):
-    """Paste all blocks but the two commands, one after another, into a shell in a copy of the project."""
+    """Run all blocks but the two make commands, each in a shell in a copy of the project."""
     folder = tmp_path_factory.mktemp("readme")
     sample, project = folder / "sample", folder / "project"
     make_sample(["--directory", str(sample), "--images", "60"])
@@ -92,14 +92,14 @@ def pasted(tmp_path_factory):
     return folder, results
 
 
-def test_every_block_runs_as_it_stands(pasted):
+def test_every_block_runs_unchanged(pasted):
     _, results = pasted
     assert results
     for result in results:
         assert result.returncode == 0, result.stderr
 
 
-def test_the_steps_one_by_one_make_what_make_dataset_makes(pasted):
+def test_the_single_steps_make_the_same_files_as_make_dataset(pasted):
     folder, results = pasted
     files = [
         {

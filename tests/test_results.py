@@ -1,4 +1,4 @@
-"""What the README says was measured is what benchmarks/RESULTS.md says, and that is of the commands of today."""
+"""The figures in the README are those of benchmarks/RESULTS.md, made by the current commands."""
 
 import re
 
@@ -16,7 +16,7 @@ def test_the_readme_has_the_figures_of_the_page():
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_each_benchmark_was_run_as_it_is_called(name):
+def test_each_benchmark_was_run_by_its_current_command(name):
     title, words = RUNS[name]
     assert f"`.venv/bin/python -m benchmarks.{words}`" in sections(PAGE)[title]
 
