@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from common.download.refusals import Refusals
     from common.download.tally import Tally
     from common.download.threads import DownloadSettings, Outcome, Photo
-    from common.workers.batches import Workers
+    from common.workers.window import Workers
 
 MIRROR = "https://open-images-dataset.s3.amazonaws.com"
 SOURCES = ("mirror", "original", "thumbnail")
@@ -149,13 +149,13 @@ def begin_download(
     photos: "Iterator[Photo]", most: int, settings: "DownloadSettings", workers: "Workers"
 ) -> "Generator[Outcome, None, None]":
     """Return what comes of each photo, of `most` at most, here or on a cluster."""
-    if isinstance(workers, int):
+    if workers.on_this_machine:
         from common.download.processes import download
 
         return download(photos, settings)
     from common.download.on_cluster import download_on
 
-    return download_on(workers, photos, most, settings)
+    return download_on(workers, photos, most, settings)  # type: ignore[arg-type]
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
 from common.files.failures import Failure, FailureList, parse_failure_limit
@@ -45,13 +45,10 @@ from common.images.process import ImageSettings
 from common.images.tasks import Done, Task, finished_point, process_batch
 from common.openimages.datapoints import read_datapoints
 from common.openimages.ids import image_file_name
-from common.workers.batches import add_scheduler_flag, batches, map_batches, open_workers, usable_cores
+from common.workers.batches import add_scheduler_flag, batches, open_workers, usable_cores
+from common.workers.window import Workers
 
-if TYPE_CHECKING:
-    from common.workers.batches import Workers
-
-BATCH = 64  # photos a task: a quarter of a second of work, two hundred times what handing it over takes
-CLUSTER_BATCH = 512  # a second or two, as handing over takes 10 ms there
+BATCH = 64  # images a task: a quarter of a second of work, two hundred times what its transfer takes
 PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the photos depend on them
 COUNTS = ("images", "resized", "unchanged", "damaged_kept", "already_there", "failed", "missing", *REASONS)
 
@@ -132,7 +129,7 @@ def process_all(
     tasks: Iterator[tuple[dict[str, Any], Task]],
     work: Callable[[list[Task]], list[Done | Failure]],
     settings: ImageSettings,
-    workers: "Workers",
+    workers: Workers,
     write: Callable[[dict[str, Any]], None],
     failures: FailureList,
     finished: FinishedImages,
@@ -147,9 +144,9 @@ def process_all(
             waiting.append((point, task))
             yield task
 
-    size = BATCH if isinstance(workers, int) else CLUSTER_BATCH
+    size = BATCH * workers.batch_factor
     with progress(None, "photo", "photos") as bar:
-        for results in map_batches(work, batches(under_way(), size), workers):
+        for results in workers.map(work, batches(under_way(), size)):
             for result in results:
                 point, task = waiting.popleft()
                 counts["images"] += 1

@@ -4,7 +4,7 @@
 
 Three ways to use the same cores: `--workers`, that is processes of our own; a cluster of one worker with a
 thread a core; a cluster of a worker a core. First tasks of two seconds that only compute, mapped by
-`map_batches`, with the start of the processes and the connection to the scheduler; then process_images.py as
+`Workers.map`, with the start of the processes and the connection to the scheduler; then process_images.py as
 a command, on photos of 1024 pixels. In interleaved rounds; the median counts, the ratio is that of medians.
 """
 
@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.tables import print_head, print_in_short, print_row
-from common.workers.batches import map_batches, open_workers
+from common.workers.batches import open_workers
 from sample.scenes import draw
 from tests.support.dask_cluster import cluster
 
@@ -97,7 +97,7 @@ def compute(cores: int, tasks: int, scheduler: str | None) -> float:
     number = iterations(SECONDS)
     begun = time.perf_counter()
     with open_workers(cores, scheduler, [], [], []) as workers:
-        for _ in map_batches(work, [number] * tasks, workers):
+        for _ in workers.map(work, [number] * tasks):
             pass
     return time.perf_counter() - begun
 

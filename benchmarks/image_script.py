@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.images.fit import Fit
 from common.images.tasks import Done, Task
-from common.workers.batches import batches, map_batches
+from common.workers.batches import batches, open_workers
 from process_images import BATCH
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,11 +100,12 @@ def run_script(folder: Path, workers: int, into: str) -> tuple[float, float]:
 
 def idle_seconds() -> float:
     """Return the seconds that handing one image's task to a worker takes, and taking its result back."""
-    results = map_batches(be_idle, batches(idle_tasks(), BATCH), 2)
-    next(results)  # the workers have started
-    start = time.monotonic()
-    count = sum(len(result) for result in results)
-    return (time.monotonic() - start) / count
+    with open_workers(2, None, [], [], []) as workers:
+        results = workers.map(be_idle, batches(idle_tasks(), BATCH))
+        next(results)  # the workers have started
+        start = time.monotonic()
+        count = sum(len(result) for result in results)
+        return (time.monotonic() - start) / count
 
 
 def idle_tasks() -> Iterator[Task]:

@@ -98,7 +98,7 @@ class _Run:
     def batches(self) -> Iterator[Batch | None]:
         """Yield the work of tasks, None where there is none for the moment."""
         while True:
-            free = max(1, self.cluster.threads() - self.tasks)
+            free = max(1, self.cluster.slots - self.tasks)
             threads, connections = _share(self.threads, free), _share(self.connections, free)
             tasks = self.ready() if threads and connections else []
             if tasks:
@@ -115,7 +115,7 @@ class _Run:
 
     def ready(self) -> list[PhotoTask]:
         """Return photos that need not wait: those whose time has come, then new ones."""
-        size = max(SMALLEST, min(LARGEST, self.number // max(1, ROUNDS * self.cluster.threads())))
+        size = max(SMALLEST, min(LARGEST, self.number // max(1, ROUNDS * self.cluster.slots)))
         found: list[PhotoTask] = []
         now = time.monotonic()
         while len(found) < size and self.waiting and self.waiting[0][0] <= now:

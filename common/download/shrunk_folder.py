@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from common.cli import progress
 from common.download.sources import FINISHED, STALE, THERE, WANTED
@@ -25,10 +24,8 @@ from common.images.finished import (
 )  # fmt: skip
 from common.images.process import ImageSettings
 from common.images.tasks import Task, process_batch
-from common.workers.batches import batches, map_batches
-
-if TYPE_CHECKING:
-    from common.workers.batches import Workers
+from common.workers.batches import batches
+from common.workers.window import Workers
 
 BATCH = 64  # photos a task
 
@@ -40,7 +37,7 @@ def shrunk_photos(
     settings: ImageSettings | None,
     *,
     overwrite: bool,
-    workers: "Workers",
+    workers: Workers,
 ) -> Iterator[Callable[[str], None]]:
     """Yield a function that notes the stamp of a photo that came in shrunk; without settings do nothing.
 
@@ -79,7 +76,7 @@ def mark_finished(
 
 
 def _shrink_in_place(
-    folder: Path, there: dict[str, int], settings: ImageSettings, workers: "Workers"
+    folder: Path, there: dict[str, int], settings: ImageSettings, workers: Workers
 ) -> Iterator[list[str]]:
     """Yield the stamps of the photos that were THERE and are FINISHED now, a batch at a time."""
     number = sum(state == THERE for state in there.values())
@@ -88,9 +85,7 @@ def _shrink_in_place(
     tasks = (Task(image_id, 0, "", False) for image_id, state in there.items() if state == THERE)
     work = partial(process_batch, source=folder, target=folder, settings=settings)
     with progress(number, "photo", "photos on disk") as bar:
-        for results in map_batches(
-            work, batches(tasks, BATCH), workers if number > BATCH or not isinstance(workers, int) else 1
-        ):
+        for results in workers.map(work, batches(tasks, BATCH), most=-(-number // BATCH)):
             stamps = [result.stamp for result in results if not isinstance(result, Failure)]
             there.update(dict.fromkeys((stamp.partition(" ")[0] for stamp in stamps), FINISHED))
             there.update((result.id, WANTED) for result in results if isinstance(result, Failure))

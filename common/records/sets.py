@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.cli import InputError, progress, say
 from common.files.storage import is_folder, is_remote, parse_path
@@ -23,10 +23,7 @@ from common.records.shards import (
 )
 from common.records.verify import read_records, verify_shard
 from common.records.write import RecordSettings, Shard, with_lines, write_shard
-from common.workers.batches import map_batches
-
-if TYPE_CHECKING:
-    from common.workers.batches import Workers
+from common.workers.window import Workers
 
 RECORDS_A_PROCESS = 2000  # fewer take less time than a further process takes to load TensorFlow
 LAYOUT = 3  # raised when the same inputs give other records than before
@@ -62,7 +59,7 @@ def write_set(
     num_shards: int | None,
     shard_bytes: int | None,
     settings: RecordSettings,
-    workers: "Workers",
+    workers: Workers,
 ) -> None:
     """Write the files of a set that are not there yet, and note the entries of all in `records.shards`."""
     number = number_of_shards(records, num_shards, shard_bytes)
@@ -77,12 +74,12 @@ def write_set(
         for path, dealt in zip(paths, deal(records.sizes, len(paths)), strict=True)
         if path.name not in finished
     ]
-    useful = useful_workers(workers, len(tasks), sum(len(task.offsets) for task in tasks))
     work: Iterable[Shard] = tasks
-    if not isinstance(workers, int) and is_remote(records.path):  # then only this machine has the work list
+    if not workers.on_this_machine and is_remote(records.path):  # no worker sees the work list
         work = (with_lines(task, settings.work_list) for task in tasks)
     with progress(len(tasks), "file", f"writing {records.path.name}") as bar:
-        for entry in map_batches(partial(write_shard, settings=settings), work, useful):
+        most = useful_processes(sum(len(task.offsets) for task in tasks), len(tasks))
+        for entry in workers.map(partial(write_shard, settings=settings), work, most=most):
             finished[entry["file"]] = entry
             write_manifest(manifest, inputs, finished)
             bar.update()
@@ -90,11 +87,9 @@ def write_set(
     records.shards = [finished[path.name] for path in paths]
 
 
-def useful_workers(workers: "Workers", files: int, records: int) -> "Workers":
-    """Return how many processes are worth their start; a cluster starts no more than there are files."""
-    if not isinstance(workers, int):
-        return workers
-    return max(1, min(workers, files, records // RECORDS_A_PROCESS))
+def useful_processes(records: int, files: int) -> int:
+    """Return how many processes are worth their start."""
+    return max(1, min(files, records // RECORDS_A_PROCESS))
 
 
 def number_of_shards(records: RecordSet, num_shards: int | None, shard_bytes: int | None) -> int | None:
@@ -119,16 +114,15 @@ def sample_set(records: RecordSet, number: int, compression: str) -> Iterator[di
     return islice(read_set(records, compression), 0, None, step)
 
 
-def verify_set(records: RecordSet, settings: RecordSettings, workers: "Workers") -> Counter[str]:
+def verify_set(records: RecordSet, settings: RecordSettings, workers: Workers) -> Counter[str]:
     """Read back every file of a set and return the counts; InputError where one is damaged."""
     counts: Counter[str] = Counter()
     shards = records.shards
     damaged = 0
     verify = partial(verify_shard, folder=records.path.parent, settings=settings)
     with progress(len(shards), "file", f"verifying {records.path.name}") as bar:
-        for found, problem in map_batches(
-            verify, shards, useful_workers(workers, len(shards), len(records.offsets))
-        ):
+        most = useful_processes(len(records.offsets), len(shards))
+        for found, problem in workers.map(verify, shards, most=most):
             counts.update({f"verified_{name}": number for name, number in found.items()})
             if problem:
                 say(problem)

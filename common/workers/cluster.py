@@ -12,11 +12,11 @@ import secrets
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from distributed import Client
 from distributed.versions import VersionMismatchWarning
@@ -25,9 +25,7 @@ from common.cli import InputError, say
 from common.workers import worker as cluster_worker
 from common.workers.members import Members, Task, Worker, one_line
 from common.workers.needs import HERE, ByValue, find_needs, same_python
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from common.workers.window import Item, Result, Workers
 
 CONNECT_SECONDS = 10
 TRIES = 4  # so many workers may be lost over one task before it is taken for the cause
@@ -65,8 +63,11 @@ def connect(
             client.close(timeout=1)
 
 
-class Cluster:
+class Cluster(Workers):
     """The fit workers of a scheduler, to map tasks over."""
+
+    on_this_machine = False
+    batch_factor = 8  # a transfer takes 10 ms
 
     def __init__(self, workers: Members) -> None:
         self.workers = workers
@@ -76,8 +77,14 @@ class Cluster:
         self.again: deque[Task] = deque()  # tasks whose worker was lost
 
     def map(
-        self, function: Callable[[Item], Result], tasks: Iterable[Item | None], *, ordered: bool = True
-    ) -> Iterator[Result]:
+        self,
+        function: Callable[[Item], Result],
+        tasks: Iterable[Item | None],
+        *,
+        ordered: bool = True,
+        spawn: bool = False,
+        most: int | None = None,
+    ) -> Generator[Result, None, None]:
         """Yield `function(task)` for each task, in the order of the tasks or, if not `ordered`, as they end.
 
         A task that is None says that there is none for the moment; in a second the next is asked for.
@@ -129,8 +136,9 @@ class Cluster:
         thread.start()
         self.telling = [each for each in self.telling if each.is_alive()] + [thread]
 
-    def threads(self) -> int:
-        """Return how many tasks can run at the same time."""
+    @property
+    def slots(self) -> int:
+        """The number of tasks that can run at the same time."""
         return self.workers.threads()
 
     def _wait(self) -> None:

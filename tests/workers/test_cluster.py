@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from common.cli import InputError
 from common.openimages.classes import read_classes
 from common.workers import cluster as common_cluster
 from common.workers import members as cluster_members
-from common.workers.batches import map_batches
 from common.workers.cluster import connect
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster, lines_of, wait_until
@@ -41,9 +39,9 @@ def two_workers(tmp_path_factory):
 
 @pytest.fixture
 def mapped(two_workers):
-    """Return `mapped(function, tasks)`: map_batches on the cluster."""
+    """Return `mapped(function, tasks)`: the map of the cluster."""
     with connect(two_workers.address, ["pillow"], [], []) as workers:
-        yield partial(map_batches, workers=workers)
+        yield workers.map
 
 
 def shell(script: str) -> list[str]:
@@ -181,7 +179,7 @@ def test_a_worker_that_comes_late_has_as_long_to_answer_as_any(tmp_path, monkeyp
         later = threading.Timer(5, empty.add_worker, ["late"])
         later.start()
         with connect(empty.address, [], [], []) as workers:
-            assert workers.threads() == 1
+            assert workers.slots == 1
         later.join()
 
 
