@@ -43,7 +43,6 @@ from common.images.fit import FITS, parse_turn
 from common.images.flags import add_image_flags, image_settings
 from common.images.process import ImageSettings
 from common.images.tasks import Done, Task, finished_point, process_batch
-from common.openimages.datapoints import read_datapoints
 from common.openimages.ids import image_file_name
 from common.workers.batches import add_scheduler_flag, batches, open_workers, usable_cores
 from common.workers.window import Workers
@@ -112,7 +111,9 @@ def read_tasks(
 
     An id that comes twice is an error: two workers would write its photo at once.
     """
-    for point in read_datapoints(path):
+    from common.openimages.datapoints import read_raw_datapoints
+
+    for _, point in read_raw_datapoints(path):
         image_id, rotation = point["id"], point.get("rotation")
         turn = parse_turn(rotation) if settings.rotate_upright else 0
         if turn is None:

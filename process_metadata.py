@@ -42,7 +42,7 @@ from common.files.csv_files import columns, parse_number, read_csv
 from common.files.json_files import json_writer
 from common.files.whole_files import check_rereadable, open_output
 from common.metadata import image_index
-from common.metadata.boxes import ATTRIBUTES, BoxFilter, ImageReturnedError
+from common.metadata.boxes import BoxFilter, ImageReturnedError
 from common.metadata.grouping import Reader, Source, batches, choose_images
 from common.metadata.image_choice import ImageChoice, read_image_ids
 from common.metadata.image_index import ImageIds, ImageSet, Kept, attribution_writer
@@ -205,10 +205,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_attributes(text: str) -> tuple[str, ...]:
     """Return the attributes of a comma-separated list: an argparse type."""
+    from common.openimages.datapoints import ATTRIBUTES
+
     names = tuple(text.split(","))
-    unknown = [name for name in names if name not in ATTRIBUTES.values()]
+    unknown = [name for name in names if name not in ATTRIBUTES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(ATTRIBUTES.values())}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(ATTRIBUTES)}")
     return names
 
 
@@ -239,7 +241,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--expand_hierarchy", action="store_true", help="add a copy of each box for every kept ancestor")
     add(
         "--exclude", type=parse_attributes, default=(),
-        help="boxes to drop, those with any of these, comma-separated: " + ",".join(ATTRIBUTES.values()),
+        help="drop boxes with any of these attributes, comma-separated, such as group_of,depiction",
     )  # fmt: skip
     add(
         "--min_box_side", type=parse_side, default=0.0,

@@ -305,16 +305,16 @@ def test_no_photo_at_all_is_an_error(process, folder):
 
 EVIL_POINTS = {
     "no such file": (None, "points.json: no such file"),
-    "empty": ("[]", "points.json: no datapoints in it"),
+    "empty": ("[]", "points.json: no images in it"),
     "not JSON": ("[{\n'id'}]", "points.json:2: not JSON"),
     "cut short": (
         json.dumps([point("f1")])[:-1],
         "points.json:1: ',' or ']' was expected after an element; is the file cut short?",
     ),
-    "id of a path": (json.dumps([point("../f1")]), "points.json:1: id '../f1', an image id"),
+    "id of a path": (json.dumps([point("../f1")]), "at `$.id`: '../f1'"),
     "no annotations": (
         '[{"id": "f1"}]',
-        "points.json:1: annotations of f1 are missing, an array was expected",
+        "points.json:1: Object missing required field `annotations`: {'id': 'f1'}",
     ),
     "id twice": (json.dumps([point("f1"), point("a2"), point("f1")]), "points.json: image f1 is there twice"),
 }

@@ -6,17 +6,18 @@ A run holds each image once, in a dict from id to what is there of it: 150 bytes
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from common.cli import InputError
 from common.download.fetch import Source
 from common.download.refusals import Refusals
 from common.download.threads import Photo
-from common.files.csv_files import parse_number
 from common.files.failures import Failure
-from common.files.json_files import read_json
 from common.files.storage import names_in
-from common.openimages.ids import image_file_name, is_image_id
+from common.openimages.ids import image_file_name
+
+if TYPE_CHECKING:
+    from common.openimages.datapoints import IndexEntry
 
 # What there is of a photo: nothing; one shrunk with other settings; one as it was fetched; one shrunk.
 WANTED, STALE, THERE, FINISHED = range(4)  # those below THERE are to be fetched
@@ -24,23 +25,13 @@ WANTED, STALE, THERE, FINISHED = range(4)  # those below THERE are to be fetched
 
 def check_index(path: Path) -> dict[str, int]:
     """Return the images of the index, in order, as WANTED; InputError where an entry is wrong."""
+    from common.openimages.datapoints import read_index
+
     images: dict[str, int] = {}
-    image_id: Any
-    for line, entry in read_json(path):
-        where = f"{path}:{line}"
-        if not isinstance(entry, dict):
-            raise InputError(f"{where}: an object with id and url was expected")
-        image_id = entry.get("id")
-        if not is_image_id(image_id):
-            raise InputError(f"{where}: id {image_id!r:.80}, an image id of A-Z a-z 0-9 . _ - was expected")
-        for key in ("url", "subset", "thumbnail_url", "md5"):
-            if not isinstance(entry.get(key), str | None):
-                raise InputError(f"{where}: {key} of {image_id} is {entry[key]!r:.80}, text was expected")
-        if image_id in images:
-            raise InputError(f"{where}: image {image_id} is there twice")
-        images[image_id] = WANTED
-    if not images:
-        raise InputError(f"{path}: no images in it")
+    for line, entry in read_index(path):
+        if entry.id in images:
+            raise InputError(f"{path}:{line}: image {entry.id} is there twice")
+        images[entry.id] = WANTED
     return images
 
 
@@ -55,25 +46,22 @@ def mark_photos(there: dict[str, int], folder: Path) -> None:
 
 def photos_of(path: Path, there: dict[str, int], order: list[str], mirror: str) -> Iterator[Photo]:
     """Yield the photos of the index that are to be fetched, with their sources in order."""
-    for _, entry in read_json(path):
-        if there.get(entry["id"], THERE) < THERE:
+    from common.openimages.datapoints import read_index
+
+    for _, entry in read_index(path):
+        if there.get(entry.id, THERE) < THERE:
             sources = (source_of(entry, name, mirror) for name in order)
-            yield Photo(entry["id"], tuple(source for source in sources if source))
+            yield Photo(entry.id, tuple(source for source in sources if source))
 
 
-def source_of(entry: dict[str, Any], name: str, mirror: str) -> Source | None:
+def source_of(entry: "IndexEntry", name: str, mirror: str) -> Source | None:
     """Return one source of a photo, None where there is none; size and MD5 hold for the original alone."""
     if name == "mirror":
-        subset = entry.get("subset")
-        return Source(name, f"{mirror}/{subset}/{image_file_name(entry['id'])}") if subset else None
+        address = f"{mirror}/{entry.subset}/{image_file_name(entry.id)}"
+        return Source(name, address) if entry.subset else None
     if name == "thumbnail":
-        return Source(name, entry["thumbnail_url"]) if entry.get("thumbnail_url") else None
-    size = parse_number(entry.get("size"))
-    return (
-        Source(name, entry["url"], int(size) if size else None, entry.get("md5"))
-        if entry.get("url")
-        else None
-    )
+        return Source(name, entry.thumbnail_url) if entry.thumbnail_url else None
+    return Source(name, entry.url, entry.size or None, entry.md5) if entry.url else None
 
 
 def skip_refused(photo: Photo, refusals: Refusals) -> Photo | Failure:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from common.files.csv_files import parse_number
 from common.files.json_files import to_json
-from common.metadata.boxes import ATTRIBUTES, COORDINATES, ROUNDING, BoxFilter
+from common.metadata.boxes import ROUNDING, BoxFilter
 from common.metadata.csv_tables import (
     CODES,
     Block,
@@ -30,6 +30,7 @@ from common.metadata.csv_tables import (
     parse_block,
     values_of,
 )
+from common.openimages.datapoints import ATTRIBUTES, COORDINATES
 
 PLAIN_NUMBER = r"^[0-9]\.[0-9]{1,14}$"  # at most 15 digits: without its last zeros it is what Python prints
 
@@ -96,13 +97,13 @@ def read_boxes(
     block: Block, header: Sequence[str], places: Mapping[str, int], wanted: BoxFilter, counts: Counter[str]
 ) -> Boxes:
     """Return the kept boxes of a block by image; counts as `boxes.grouped_boxes` does."""
-    texts = [places[name] for name in COORDINATES]
-    coded = ("ImageID", "LabelName", "Confidence", *ATTRIBUTES, "Source")
+    texts = [places[name] for name in COORDINATES.values()]
+    coded = ("ImageID", "LabelName", "Confidence", *ATTRIBUTES.values(), "Source")
     kinds = {places[name]: CODES for name in coded if name in places} | dict.fromkeys(texts, pa.string())
     table = parse_block(block, len(header), kinds, empty_is_null=False)
     counts["rows"] += table.num_rows
     check_image_ids(column(table, places["ImageID"]).dictionary)
-    for name in ATTRIBUTES:
+    for name in ATTRIBUTES.values():
         if name in places and not {"0", "1", "-1"}.issuperset(values_of(column(table, places[name]))):
             raise NotPlainError(f"{name} that is not 1, 0 or -1")
     if "Confidence" in places and None in map(parse_number, values_of(column(table, places["Confidence"]))):
@@ -180,8 +181,7 @@ def kept(
     width, height = x1 - x0, y1 - y0
     drop("without_area", (width <= 0) | (height <= 0))
     for key in wanted.exclude:
-        (name,) = (name for name, other in ATTRIBUTES.items() if other == key)
-        drop(f"excluded_{key}", rows_of(column(table, places[name]), lambda text: text == "1"))
+        drop(f"excluded_{key}", rows_of(column(table, places[ATTRIBUTES[key]]), lambda text: text == "1"))
     drop("too_small", np.minimum(width, height) < wanted.min_side)
     return keep
 
@@ -224,11 +224,11 @@ def points_json(boxes: Boxes, heads: Sequence[str]) -> memoryview:
     before = [told("LabelName", "label", str)]
     if "Confidence" in places:
         before.append(told("Confidence", "confidence", confidence))
-    after = [told(name, key, int) for name, key in ATTRIBUTES.items() if name in places]
+    after = [told(name, key, int) for key, name in ATTRIBUTES.items() if name in places]
     if "Source" in places:
         after.append(told("Source", "source", str))
     pieces: list[Any] = [combined(before)]
-    for name, key in COORDINATES.items():
+    for key, name in COORDINATES.items():
         pieces += [f',"{key}":', column(table, places[name])]
     if after:
         pieces.append(combined(after))

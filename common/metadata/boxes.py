@@ -15,12 +15,6 @@ from common.metadata.image_index import ImageSet
 from common.metadata.scratch_database import scratch_database
 from common.openimages.ids import is_image_id
 
-COORDINATES = {"XMin": "x0", "XMax": "x1", "YMin": "y0", "YMax": "y1"}
-ATTRIBUTES = {
-    "IsOccluded": "occluded", "IsTruncated": "truncated", "IsGroupOf": "group_of",
-    "IsDepiction": "depiction", "IsInside": "inside",
-}  # fmt: skip
-REQUIRED = ("ImageID", "LabelName", *COORDINATES)
 ROUNDING = 1e-6  # the files have six decimals; a coordinate this little outside [0, 1] is moved to its edge
 # Images whose boxes are sorted in one call of SQLite, in which Python hears no signal: half a second of it.
 TABLE_IMAGES = 32_768
@@ -51,7 +45,7 @@ class BoxFilter:
         if box["label"] not in self.classes:
             return "other_classes"
         if not (0 <= box["x0"] <= 1 and 0 <= box["x1"] <= 1 and 0 <= box["y0"] <= 1 and 0 <= box["y1"] <= 1):
-            for key in COORDINATES.values():
+            for key in ("x0", "x1", "y0", "y1"):
                 if not -ROUNDING <= box[key] <= 1 + ROUNDING:
                     return "outside_image"
                 box[key] = min(max(box[key], 0.0), 1.0)
@@ -70,8 +64,10 @@ class ImageReturnedError(Exception):
 
 def box_columns(path: str | Path, header: list[str], wanted: BoxFilter) -> dict[str, int]:
     """Return the place of each column of the annotations; one that is needed and missing is an error."""
-    places = columns(path, header, REQUIRED)
-    unknown = [key for name, key in ATTRIBUTES.items() if key in wanted.exclude and name not in places]
+    from common.openimages.datapoints import ATTRIBUTES, COORDINATES
+
+    places = columns(path, header, ("ImageID", "LabelName", *COORDINATES.values()))
+    unknown = [key for key, name in ATTRIBUTES.items() if key in wanted.exclude and name not in places]
     if unknown:
         raise InputError(f"{path}:1: no column says which boxes are {', '.join(unknown)}, to exclude them")
     return places
@@ -92,9 +88,11 @@ def checked_rows(
     counts: Counter[str],
 ) -> Iterator[Row]:
     """Yield the same of rows whose columns stand at `places`; a wrong one is an error."""
+    from common.openimages.datapoints import ATTRIBUTES, COORDINATES
+
     image, label = places["ImageID"], places["LabelName"]
-    coordinates = [(places[name], name, key) for name, key in COORDINATES.items()]
-    attributes = [(places[name], name, key) for name, key in ATTRIBUTES.items() if name in places]
+    coordinates = [(places[name], name, key) for key, name in COORDINATES.items()]
+    attributes = [(places[name], name, key) for key, name in ATTRIBUTES.items() if name in places]
     confidence, source = places.get("Confidence"), places.get("Source")
     current = ""
     for line, row in rows:

@@ -13,11 +13,6 @@ from common.files.json_files import to_json
 from common.files.whole_files import open_output
 from common.openimages.ids import is_image_id
 
-INDEX_KEYS = {
-    "ImageID": "id", "OriginalURL": "url", "Subset": "subset", "OriginalSize": "size", "OriginalMD5": "md5",
-    "Thumbnail300KURL": "thumbnail_url", "Rotation": "rotation", "OriginalLandingURL": "landing_url",
-    "License": "license", "AuthorProfileURL": "author_profile_url", "Author": "author", "Title": "title",
-}  # fmt: skip
 NUMBERS: dict[str, type[int] | type[float]] = {"size": int, "rotation": float}  # bytes, degrees
 MOST_SETS = 16  # a bit each
 ATTRIBUTION = ("id", "author", "title", "landing_url", "license", "author_profile_url", "url")
@@ -137,8 +132,11 @@ def read_index(path: str) -> Iterator[dict[str, Any]]:
 
 def index_columns(path: str, header: list[str]) -> dict[int, str]:
     """Return our key for the column at each place; one that is needed and missing is an error."""
+    from common.openimages.datapoints import INDEX_COLUMNS
+
     places = columns(path, header, ("ImageID", "OriginalURL"))
-    return {place: INDEX_KEYS.get(name, name) for name, place in places.items()}
+    keys = {column: key for key, column in INDEX_COLUMNS.items()}
+    return {place: keys.get(name, name) for name, place in places.items()}
 
 
 def checked_images(

@@ -1,83 +1,151 @@
-"""Datapoints: an image and its boxes, as steps 3 and 5 write them and steps 5 and 7 read them."""
+"""The schema of the files between the steps: datapoints, their annotations and labels, and the image index.
 
+Step 3 writes both files, step 4 reads the index, steps 5 and 7 read the datapoints. Every step passes on the
+keys that it does not know. Numbers may stand in strings: they are converted.
+
+A field names the CSV column that step 3 reads it from. A new attribute of a box is one line in Annotation:
+step 3 reads its column, --exclude takes its name, and step 7 writes it as image/object/NAME.
+"""
+
+from __future__ import annotations
+
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from common.cli import InputError
-from common.files.csv_files import parse_number
 from common.files.json_files import read_json
-from common.openimages.ids import is_image_id
+from common.openimages.ids import IMAGE_ID
+
+Kind = TypeVar("Kind")
+
+ImageId = Annotated[str, Meta(pattern=f"^{IMAGE_ID.pattern}\\Z")]  # usable as a file name
+Share = Annotated[float, Meta(ge=0, le=1)]
+Attribute = Annotated[int, Meta(ge=-1, le=1)]  # 1 yes, 0 no, -1 unknown
+Pixels = Annotated[int, Meta(ge=1)]
+Bytes = Annotated[int, Meta(ge=0)]
 
 
-def read_datapoints(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield each datapoint of a file that step 3 or step 5 wrote, its numbers as floats.
+class Annotation(msgspec.Struct, omit_defaults=True, gc=False):
+    """One box of an image.
 
-    `id` and, of each annotation, `label`, `x0`, `x1`, `y0`, `y1` are required; unknown keys are kept.
-    A repeated id is not looked for. A file without datapoints is an error.
+    Coordinates are shares of the image's width and height, origin top left. Step 3 also writes `id` (the
+    image's), `confidence` and `source` (who or what drew the box), which no later step reads.
     """
-    for line, point in read_elements(path):
-        yield check_datapoint(point, f"{path}:{line}")
+
+    label: Annotated[str, "LabelName"]  # MID of the class
+    x0: Annotated[Share, "XMin"]
+    x1: Annotated[Share, "XMax"]
+    y0: Annotated[Share, "YMin"]
+    y1: Annotated[Share, "YMax"]
+    occluded: Annotated[Attribute, "IsOccluded"] = -1  # by another object
+    truncated: Annotated[Attribute, "IsTruncated"] = -1  # extends beyond the image
+    group_of: Annotated[Attribute, "IsGroupOf"] = -1  # one box around several objects
+    depiction: Annotated[Attribute, "IsDepiction"] = -1  # a drawing or the like, not a real object
+    inside: Annotated[Attribute, "IsInside"] = -1  # taken from inside the object
+
+    def __post_init__(self) -> None:
+        if self.x0 >= self.x1 or self.y0 >= self.y1:
+            raise ValueError("Expected x0 < x1 and y0 < y1")
 
 
-def read_elements(path: str | Path, kind: type | None = None) -> Iterator[tuple[int, Any]]:
-    """Yield the line and value of each element of a file of datapoints, as `read_json` does, unchecked."""
-    found = False
+class ImageLabel(msgspec.Struct, gc=False):
+    """A class that people verified to be present in an image or absent from it."""
+
+    label: str  # MID
+    confidence: Share  # 1 present, 0 absent
+
+
+class Datapoint(msgspec.Struct):
+    """An image with its boxes and its verified labels."""
+
+    id: ImageId
+    annotations: list[Annotation]
+    image_labels: list[ImageLabel] = []
+    subset: str | None = None  # train, validation or test
+    rotation: float | None = None  # degrees counterclockwise that make the image upright
+    width: Pixels | None = None  # by step 5, which thereby vouches for the image file
+    height: Pixels | None = None
+
+
+class IndexEntry(msgspec.Struct):
+    """An image to fetch. Size and MD5 are those of the original."""
+
+    id: Annotated[ImageId, "ImageID"]
+    url: Annotated[str | None, "OriginalURL"] = None
+    subset: Annotated[str | None, "Subset"] = None  # the mirror's folder
+    size: Annotated[Bytes | None, "OriginalSize"] = None
+    md5: Annotated[str | None, "OriginalMD5"] = None  # base64 of the 16 bytes
+    thumbnail_url: Annotated[str | None, "Thumbnail300KURL"] = None  # about 640 pixels
+    rotation: Annotated[float | None, "Rotation"] = None  # as in Datapoint
+    author: Annotated[str | None, "Author"] = None
+    title: Annotated[str | None, "Title"] = None
+    landing_url: Annotated[str | None, "OriginalLandingURL"] = None
+    license: Annotated[str | None, "License"] = None
+    author_profile_url: Annotated[str | None, "AuthorProfileURL"] = None
+
+
+def _columns(kind: type, of_type: Any = None) -> dict[str, str]:
+    """Return the CSV column of each field that names one, or of each such field of this type."""
+    wanted = of_type.__metadata__ if of_type else ()
+    return {
+        key: hint.__metadata__[-1]
+        for key, hint in get_type_hints(kind, include_extras=True).items()
+        if isinstance(getattr(hint, "__metadata__", ("",))[-1], str) and set(wanted) <= set(hint.__metadata__)
+    }
+
+
+COORDINATES = _columns(Annotation, Share)  # the CSV column of each key
+ATTRIBUTES = _columns(Annotation, Attribute)
+INDEX_COLUMNS = _columns(IndexEntry)
+
+
+def read_datapoints(path: str | Path) -> Iterator[Datapoint]:
+    """Yield each datapoint of a file; a wrong one is an error. Duplicate ids are not looked for."""
+    for line, value in _elements(path, Datapoint):
+        yield value if isinstance(value, Datapoint) else checked(value, Datapoint, f"{path}:{line}")
+
+
+def read_raw_datapoints(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the line of each datapoint and the datapoint as a dict, for a step that passes on all keys.
+
+    It is checked likewise. Coordinates are made floats; all else stays as it stands in the file.
+    """
+    for line, value in _elements(path):
+        point = checked(value, Datapoint, f"{path}:{line}")
+        for box, annotation in zip(value["annotations"], point.annotations, strict=True):
+            box.update((key, getattr(annotation, key)) for key in COORDINATES)
+        yield line, value
+
+
+def read_index(path: str | Path) -> Iterator[tuple[int, IndexEntry]]:
+    """Yield the line and content of each entry of an image index; a wrong one is an error."""
+    for line, value in _elements(path, IndexEntry):
+        found = value if isinstance(value, IndexEntry) else checked(value, IndexEntry, f"{path}:{line}")
+        yield line, found
+
+
+def _elements(path: str | Path, kind: type | None = None) -> Iterator[tuple[int, Any]]:
+    """Yield the line and value of each element, as `read_json` does; a file without any is an error."""
+    empty = True
     for element in read_json(path, kind):
-        found = True
+        empty = False
         yield element
-    if not found:
-        raise InputError(f"{path}: no datapoints in it")
+    if empty:
+        raise InputError(f"{path}: no images in it")
 
 
-def check_datapoint(point: Any, where: str) -> dict[str, Any]:
-    """Return a datapoint, its coordinates made floats; an error says `where` it stands and what is wrong."""
-    if not isinstance(point, dict):
-        raise InputError(f"{where}: {_kind(point)}, an object with id and annotations was expected")
-    if not is_image_id(point.get("id")):
-        raise InputError(
-            f"{where}: id {point.get('id')!r:.80}, an image id of A-Z a-z 0-9 . _ - was expected"
-        )
-    annotations = point.get("annotations")
-    if not isinstance(annotations, list):
-        raise InputError(
-            f"{where}: annotations of {point['id']} are {_kind(annotations)}, an array was expected"
-        )
-    for number, box in enumerate(annotations):
-        _check_box(box, where, number, point["id"])
-    _check_labels(point.get("image_labels", []), f"{where}: image_labels of {point['id']}")
-    return point
-
-
-def _check_box(box: Any, where: str, number: int, image_id: str) -> None:
-    has_label = isinstance(box, dict) and isinstance(box.get("label"), str)
-    if has_label:
-        x0, x1, y0, y1 = box.get("x0"), box.get("x1"), box.get("y0"), box.get("y1")
-        if type(x0) is type(x1) is type(y0) is type(y1) is float and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1:
-            return  # nearly all of some 15 million
-    where = f"{where}: annotation {number} of {image_id}"
-    if not has_label:
-        raise InputError(f"{where}: an object with a label was expected")
-    for key in ("x0", "x1", "y0", "y1"):
-        value = parse_number(box.get(key))
-        if value is None or not 0 <= value <= 1:
-            raise InputError(f"{where}: {key} is {box.get(key)!r:.80}, a number from 0 to 1 was expected")
-        box[key] = value
-    if box["x0"] >= box["x1"] or box["y0"] >= box["y1"]:
-        raise InputError(f"{where}: x0 < x1 and y0 < y1 were expected")
-
-
-def _check_labels(labels: Any, where: str) -> None:
-    if not isinstance(labels, list):
-        raise InputError(f"{where}: {_kind(labels)}, an array was expected")
-    for label in labels:
-        if not isinstance(label, dict) or not isinstance(label.get("label"), str):
-            raise InputError(f"{where}: an object with a label was expected")
-        value = parse_number(label.get("confidence"))
-        if value is None or not 0 <= value <= 1:
-            raise InputError(f"{where}: confidence {label.get('confidence')!r:.80}, 0 to 1 was expected")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "an array", str: "a string", type(None): "missing"}
-    return names.get(type(value), "a number or boolean")
+def checked(value: Any, kind: type[Kind], where: str) -> Kind:
+    """Return a JSON value as a struct of this schema; InputError says `where` and what is wrong."""
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        path = re.search(r" - at `\$(.*)`", message)
+        for key in re.findall(r"[^.[\]]+", path[1]) if path else ():
+            value = value[int(key)] if isinstance(value, list) else value[key]
+        raise InputError(f"{where}: {message}: {value!r:.80}") from None

@@ -9,7 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from common.records.types import Box, Work
+    from common.openimages.datapoints import Annotation
+    from common.records.types import Work
 
 Values = list[bytes] | list[int] | list[float]
 
@@ -22,11 +23,14 @@ def example_features(
     The classes of `work` are in `ids`. `size` is width and height in pixels; `texts` are what class/text says
     of a MID. All lists of boxes have one length; group_of is 0 where it is unknown, the other attributes -1.
     """
+    from common.openimages.datapoints import ATTRIBUTES
+
     width, height = size
     encoded_format = b"png" if image.startswith(b"\x89PNG") else b"jpeg"
     extension = {b"png": "png", b"jpeg": "jpg"}[encoded_format]
     boxes, labels = work.boxes, work.image_labels
-    group_of = [max(box.group_of, 0) for box in boxes]
+    attributes = {name: [getattr(box, name) for box in boxes] for name in ATTRIBUTES}
+    attributes["group_of"] = [max(value, 0) for value in attributes["group_of"]]
     return {
         "image/encoded": [image],
         "image/format": [encoded_format],
@@ -41,15 +45,11 @@ def example_features(
         "image/object/bbox/ymax": [box.y1 for box in boxes],
         "image/object/class/label": [ids[box.label] for box in boxes],
         "image/object/class/text": [texts[box.label].encode() for box in boxes],
-        "image/object/group_of": group_of,
-        "image/object/is_crowd": group_of,
+        **{f"image/object/{name}": values for name, values in attributes.items()},
+        "image/object/is_crowd": attributes["group_of"],
         "image/object/area": [(box.x1 - box.x0) * width * (box.y1 - box.y0) * height for box in boxes],
         "image/object/difficult": [0] * len(boxes),
         "image/object/weight": [1.0] * len(boxes),
-        "image/object/occluded": [box.occluded for box in boxes],
-        "image/object/truncated": [box.truncated for box in boxes],
-        "image/object/depiction": [box.depiction for box in boxes],
-        "image/object/inside": [box.inside for box in boxes],
         "image/class/label": [ids[label.label] for label in labels],
         "image/class/text": [texts[label.label].encode() for label in labels],
         "image/class/confidence": [label.confidence for label in labels],
@@ -66,6 +66,6 @@ def feature_kind(name: str) -> str:
     return "int64_list"
 
 
-def record_bytes(boxes: "list[Box]", image_bytes: int) -> int:
+def record_bytes(boxes: "list[Annotation]", image_bytes: int) -> int:
     """Return about how many bytes a record takes: its photo, the features' names, and each box."""
     return image_bytes + 1000 + 80 * len(boxes)

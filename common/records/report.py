@@ -15,7 +15,6 @@ from common.records.preview import class_colour, record_boxes, record_photo
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ATTRIBUTES = ("group_of", "occluded", "truncated", "depiction", "inside")
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 GALLERY_BYTES = 8_000_000  # of the page, for photos with their boxes and names
 PHOTO_BYTES, BOX_BYTES = 500, 600  # of the page at most, for what stands around a photo, for one of its boxes
@@ -41,14 +40,14 @@ class Statistics:
     box_sizes: Counter[int] = field(default_factory=Counter)
     aspects: Counter[int] = field(default_factory=Counter)
     sides: Counter[int] = field(default_factory=Counter)
-    attributes: dict[str, Counter[int]] = field(
-        default_factory=lambda: {name: Counter() for name in ATTRIBUTES}
-    )
+    attributes: dict[str, Counter[int]] = field(default_factory=dict)  # by attribute, then value
     gallery: list[dict[str, Any]] = field(default_factory=list)
     gallery_bytes: int = 0
     shown: Counter[int] = field(default_factory=Counter)  # photos in the gallery by class id
 
     def add(self, record: dict[str, list[Any]]) -> None:
+        from common.openimages.datapoints import ATTRIBUTES
+
         boxes = record_boxes(record)
         (width,), (height,) = record["image/width"], record["image/height"]
         self.records += 1
@@ -62,8 +61,8 @@ class Statistics:
             aspect = math.log2(max((xmax - xmin) * width, 1e-9) / max((ymax - ymin) * height, 1e-9))
             place = int((aspect + ASPECT_RANGE) / (2 * ASPECT_RANGE) * ASPECT_BINS)
             self.aspects[min(max(place, 0), ASPECT_BINS - 1)] += 1
-        for name, counter in self.attributes.items():
-            counter.update(record[f"image/object/{name}"])
+        for name in ATTRIBUTES:
+            self.attributes.setdefault(name, Counter()).update(record[f"image/object/{name}"])
         classes = {number for number, *_ in boxes}
         self.images.update(classes)
         if any(self.shown[number] < self.gallery_share for number in classes):

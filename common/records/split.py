@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from common.records.types import Point
+    from common.openimages.datapoints import Datapoint
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Split:
     fraction: float | None
     subset: str | None
 
-    def is_for_evaluation(self, point: "Point") -> bool:
+    def is_for_evaluation(self, point: "Datapoint") -> bool:
         if self.fraction is not None:
             return in_fraction(point.id, self.fraction)
         return self.subset is not None and point.subset == self.subset

@@ -17,7 +17,8 @@ from common.records.sets import RecordSet
 from common.records.write import FORMATS, rgb_size
 
 if TYPE_CHECKING:
-    from common.records.types import Point, Work
+    from common.openimages.datapoints import Datapoint
+    from common.records.types import Work
 
 LOSSES = ("missing", "not_rgb", "without_boxes", "other_classes", "other_labels", "repeated_ids")
 
@@ -41,7 +42,7 @@ def open_work_list(sets: Sequence[RecordSet]) -> Iterator[BinaryIO]:
 
 
 def write_work_list(
-    stream: BinaryIO, points: Iterator[tuple["Point", "Work"]], choose: Callable[["Point"], RecordSet]
+    stream: BinaryIO, points: Iterator[tuple["Datapoint", "Work"]], choose: Callable[["Datapoint"], RecordSet]
 ) -> None:
     """Write a line for each of `usable_points` and note it in the set that `choose` says it belongs to."""
     import msgspec
@@ -63,16 +64,17 @@ def write_work_list(
 
 def usable_points(
     path: str, folder: Path, ids: dict[str, int], counts: Counter[str]
-) -> Iterator[tuple["Point", "Work"]]:
+) -> Iterator[tuple["Datapoint", "Work"]]:
     """Yield each datapoint a record can be made of, and what it is made of: kept boxes and labels, the photo.
 
     What is left out is counted, under the names in LOSSES.
     """
-    from common.records.types import Work, read_points
+    from common.openimages.datapoints import read_datapoints
+    from common.records.types import Work
 
     seen: set[str] = set()
     look = statuses(folder)
-    for point in read_points(path):
+    for point in read_datapoints(path):
         counts["images"] += 1
         if point.id in seen:
             counts["repeated_ids"] += 1
@@ -91,13 +93,12 @@ def usable_points(
             continue
         name, size = photo
         # Step 5 gives its size to a photo that it has made or found right: no need to open that one twice.
-        if (point.width is None or point.height is None) and not is_rgb(folder / name):
+        if not (point.width and point.height) and not is_rgb(folder / name):
             counts["not_rgb"] += 1
             continue
         counts["boxes"] += len(boxes)
-        pixels = (point.width, point.height)
-        known = type(point.width) is int and type(point.height) is int
-        yield point, Work(point.id, name, size, boxes, labels, pixels if known else None)
+        pixels = (point.width, point.height) if point.width and point.height else None
+        yield point, Work(point.id, name, size, boxes, labels, pixels)
 
 
 def find_photo(look: Callable[[str], Status | None], folder: Path, image_id: str) -> tuple[str, int] | None:

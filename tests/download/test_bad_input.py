@@ -57,16 +57,16 @@ def test_names_that_are_reserved_elsewhere_are_names(script, server, folder):
 
 
 EVIL_IDS = {
-    "../outside": "an image id of A-Z a-z 0-9 . _ - was expected",
-    "/tmp/absolute": "an image id",
-    "a/b": "an image id",
-    "..": "an image id",
-    ".hidden": "an image id",
-    "a\0b": "an image id",
-    "a\nb": "an image id",
-    "a" * 10_000: "an image id",
-    "ünï": "an image id",
-    "": "an image id",
+    "../outside": "at `$.id`: '../outside'",
+    "/tmp/absolute": "at `$.id`: ",
+    "a/b": "at `$.id`: ",
+    "..": "at `$.id`: ",
+    ".hidden": "at `$.id`: ",
+    "a\0b": "at `$.id`: ",
+    "a\nb": "at `$.id`: ",
+    "a" * 10_000: "at `$.id`: ",
+    "ünï": "at `$.id`: ",
+    "": "at `$.id`: ",
 }
 
 
@@ -77,7 +77,7 @@ def test_evil_ids_never_touch_the_disk(script, server, folder, image_id, message
     write_index(folder, [*good(server, 1), {"id": image_id, "url": f"{server.base}/good/x"}])
     outcome = script("download_images", *arguments(folder))
     assert outcome.code == 1
-    assert outcome.err.startswith(f"download_images.py: {folder.parent}/index.json:1: id ")
+    assert outcome.err.startswith(f"download_images.py: {folder.parent}/index.json:1: Expected `str` ")
     assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert not server.asked
@@ -87,8 +87,8 @@ def test_evil_ids_never_touch_the_disk(script, server, folder, image_id, message
 
 BAD_INDEXES = {
     "[]": "no images in it",
-    "[1]": ":1: an object with id and url was expected",
-    '[{"id": "a", "url": 5}]': ":1: url of a is 5, text was expected",
+    "[1]": ":1: Expected `object`, got `int`: 1",
+    '[{"id": "a", "url": 5}]': ":1: Expected `str | null`, got `int` - at `$.url`: 5",
     '[{"id": "a", "url": "http://h/a"},\n{"id": "a", "url": "http://h/a"}]': ":2: image a is there twice",
     '[{"id": "a", "url": "http://h/a"}': "is the file cut short?",
 }

@@ -159,7 +159,7 @@ def test_turned_otherwise_a_photo_is_made_again(script, tmp_path):
     assert widths == [(1, 0), (1, 0), (0, 0), (1, 0), (1, 0)]
 
 
-@pytest.mark.parametrize("rotation", [45, "north", -90, True, [90]])
+@pytest.mark.parametrize("rotation", [45, -90, 360, "45"])
 def test_a_rotation_that_is_none_is_one_line(script, tmp_path, rotation):
     (tmp_path / "photos").mkdir()
     (tmp_path / "points.json").write_text(json.dumps([{"id": "a1", "rotation": rotation, "annotations": []}]))
