@@ -37,10 +37,10 @@ from common.files.failures import Failure, FailureList, parse_failure_limit
 from common.files.json_files import json_writer
 from common.files.storage import Status, is_folder, is_same_place, parse_path, statuses
 from common.files.whole_files import locked_folder, sweep_parts
-from common.images.bad_image import REASONS
 from common.images.finished import FinishedImages, make_stamp
 from common.images.fit import FITS, parse_turn
 from common.images.flags import add_image_flags, image_settings
+from common.images.header import REASONS
 from common.images.process import ImageSettings
 from common.images.tasks import Done, Task, finished_point, process_batch
 from common.openimages.ids import image_file_name

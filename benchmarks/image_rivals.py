@@ -10,9 +10,9 @@ import pyvips
 import simplejpeg
 from PIL import Image
 
-from common.images.bad_image import BadImageError
 from common.images.fit import plan_fit
-from common.images.jpeg import decode_jpeg, read_jpeg_header
+from common.images.header import BadImageError, read_jpeg_header
+from common.images.jpeg import decode_jpeg
 from common.images.process import ImageSettings, process_image
 
 pyvips.cache_set_max(0)  # the second round would find the first one's photos

@@ -17,7 +17,7 @@ from common.download.fetch import FOR_GOOD
 from common.files.csv_files import read_csv
 from common.files.failures import Failure
 from common.files.journal import Journal, read_journal
-from common.images.bad_image import REASONS
+from common.images.header import REASONS
 
 NAME = ".download_refused"
 FIELDS = 3

@@ -7,7 +7,7 @@ from common.cli import InputError
 from common.download.fetch import IN_PASSING
 from common.download.threads import Outcome
 from common.files.failures import Failure, FailureLimit
-from common.images import bad_image
+from common.images import header
 
 FIRST = 200  # photos; when all of them fail in passing, the fault is not theirs
 REASONS = (
@@ -15,7 +15,7 @@ REASONS = (
     "rate_limited", "server_error", "timeout", "connection", "tls",
 )  # fmt: skip
 COUNTS = ("images", "downloaded", "already_there", "failed", *REASONS, "bytes")
-SHRINKING = ("resized", "unchanged", "damaged_kept", *bad_image.REASONS)
+SHRINKING = ("resized", "unchanged", "damaged_kept", *header.REASONS)
 
 
 class Tally:

@@ -15,7 +15,7 @@ from common.download.fetch import FOR_GOOD, Answer, Fetcher, FetchSettings, Sour
 from common.download.hosts import Schedule
 from common.download.saving import Saved, save_photo
 from common.files.failures import Failure
-from common.images.bad_image import BadImageError
+from common.images.header import BadImageError
 from common.images.process import ImageSettings
 from common.openimages.ids import image_file_name
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.files.whole_files import replace_file
-from common.images.bad_image import DECODE_ERRORS, BadImageError
 from common.images.colours import is_srgb, to_srgb
 from common.images.fit import Fit, plan_fit
-from common.images.jpeg import COMMON_SOF, JpegHeader, decode_jpeg, encode_jpeg, read_jpeg_header
+from common.images.header import COMMON_SOF, DECODE_ERRORS, BadImageError, JpegHeader, read_jpeg_header
+from common.images.jpeg import decode_jpeg, encode_jpeg
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,9 +9,9 @@ from typing import Any
 from common.files.failures import Failure
 from common.files.storage import is_remote, put_objects, read_objects, status
 from common.files.whole_files import read_small, replace_file
-from common.images.bad_image import BadImageError
 from common.images.finished import make_stamp
 from common.images.fit import Fit, move_box, plan_fit
+from common.images.header import BadImageError
 from common.images.process import ImageSettings, image_size, process_bytes, process_image, read_photo
 from common.openimages.ids import image_file_name
 

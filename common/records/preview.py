@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.cli import InputError
 from common.files.whole_files import open_output
-from common.images.bad_image import DECODE_ERRORS
+from common.images.header import DECODE_ERRORS
 
 if TYPE_CHECKING:
     from PIL.Image import Image

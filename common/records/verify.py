@@ -9,7 +9,7 @@ from typing import Any
 
 from common.cli import InputError
 from common.files.scratch import local_copy
-from common.images.bad_image import DECODE_ERRORS
+from common.images.header import DECODE_ERRORS
 from common.records.write import FORMATS, RecordSettings, load_tensorflow
 
 

@@ -11,10 +11,11 @@ from common.files.scratch import scratch_file, scratch_path
 from common.files.storage import Status, is_remote, statuses
 from common.files.store_lock import store_lock
 from common.files.whole_files import read_small
+from common.images.header import rgb_size
 from common.openimages.ids import image_file_name
 from common.records.examples import record_bytes
 from common.records.sets import RecordSet
-from common.records.write import FORMATS, rgb_size
+from common.records.write import FORMATS
 
 if TYPE_CHECKING:
     from common.openimages.datapoints import Datapoint

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import io
 import os
 import sys
 import zlib
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from common.cli import InputError
 from common.files.storage import is_remote, read_objects
 from common.files.whole_files import atomic_path
-from common.images.bad_image import DECODE_ERRORS
+from common.images.header import rgb_size
 from common.records.examples import example_features, feature_kind
 from common.workers.batches import batches
 
@@ -202,22 +201,3 @@ def make_record(tf: Any, work: "Work", image: bytes | None, settings: RecordSett
     # The order of a protobuf map is not stable otherwise.
     serialized: bytes = example.SerializeToString(deterministic=True)
     return serialized
-
-
-def rgb_size(photo: Path | bytes) -> tuple[int, int] | None:
-    """Return width and height of an RGB JPEG or PNG in pixels, by its header; None for any other."""
-    import simplejpeg
-    from PIL import Image
-
-    if isinstance(photo, bytes):
-        try:
-            height, width, space, _ = simplejpeg.decode_jpeg_header(photo)
-            if space in ("YCbCr", "RGB"):
-                return width, height
-        except ValueError:
-            pass  # a PNG, or a JPEG with what libjpeg's header reader stops at
-    try:
-        with Image.open(io.BytesIO(photo) if isinstance(photo, bytes) else photo, formats=FORMATS) as image:
-            return image.size if image.mode == "RGB" else None
-    except (*DECODE_ERRORS, Image.DecompressionBombError):
-        return None

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms, ImageDraw
 
-from common.images.bad_image import BadImageError
 from common.images.fit import plan_fit
+from common.images.header import BadImageError
 from common.images.process import ImageSettings, process_image
 from tests.conftest import ROOT
 from tests.support.icc_profiles import (
