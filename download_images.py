@@ -40,8 +40,7 @@ from common.files.csv_files import parse_number
 from common.files.failures import Failure, FailureList, parse_failure_limit
 from common.files.storage import is_folder, parse_path
 from common.files.whole_files import locked_folder, sweep_parts
-from common.images.flags import add_image_flags, given_image_flags, image_settings
-from common.images.process import ImageSettings
+from common.images.settings import ImageSettings, add_image_flags, given_image_flags, image_settings
 from common.openimages.ids import image_file_name
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
@@ -139,7 +138,7 @@ def download_all(
                 else:
                     there[outcome.id] = THERE
                     if outcome.saved:
-                        note_finished(outcome.saved.stamp)
+                        note_finished(outcome.saved.line)
                 tally.add(outcome)
                 bar.set_postfix_str(tally.short(), refresh=False)
                 bar.update()

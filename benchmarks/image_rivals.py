@@ -10,10 +10,12 @@ import pyvips
 import simplejpeg
 from PIL import Image
 
+from common.files.whole_files import replace_file
 from common.images.fit import plan_fit
 from common.images.header import BadImageError, read_jpeg_header
 from common.images.jpeg import decode_jpeg
-from common.images.process import ImageSettings, process_image
+from common.images.process import process_bytes
+from common.images.settings import ImageSettings
 
 pyvips.cache_set_max(0)  # the second round would find the first one's photos
 SIDE = 256
@@ -72,12 +74,16 @@ def libvips(source: Path, target: Path) -> None:
     image.write_to_file(str(target), Q=QUALITY, keep="none")
 
 
+def resize(source: Path, target: Path, settings: ImageSettings) -> None:
+    replace_file(target, process_bytes(source.read_bytes(), settings)[0])
+
+
 def ours(source: Path, target: Path) -> None:
-    process_image(source, target, ImageSettings(max_side=SIDE))
+    resize(source, target, ImageSettings(max_side=SIDE))
 
 
 def ours_precise(source: Path, target: Path) -> None:
-    process_image(source, target, ImageSettings(max_side=SIDE, precise=True))
+    resize(source, target, ImageSettings(max_side=SIDE, precise=True))
 
 
 def limit(source: Path, target: Path) -> None:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.images.fit import Fit
-from common.images.tasks import Done, Task
+from common.files.storage import Status
+from common.images.finished import FinishedImage
+from common.images.tasks import ImageResult, ImageTask
 from common.workers.batches import batches, open_workers
-from process_images import BATCH
+from process_images import BATCH_IMAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKS = 20_000  # to one file; file systems have a limit
@@ -45,7 +46,7 @@ def measure_script(paths: list[Path], folder: Path, photos: int, cores: int, rou
         )
     idle = idle_seconds()
     share = f"{100 * idle * photos / one:.2g} % of the {1e3 * one / photos:.1f} ms that a photo takes"
-    print(f"\nHanding a task over, {BATCH} at a time, and its result back: {idle * 1e6:.0f} us, {share}.")
+    print(f"\nA task to a worker and back, {BATCH_IMAGES} at a time: {idle * 1e6:.0f} us, {share}.")
 
 
 def measure_again(folder: Path, files: int, photo: bytes, cores: int) -> None:
@@ -101,17 +102,20 @@ def run_script(folder: Path, workers: int, into: str) -> tuple[float, float]:
 def idle_seconds() -> float:
     """Return the seconds that handing one image's task to a worker takes, and taking its result back."""
     with open_workers(2, None, [], [], []) as workers:
-        results = workers.map(be_idle, batches(idle_tasks(), BATCH))
+        results = workers.map(be_idle, batches(idle_tasks(), BATCH_IMAGES))
         next(results)  # the workers have started
         start = time.monotonic()
         count = sum(len(result) for result in results)
         return (time.monotonic() - start) / count
 
 
-def idle_tasks() -> Iterator[Task]:
+def idle_tasks() -> Iterator[ImageTask]:
     for n in range(IDLE):
-        yield Task(f"{n:016x}", 0, f"{n:016x} 123456 1700000000000000000 0", False)
+        yield ImageTask(f"{n:016x}", 0, Status(123456, 1700000000000000000))
 
 
-def be_idle(tasks: list[Task]) -> list[Done]:
-    return [Done("resized", Fit((1024, 768), (256, 192), (256, 192), (0, 0)), task.stamp) for task in tasks]
+def be_idle(tasks: list[ImageTask]) -> list[ImageResult]:
+    return [
+        ImageResult("resized", FinishedImage(task.id, task.original, task.turn, 256, 192, 20_000))
+        for task in tasks
+    ]

@@ -62,7 +62,8 @@ def test_finished_photos_are_looked_up_in_one_listing(script, place, object_stor
     second = script("process_images", *flags(place))
     assert second.counts["already_there"] == len(GOOD)
     assert second.counts["failed"] == first.counts["failed"]
-    assert not [path for method, path in object_store.requests if path.endswith(JPEG)]
+    asked = {path.rpartition("/")[2] for _, path in object_store.requests}
+    assert not asked & {f"{image_id}{JPEG}" for image_id in GOOD}
     put_bytes(parse_path(f"{place}/photos/f1{JPEG}"), photo(77))  # another photo under an old name
     third = script("process_images", *flags(place))
     assert (third.counts["already_there"], third.counts["resized"]) == (len(GOOD) - 1, 1)
@@ -73,7 +74,7 @@ def test_other_settings_need_overwrite_there_too(script, place):
     assert script("process_images", *flags(place)).code == 0
     outcome = script("process_images", *flags(place, "--max_side", 128))
     assert outcome.code == 1
-    assert outcome.err.endswith("made with max_side 256, not 128; --overwrite makes them anew\n")
+    assert outcome.err.endswith("made with max_side 256, not 128; --overwrite makes them again\n")
     outcome = script("process_images", *flags(place, "--max_side", 128, "--overwrite"))
     assert outcome.counts["resized"] == len(GOOD)
 
@@ -102,7 +103,7 @@ def test_a_put_that_fails_ends_the_run_in_one_line_and_the_next_goes_on(
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
-        ("--image_directory", "no such folder, one with photos was expected"),
+        ("--image_directory", "no such folder, one with images was expected"),
         ("--datapoints_input_path", "no such file"),
     ],
 )

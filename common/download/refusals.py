@@ -17,11 +17,11 @@ from common.download.fetch import FOR_GOOD
 from common.files.csv_files import read_csv
 from common.files.failures import Failure
 from common.files.journal import Journal, read_journal
-from common.images.header import REASONS
+from common.images.header import BAD_IMAGE_REASONS
 
 NAME = ".download_refused"
 FIELDS = 3
-_REASONS = FOR_GOOD | {*REASONS}
+_REASONS = FOR_GOOD | {*BAD_IMAGE_REASONS}
 
 
 class Refusals:

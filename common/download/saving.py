@@ -6,8 +6,9 @@ from pathlib import Path
 
 from common.files.storage import status
 from common.files.whole_files import replace_file
-from common.images.finished import make_stamp
-from common.images.process import ImageSettings, process_bytes
+from common.images.finished import FinishedImage
+from common.images.process import process_bytes
+from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
 
 # Shrinking takes a core: of the processes there are as many as cores, and each shrinks one photo at a time.
@@ -16,10 +17,10 @@ _a_core = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """How a photo was shrunk: a key of step 5's counts, and the stamp that its journal has."""
+    """How a photo was shrunk: a key of step 5's counts, and its line in step 5's journal."""
 
     how: str  # resized, unchanged or damaged_kept
-    stamp: str
+    line: str
 
 
 def save_photo(image_id: str, data: bytes, folder: Path, shrink: ImageSettings | None) -> Saved | None:
@@ -35,4 +36,5 @@ def save_photo(image_id: str, data: bytes, folder: Path, shrink: ImageSettings |
     with _a_core:
         data, processed = process_bytes(data, shrink)
     replace_file(path, data)
-    return Saved(processed.how, make_stamp(image_id, status(path), 0))
+    finished = FinishedImage(image_id, status(path), 0, *processed.fit.scaled, len(data))
+    return Saved(processed.how, finished.line())

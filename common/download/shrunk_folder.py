@@ -6,7 +6,6 @@ a run without --max_side or from one killed before it noted a photo, is shrunk w
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +17,13 @@ from common.files.storage import status
 from common.images.finished import (
     JOURNAL_NAME,
     SETTINGS_NAME,
+    STALE_LINE,
     has_other_settings,
     read_finished,
     replace_settings,
 )  # fmt: skip
-from common.images.process import ImageSettings
-from common.images.tasks import Task, process_batch
+from common.images.settings import ImageSettings
+from common.images.tasks import ImageTask, process_batch
 from common.workers.batches import batches
 from common.workers.window import Workers
 
@@ -39,22 +39,22 @@ def shrunk_photos(
     overwrite: bool,
     workers: Workers,
 ) -> Iterator[Callable[[str], None]]:
-    """Yield a function that notes the stamp of a photo that came in shrunk; without settings do nothing.
+    """Yield a function that adds a journal line for a photo that came in shrunk; without settings do nothing.
 
     Photos that are there and cannot be used become WANTED, those made with other settings STALE.
     """
     if settings is None:
-        yield lambda stamp: None
+        yield lambda line: None
         return
     if mark_finished(there, folder, settings, overwrite=overwrite):
-        replace_settings(folder, asdict(settings), keep_stale=status(folder / SETTINGS_NAME) is not None)
+        replace_settings(folder, settings, keep_stale=status(folder / SETTINGS_NAME) is not None)
     with Journal(folder / JOURNAL_NAME) as journal:
 
-        def note(*stamps: str) -> None:
-            journal.add("".join(f"{stamp}\n" for stamp in stamps if stamp))
+        def note(*lines: str) -> None:
+            journal.add("".join(lines))
 
-        for stamps in _shrink_in_place(folder, there, settings, workers):
-            note(*stamps)
+        for lines in _shrink_in_place(folder, there, settings, workers):
+            note(*lines)
         yield note
 
 
@@ -67,27 +67,27 @@ def mark_finished(
     """
     if settings is None:
         return False
-    other = has_other_settings(folder, asdict(settings), overwrite=overwrite)
+    other = has_other_settings(folder, settings, overwrite=overwrite)
     if status(folder / SETTINGS_NAME):  # without it no one knows what the journal is of
-        for image_id, number in read_finished(folder):
+        for image_id, numbers in read_finished(folder):
             if there.get(image_id):
-                there[image_id] = STALE if other or not number else FINISHED
+                there[image_id] = STALE if other or numbers == STALE_LINE else FINISHED
     return other
 
 
 def _shrink_in_place(
     folder: Path, there: dict[str, int], settings: ImageSettings, workers: Workers
 ) -> Iterator[list[str]]:
-    """Yield the stamps of the photos that were THERE and are FINISHED now, a batch at a time."""
+    """Yield the journal lines of the photos that were THERE and are FINISHED now, a batch at a time."""
     number = sum(state == THERE for state in there.values())
     if not number:
         return
-    tasks = (Task(image_id, 0, "", False) for image_id, state in there.items() if state == THERE)
+    tasks = (ImageTask(image_id) for image_id, state in there.items() if state == THERE)
     work = partial(process_batch, source=folder, target=folder, settings=settings)
     with progress(number, "photo", "photos on disk") as bar:
         for results in workers.map(work, batches(tasks, BATCH), most=-(-number // BATCH)):
-            stamps = [result.stamp for result in results if not isinstance(result, Failure)]
-            there.update(dict.fromkeys((stamp.partition(" ")[0] for stamp in stamps), FINISHED))
+            made = [result.image for result in results if not isinstance(result, Failure)]
+            there.update((image.id, FINISHED) for image in made)
             there.update((result.id, WANTED) for result in results if isinstance(result, Failure))
-            yield stamps
+            yield [image.line() for image in made]
             bar.update(len(results))

@@ -15,7 +15,7 @@ REASONS = (
     "rate_limited", "server_error", "timeout", "connection", "tls",
 )  # fmt: skip
 COUNTS = ("images", "downloaded", "already_there", "failed", *REASONS, "bytes")
-SHRINKING = ("resized", "unchanged", "damaged_kept", *header.REASONS)
+SHRINKING = ("resized", "unchanged", "damaged_kept", *header.BAD_IMAGE_REASONS)
 
 
 class Tally:

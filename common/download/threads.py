@@ -16,7 +16,7 @@ from common.download.hosts import Schedule
 from common.download.saving import Saved, save_photo
 from common.files.failures import Failure
 from common.images.header import BadImageError
-from common.images.process import ImageSettings
+from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
 
 LONGEST_BACKOFF = 30.0  # seconds

@@ -1,4 +1,6 @@
-"""Where a photo's pixels and boxes go: turned upright, shrunk or fitted into a square."""
+"""Geometry: where pixels and boxes go when an image is turned upright and resized."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,21 +8,24 @@ from typing import Any
 from common.files.csv_files import parse_number
 
 FITS = ("longer", "shorter", "pad", "stretch")
-DIGITS = 6  # of a box's coordinates: a thousandth of a pixel, whatever the photo
+DIGITS = 6  # of a box's coordinates: under a hundredth of a pixel
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a photo of one size becomes one of another; sizes are (width, height) in pixels."""
+    """Sizes (width, height) in pixels of a finished image."""
 
-    turned: tuple[int, int]  # the photo after turning, before scaling
-    scaled: tuple[int, int]  # the photo itself, in the result
-    canvas: tuple[int, int]  # the result, with what pads it
-    offset: tuple[int, int]  # of the photo in the result
+    scaled: tuple[int, int]  # without padding
+    canvas: tuple[int, int]  # with padding, the same on either side
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Return the left and top padding."""
+        return (self.canvas[0] - self.scaled[0]) // 2, (self.canvas[1] - self.scaled[1]) // 2
 
 
 def parse_turn(rotation: Any) -> int | None:
-    """Return a datapoint's rotation as degrees, 0 where there is none, None where it is no quarter turn."""
+    """Return a datapoint's rotation in degrees: 0 where it has none, None where it is not a quarter turn."""
     if rotation in (None, ""):
         return 0
     degrees = parse_number(rotation)
@@ -28,28 +33,25 @@ def parse_turn(rotation: Any) -> int | None:
 
 
 def plan_fit(size: tuple[int, int], turn: int, fit: str, max_side: int) -> Fit:
-    """Return where a photo of `size` goes when it is turned by `turn` degrees and fitted.
+    """Return the sizes of an image of `size` pixels after it is turned by `turn` degrees and resized.
 
-    `longer`, `shorter`: that side is at most `max_side`, and nothing is enlarged. `pad`, `stretch`: a square
-    of `max_side` with the photo in the middle, or pulled to fill it; small ones are enlarged, as
+    `longer`, `shorter`: this side is at most `max_side`; nothing is enlarged. `pad`, `stretch`: a square of
+    `max_side`, the image in its middle or stretched to fill it; small images are enlarged, as
     tf.image.resize_with_pad does.
     """
     width, height = size if turn % 180 == 0 else size[::-1]
     square = (max_side, max_side)
     if fit == "stretch":
-        return Fit((width, height), square, square, (0, 0))
+        return Fit(square, square)
     side = min(width, height) if fit == "shorter" else max(width, height)
     if fit != "pad" and side <= max_side:
-        return Fit((width, height), (width, height), (width, height), (0, 0))
+        return Fit((width, height), (width, height))
     scaled = (max(1, round(width * max_side / side)), max(1, round(height * max_side / side)))
-    if fit != "pad":
-        return Fit((width, height), scaled, scaled, (0, 0))
-    offset = ((max_side - scaled[0]) // 2, (max_side - scaled[1]) // 2)
-    return Fit((width, height), scaled, square, offset)
+    return Fit(scaled, square if fit == "pad" else scaled)
 
 
 def move_box(box: dict[str, Any], turn: int, fit: Fit) -> dict[str, Any]:
-    """Return an annotation with its box, in fractions of the photo, turned counterclockwise and fitted."""
+    """Return an annotation with its box, in fractions of the image, turned counterclockwise and fitted."""
     x0, x1, y0, y1 = box["x0"], box["x1"], box["y0"], box["y1"]
     if turn == 90:
         x0, x1, y0, y1 = y0, y1, 1 - x1, 1 - x0
@@ -58,8 +60,9 @@ def move_box(box: dict[str, Any], turn: int, fit: Fit) -> dict[str, Any]:
     elif turn == 270:
         x0, x1, y0, y1 = 1 - y1, 1 - y0, x0, x1
     if fit.scaled != fit.canvas:
-        x0, x1 = ((value * fit.scaled[0] + fit.offset[0]) / fit.canvas[0] for value in (x0, x1))
-        y0, y1 = ((value * fit.scaled[1] + fit.offset[1]) / fit.canvas[1] for value in (y0, y1))
+        (width, height), (left, top) = fit.scaled, fit.offset
+        x0, x1 = ((value * width + left) / fit.canvas[0] for value in (x0, x1))
+        y0, y1 = ((value * height + top) / fit.canvas[1] for value in (y0, y1))
     elif turn == 0:
         return box
     moved = {"x0": x0, "x1": x1, "y0": y0, "y1": y1}

@@ -1,128 +1,67 @@
-"""One photo, verified and resized: decoded to its end, made RGB in sRGB, fitted, written whole.
+"""Processing of one image's bytes: decoded to the end, made RGB in sRGB, resized, encoded.
 
-The pixels stay in the frame they are stored in, which is the frame of the boxes, unless they are turned along
-with the boxes: an EXIF orientation is neither applied nor written out again.
+The pixels stay in the frame they are stored in, which is the frame of the boxes, unless they are turned
+together with the boxes: an EXIF orientation is neither applied nor written.
 """
+
+from __future__ import annotations
 
 import io
 import logging
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.files.whole_files import replace_file
 from common.images.colours import is_srgb, to_srgb
 from common.images.fit import Fit, plan_fit
 from common.images.header import COMMON_SOF, DECODE_ERRORS, BadImageError, JpegHeader, read_jpeg_header
 from common.images.jpeg import decode_jpeg, encode_jpeg
+from common.images.settings import MAX_JPEG_SIDE, ImageSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_FILE_SIZE = 1 << 28  # bytes; the largest photo of the dataset is under a tenth of this
-MAX_JPEG_SIDE = 65_500  # pixels, libjpeg's limit
-MAX_PIXELS = 178_956_970  # half a gigabyte as RGB; beyond it Pillow too speaks of a decompression bomb
-# What photos are found to be under the name .jpg. Others stay closed: some decoders run programs.
+# What Pillow warns of and logs is in an image's result. This holds in every process that imports this module.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+MAX_FILE_SIZE = 1 << 28  # bytes; the largest image of the dataset has under a tenth of this
+MAX_PIXELS = 178_956_970  # half a gigabyte as RGB; above it Pillow too calls an image a decompression bomb
+# Formats found under the name .jpg. No others are opened: some decoders run programs.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
-QUIET = logging.NullHandler()
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
-PRECISE = 1.3  # times the size asked for, decoded at least, where precision is
-NEAR = 1.3  # times the size asked for; below it Hamming's window blurs, above it is as good and twice as fast
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSettings:
-    """What is asked of a photo; the folder of the finished ones remembers it."""
-
-    max_side: int = 256  # pixels; of which side, says `fit`
-    # With the colours at full resolution 85 takes the bytes of 90 with them halved, and is 1 dB closer.
-    quality: int = 85  # of the JPEG, 1 to 100
-    min_side: int = 1  # pixels; photos whose shorter side has fewer are left out
-    fit: str = "longer"  # one of fit.FITS
-    format: str = "jpeg"  # or png
-    precise: bool = False
-    keep_damaged: bool = False
-    rotate_upright: bool = False
+PRECISE_MARGIN = 1.3  # with `precise`, decode at least at this multiple of the final size
+NEAR = 1.3  # times the final size: below it Hamming's window blurs, above it is as good and twice as fast
 
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """What became of a photo that is there now."""
+    """The sizes of a processed image, and how it was made."""
 
     fit: Fit
     how: str  # resized, unchanged or damaged_kept
 
 
-def process_image(source: Path, target: Path, settings: ImageSettings, turn: int = 0) -> Processed:
-    """Write the photo `source`, turned counterclockwise by `turn` degrees, to `target` as the settings ask.
-
-    `source` and `target` may be the same file. One that already is what is asked for (an RGB JPEG of that
-    size, in sRGB, without an orientation tag) keeps its bytes. Raises BadImageError; OSError where writing
-    fails.
-    """
-    data, processed = process_bytes(read_photo(source), settings, turn)
-    if processed.how != "unchanged" or source != target:
-        # In place the disk has it before the original goes: there is no other copy.
-        replace_file(target, data, sync=source == target)
-    return processed
-
-
 def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[bytes, Processed]:
-    """Return the bytes of a photo as `process_image` writes them, and what became of it."""
+    """Return a finished image's bytes, made from a file's bytes; `turn` is in degrees counterclockwise.
+
+    A file that already is as the settings ask (an RGB JPEG of that size, in sRGB, without an orientation tag)
+    keeps its bytes. Raises BadImageError.
+    """
     check_file_size(len(data))
     if not data:
         raise BadImageError("truncated", "an empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on oddities in metadata; what matters is an outcome
-            decode = decode_from_jpeg if data.startswith(b"\xff\xd8") else decode_other
-            image, fit, how = decode(data, settings, turn)
-            encoded = data if how == "unchanged" else encode(place(image, fit, turn), settings)
+        decode = _decode_jpeg_file if data.startswith(b"\xff\xd8") else _decode_other_file
+        image, fit, how = decode(data, settings, turn)
+        encoded = data if how == "unchanged" else _encode(_place(image, fit, turn), settings)
     except MemoryError:
-        raise BadImageError("too_large", "not enough memory to decode it", in_passing=True) from None
+        raise BadImageError("too_large", "not enough memory to decode it") from None
     return encoded, Processed(fit, how)
 
 
-def image_size(photo: Path | bytes) -> tuple[int, int] | None:
-    """Return width and height from the header of a photo, None where there is none."""
-    from PIL import Image
-
-    try:
-        if isinstance(photo, bytes):
-            head = photo
-        else:
-            with open(photo, "rb", buffering=0) as stream:
-                head = stream.read(1 << 12)
-        if head.startswith(b"\xff\xd8"):
-            header = read_jpeg_header(head)
-            return header.width, header.height
-    except FileNotFoundError:
-        return None
-    except BadImageError:
-        pass  # a header longer than what was read, or none
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            file = io.BytesIO(photo) if isinstance(photo, bytes) else photo
-            with Image.open(file, formats=FORMATS) as image:
-                return image.size
-    except (*DECODE_ERRORS, Image.DecompressionBombError):
-        return None
-
-
-def read_photo(path: Path) -> bytes:
-    """Return the bytes of a photo's file."""
-    try:
-        check_file_size(path.stat().st_size)
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise BadImageError("missing") from None
-    except OSError as error:
-        raise BadImageError("unreadable", error.strerror or str(error), in_passing=True) from None
-
-
 def check_file_size(size: int) -> None:
+    """Raise BadImageError for a file that is too large to read."""
     if size > MAX_FILE_SIZE:
         raise BadImageError("too_large", f"{size} bytes, at most {MAX_FILE_SIZE} are read")
 
@@ -130,51 +69,51 @@ def check_file_size(size: int) -> None:
 # --- decoding ------------------------------------------------------------------------------------
 
 
-def decode_from_jpeg(data: bytes, settings: ImageSettings, turn: int) -> tuple["Image", Fit, str]:
-    """Return a JPEG as RGB, at its fitted size or somewhat more, where it goes, and what became of it."""
+def _decode_jpeg_file(data: bytes, settings: ImageSettings, turn: int) -> tuple[Image, Fit, str]:
+    """Return a JPEG as RGB, resized but not yet turned or padded, its fit, and how it was made."""
     header = read_jpeg_header(data)
-    fit = checked_fit((header.width, header.height), settings, turn)
+    size = (header.width, header.height)
+    fit = _checked_fit(size, settings, turn)
     scaled = fit.scaled if turn % 180 == 0 else fit.scaled[::-1]
-    eighths = decoding_scale(header, scaled, precise=settings.precise)
+    eighths = _decoding_scale(size, scaled, precise=settings.precise)
     image, oddity = decode_jpeg(data, header, eighths, keep_damaged=settings.keep_damaged)
     how = "damaged_kept" if oddity.startswith("damaged") else "resized"
-    if not oddity and not turn and settings.format == "jpeg" and is_common(header) and fits_already(fit):
+    is_as_asked = settings.format == "jpeg" and not turn and size == fit.scaled == fit.canvas
+    if is_as_asked and not oddity and _is_common(header):
         how = "unchanged"
     image = to_srgb(image, header.icc)
-    # The last pixels may stand for less than a whole eighth; image.size is without them no exact scale.
+    # The last pixels may stand for less than a whole eighth: image.size alone would be an inexact scale.
     exact = (0.0, 0.0, header.width * eighths / 8, header.height * eighths / 8)
-    part = exact if image.size != (header.width, header.height) else None
-    return scale(image, scaled, part, precise=settings.precise), fit, how
+    return _resize(image, scaled, None if image.size == size else exact, precise=settings.precise), fit, how
 
 
-def decoding_scale(header: JpegHeader, scaled: tuple[int, int], *, precise: bool) -> int:
-    """Return at how many eighths of its size a JPEG is decoded, at most 8: the decoder shrinks it for free.
+def _decoding_scale(size: tuple[int, int], scaled: tuple[int, int], *, precise: bool) -> int:
+    """Return how many eighths of its size to decode a JPEG at, 1 to 8: the decoder shrinks at no cost.
 
-    libjpeg-turbo has vector code for 1, 2, 4 and 8 eighths; with the others there is less left to shrink.
+    libjpeg-turbo has vector code for 1, 2, 4 and 8 eighths; the others leave less to shrink afterwards.
     """
-    width, height = header.width, header.height
     for eighths in range(1, 8) if precise else (1, 2, 4):
-        # The decoder's half is not as good as what follows, hence a margin there.
-        margin = PRECISE if precise else 1.1 if eighths == 4 else 1
-        if -(-width * eighths // 8) >= scaled[0] * margin and -(-height * eighths // 8) >= scaled[1] * margin:
+        # The decoder's half is worse than what follows, hence a margin there.
+        margin = PRECISE_MARGIN if precise else 1.1 if eighths == 4 else 1
+        if all(-(-side * eighths // 8) >= goal * margin for side, goal in zip(size, scaled, strict=True)):
             return eighths
     return 8
 
 
-def is_common(header: JpegHeader) -> bool:
-    """Tell whether every reader sees in this file what is asked for: RGB, in sRGB, the right way up."""
+def _is_common(header: JpegHeader) -> bool:
+    """Return whether every reader decodes this file to the same image: RGB, in sRGB, not turned."""
     return (
         header.components == 3
         and header.precision == 8
         and header.process in COMMON_SOF
         and not header.has_more_images
-        and not is_turned(header.exif)
+        and not _is_turned(header.exif)
         and (not header.icc or is_srgb(header.icc))
     )
 
 
-def is_turned(exif: bytes) -> bool:
-    """Tell whether a reader that applies EXIF orientation would turn the photo away from its boxes."""
+def _is_turned(exif: bytes) -> bool:
+    """Return whether a reader that applies EXIF orientation would turn the image away from its boxes."""
     from PIL import Image
 
     if not exif:
@@ -184,21 +123,20 @@ def is_turned(exif: bytes) -> bool:
         tags.load(exif)
         return bool(tags.get(ORIENTATION, 1) != 1)
     except DECODE_ERRORS:
-        return True  # EXIF that cannot be read is better not handed on
+        return True  # unreadable EXIF is better dropped
 
 
-def decode_other(data: bytes, settings: ImageSettings, turn: int) -> tuple["Image", Fit, str]:
-    """Return the first image of a file that is no JPEG as RGB, fitted, and where it goes."""
+def _decode_other_file(data: bytes, settings: ImageSettings, turn: int) -> tuple[Image, Fit, str]:
+    """Return the first image of a file that is not a JPEG, like _decode_jpeg_file."""
     from PIL import Image, UnidentifiedImageError
 
-    Image.MAX_IMAGE_PIXELS = None  # checked_fit has a limit of its own
-    logging.getLogger("PIL").addHandler(QUIET)  # what it would log is in the outcome
+    Image.MAX_IMAGE_PIXELS = None  # _checked_fit has its own limit
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except DECODE_ERRORS as error:
         unknown = isinstance(error, UnidentifiedImageError)
         raise BadImageError("unreadable", "not an image" if unknown else str(error)) from None
-    fit = checked_fit(image.size, settings, turn)
+    fit = _checked_fit(image.size, settings, turn)
     try:
         image.load()
     except DECODE_ERRORS as error:
@@ -210,11 +148,11 @@ def decode_other(data: bytes, settings: ImageSettings, turn: int) -> tuple["Imag
     except DECODE_ERRORS as error:
         raise BadImageError("unreadable", f"{image.mode}: {error}") from None
     scaled = fit.scaled if turn % 180 == 0 else fit.scaled[::-1]
-    return scale(image, scaled, precise=settings.precise), fit, "resized"
+    return _resize(image, scaled, precise=settings.precise), fit, "resized"
 
 
-def checked_fit(size: tuple[int, int], settings: ImageSettings, turn: int) -> Fit:
-    """Return where a photo of this size goes, unless it is too large or too small."""
+def _checked_fit(size: tuple[int, int], settings: ImageSettings, turn: int) -> Fit:
+    """Return the fit of an image of this size; BadImageError where it is too large or too small."""
     width, height = size
     if not (width and height):
         raise BadImageError("unreadable", f"{width}x{height} pixels")
@@ -228,21 +166,17 @@ def checked_fit(size: tuple[int, int], settings: ImageSettings, turn: int) -> Fi
     return fit
 
 
-def fits_already(fit: Fit) -> bool:
-    return fit.turned == fit.scaled == fit.canvas
-
-
 # --- pixels and bytes ----------------------------------------------------------------------------
 
 
-def scale(
-    image: "Image",
+def _resize(
+    image: Image,
     size: tuple[int, int],
     box: tuple[float, float, float, float] | None = None,
     *,
-    precise: bool = True,
-) -> "Image":
-    """Return the part `box` of an image at another size."""
+    precise: bool,
+) -> Image:
+    """Return the part `box` of an image, by default all of it, at another size."""
     from PIL import Image
 
     if image.size == size and (box is None or box[2:] == size):
@@ -256,16 +190,12 @@ def scale(
     return image.resize(size, kind, box)
 
 
-def place(image: "Image", fit: Fit, turn: int) -> "Image":
-    """Return an image turned counterclockwise, in the middle of a black canvas where it does not fill it."""
+def _place(image: Image, fit: Fit, turn: int) -> Image:
+    """Return an image turned counterclockwise and, where it is padded, in the middle of a black canvas."""
     from PIL import Image
 
     if turn:
-        image = image.transpose(
-            {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}[
-                turn
-            ]
-        )
+        image = image.transpose(Image.Transpose[f"ROTATE_{turn}"])
     if fit.canvas == image.size:
         return image
     canvas = Image.new("RGB", fit.canvas)
@@ -273,11 +203,11 @@ def place(image: "Image", fit: Fit, turn: int) -> "Image":
     return canvas
 
 
-def encode(image: "Image", settings: ImageSettings) -> bytes:
-    """Return an RGB image as a file without any metadata."""
+def _encode(image: Image, settings: ImageSettings) -> bytes:
+    """Return an RGB image as a file without metadata."""
     if settings.format == "jpeg":
         return encode_jpeg(image, settings.quality)
     stream = io.BytesIO()
-    image.info.clear()  # profile, resolution and the like would be handed on
+    image.info.clear()  # Pillow would write the profile, resolution and so on
     image.save(stream, "PNG")
     return stream.getvalue()

@@ -1,125 +1,93 @@
-"""Step 5's work on one image: a task in; out what became of its photo, and its datapoint."""
+"""Step 5's work on one image: a task goes to a worker, a result comes back, and its datapoint follows."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from common.files.failures import Failure
-from common.files.storage import is_remote, put_objects, read_objects, status
-from common.files.whole_files import read_small, replace_file
-from common.images.finished import make_stamp
-from common.images.fit import Fit, move_box, plan_fit
+from common.files.storage import Status, is_remote, put_objects, read_objects, status
+from common.files.whole_files import replace_file
+from common.images.finished import FinishedImage
+from common.images.fit import Fit, move_box
 from common.images.header import BadImageError
-from common.images.process import ImageSettings, image_size, process_bytes, process_image, read_photo
+from common.images.process import check_file_size, process_bytes
+from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """One image: how its photo is turned, what it is made from, and whether that is done by all accounts."""
+class ImageTask:
+    """One image to process. What else of its datapoint changes with its pixels can travel here too."""
 
     id: str
-    turn: int  # degrees counterclockwise
-    stamp: str
-    known: bool
+    turn: int = 0  # degrees counterclockwise
+    original: Status | None = None  # looked up before the file is read: one replaced meanwhile is made again
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """One photo that is there as asked for: how it came to be so, where it went, what it was made from."""
+class ImageResult:
+    """One image that exists as the settings ask."""
 
-    how: str  # a key of the counts
-    fit: Fit
-    stamp: str  # "" where it is noted already
+    how: str  # a key of step 5's counts
+    image: FinishedImage
 
 
 def process_batch(
-    tasks: list[Task], source: Path, target: Path, settings: ImageSettings
-) -> list[Done | Failure]:
-    """Process a batch of images; run in a worker."""
-    if is_remote(source) or is_remote(target):
-        return process_together(tasks, source, target, settings)
-    return [process_one(task, source, target, settings) for task in tasks]
-
-
-def process_one(task: Task, source: Path, target: Path, settings: ImageSettings) -> Done | Failure:
-    original = source / image_file_name(task.id)
-    photo = target / image_file_name(task.id, settings.format)
-    if task.known and (fit := finished_fit(task, photo, original, settings)):
-        return Done("already_there", fit, "")
-    try:
-        result = process_image(original, photo, settings, task.turn)
-        # The task's stamp was taken before the bytes were read: a photo replaced meanwhile is done again.
-        stamp = make_stamp(task.id, status(photo), task.turn) if photo == original else task.stamp
-        return Done(result.how, result.fit, stamp)
-    except BadImageError as bad:
-        return Failure(task.id, bad.reason, bad.detail, in_passing=bad.in_passing)
-
-
-def finished_fit(
-    task: Task, photo: Path | bytes, original: Path | bytes | None, settings: ImageSettings
-) -> Fit | None:
-    """Return where a finished photo went, None where it is not whole after all."""
-    size, turn = image_size(photo), 0
-    if size and settings.fit == "pad":  # the photo's own size is hidden by what pads it
-        size, turn = image_size(original or b""), task.turn
-    return plan_fit(size, turn, settings.fit, settings.max_side) if size else None
-
-
-def process_together(
-    tasks: list[Task], source: Path, target: Path, settings: ImageSettings
-) -> list[Done | Failure]:
-    """Process a batch of images that are on a store or go to one: many are asked for, and put, at a time."""
-    results: dict[str, Done | Failure] = {}
-    known = [task for task in tasks if task.known]
-    photos = _read_photos(target, known, settings.format)
-    originals = _read_photos(source, known if settings.fit == "pad" else [])
-    for task, photo, original in zip_longest(known, photos, originals):
-        if fit := finished_fit(task, photo or b"", original, settings):
-            results[task.id] = Done("already_there", fit, "")
-    left = [task for task in tasks if task.id not in results]
-    made: dict[str, bytes] = {}
-    fetched = _read_photos(source, left)
-    for task in left:
+    tasks: Sequence[ImageTask], source: Path, target: Path, settings: ImageSettings
+) -> list[ImageResult | Failure]:
+    """Process a batch of images in a worker; return the results in order. In place `target` is `source`."""
+    results: list[ImageResult | Failure] = []
+    objects: dict[str, bytes] = {}  # to put: a store takes many at a time
+    names = [image_file_name(task.id) for task in tasks]
+    fetched = read_objects(source, names) if is_remote(source) else None
+    for task, name in zip(tasks, names, strict=True):
         try:
-            original = next(fetched) if is_remote(source) else read_photo(source / image_file_name(task.id))
+            original = next(fetched) if fetched else _read_image(source / name)
             if original is None:
                 raise BadImageError("missing")
-            made_of_it, processed = process_bytes(original, settings, task.turn)
+            data, made = process_bytes(original, settings, task.turn)
         except BadImageError as bad:
-            results[task.id] = Failure(task.id, bad.reason, bad.detail, in_passing=bad.in_passing)
+            results.append(Failure(task.id, bad.reason, bad.detail))
             continue
-        results[task.id] = Done(processed.how, processed.fit, task.stamp)
-        if processed.how != "unchanged" or source != target:
-            made[image_file_name(task.id, settings.format)] = made_of_it
-    if is_remote(target):
-        put_objects(target, made)
-    else:
-        for name, photo in made.items():
-            replace_file(target / name, photo)
-    if source == target:  # what is there now is the original
-        for task in left:
-            result = results[task.id]
-            if isinstance(result, Done):
-                stamp = make_stamp(task.id, status(target / image_file_name(task.id)), task.turn)
-                results[task.id] = replace(result, stamp=stamp)
-    return [results[task.id] for task in tasks]
+        if made.how != "unchanged" or source != target:
+            own_name = image_file_name(task.id, settings.format)
+            if is_remote(target):
+                objects[own_name] = data
+            else:
+                # In place it is on the disk before the original goes: there is no other copy.
+                replace_file(target / own_name, data, sync=source == target)
+        image = FinishedImage(task.id, task.original, task.turn, *made.fit.scaled, len(data))
+        results.append(ImageResult(made.how, image))
+    if objects:
+        put_objects(target, objects)
+    return [_with_own_status(result, target) for result in results] if source == target else results
 
 
-def _read_photos(folder: Path, tasks: list[Task], image_format: str = "jpeg") -> Iterator[bytes | None]:
-    names = [image_file_name(task.id, image_format) for task in tasks]
-    return (
-        read_objects(folder, names)
-        if is_remote(folder)
-        else map(read_small, (folder / name for name in names))
-    )
+def _read_image(path: Path) -> bytes:
+    try:
+        check_file_size(path.stat().st_size)
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BadImageError("missing") from None
+    except OSError as error:
+        raise BadImageError("unreadable", error.strerror or str(error)) from None
 
 
-def finished_point(point: dict[str, Any], turn: int, fit: Fit, settings: ImageSettings) -> dict[str, Any]:
-    """Return a datapoint in the frame of its finished photo."""
-    width, height = fit.canvas
-    boxes = [move_box(box, turn, fit) for box in point["annotations"]]
+def _with_own_status(result: ImageResult | Failure, folder: Path) -> ImageResult | Failure:
+    """Return a result whose original is the finished image: what it was made from is replaced."""
+    if isinstance(result, Failure):
+        return result
+    own = status(folder / image_file_name(result.image.id))
+    return replace(result, image=replace(result.image, original=own))
+
+
+def finished_point(point: dict[str, Any], image: FinishedImage, settings: ImageSettings) -> dict[str, Any]:
+    """Return a datapoint in the frame of its finished image."""
+    scaled = (image.width, image.height)
+    fit = Fit(scaled, (settings.max_side, settings.max_side) if settings.fit == "pad" else scaled)
+    boxes = [move_box(box, image.turn, fit) for box in point["annotations"]]
     turned = {"rotation": 0} if settings.rotate_upright else {}
-    return point | {"annotations": boxes, "width": width, "height": height} | turned
+    return point | {"annotations": boxes, "width": fit.canvas[0], "height": fit.canvas[1]} | turned

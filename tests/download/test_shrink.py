@@ -195,9 +195,9 @@ def test_other_settings_are_refused_in_one_line(download, folder):
         outcome = download(folder, *more)
         assert (outcome.code, len(outcome.err.splitlines())) == (1, 1)
         assert outcome.err.startswith(
-            f"download_images.py: {folder}/process_settings.json: the photos in this "
+            f"download_images.py: {folder}/process_settings.json: the images in this "
         )
-        assert outcome.err.endswith("--overwrite makes them anew\n")
+        assert outcome.err.endswith("--overwrite makes them again\n")
     assert look(folder) == before
 
 

@@ -1,4 +1,4 @@
-"""One photo in, one RGB JPEG out: colours, formats, sizes, and what cannot be used."""
+"""One image in, one RGB JPEG out: colours, formats, sizes, and images that cannot be used."""
 
 import io
 import struct
@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms, ImageDraw
 
+from common.files.failures import Failure
 from common.images.fit import plan_fit
-from common.images.header import BadImageError
-from common.images.process import ImageSettings, process_image
+from common.images.settings import ImageSettings
+from common.images.tasks import ImageResult, ImageTask, process_batch
 from tests.conftest import ROOT
 from tests.support.icc_profiles import (
     cmyk_as_srgb,
@@ -46,11 +47,18 @@ def saved(image: Image.Image, form: str, **options) -> bytes:
     return stream.getvalue()
 
 
+def process(folder, target, **options) -> ImageResult | Failure:
+    """Process the image one.jpg in a folder."""
+    (result,) = process_batch([ImageTask("one")], folder, target, ImageSettings(**options))
+    return result
+
+
 def processed(tmp_path, data: bytes, **options) -> Image.Image:
-    """Return the photo that these bytes become, an RGB JPEG in any case."""
-    (tmp_path / "in.jpg").write_bytes(data)
-    process_image(tmp_path / "in.jpg", tmp_path / "out.jpg", ImageSettings(**options))
-    image = Image.open(tmp_path / "out.jpg")
+    """Return the image that these bytes become, an RGB JPEG in any case."""
+    (tmp_path / "one.jpg").write_bytes(data)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    assert isinstance(process(tmp_path, tmp_path / "out", **options), ImageResult)
+    image = Image.open(tmp_path / "out" / "one.jpg")
     assert (image.format, image.mode) == ("JPEG", "RGB")
     assert "exif" not in image.info or image.getexif().get(0x0112, 1) == 1
     image.load()
@@ -264,13 +272,14 @@ KEPT = {
 
 
 @pytest.mark.parametrize("data", KEPT.values(), ids=KEPT)
-@pytest.mark.parametrize("name", ["same.jpg", "other.jpg"])
-def test_what_already_is_as_asked_keeps_its_bytes(tmp_path, data, name):
-    (tmp_path / "same.jpg").write_bytes(data)
-    before = (tmp_path / "same.jpg").stat()
-    assert process_image(tmp_path / "same.jpg", tmp_path / name, ImageSettings()).how == "unchanged"
-    assert (tmp_path / name).read_bytes() == data
-    after = (tmp_path / "same.jpg").stat()
+@pytest.mark.parametrize("into", ["", "other"])
+def test_what_already_is_as_asked_keeps_its_bytes(tmp_path, data, into):
+    (tmp_path / "one.jpg").write_bytes(data)
+    (tmp_path / into).mkdir(exist_ok=True)
+    before = (tmp_path / "one.jpg").stat()
+    assert process(tmp_path, tmp_path / into).how == "unchanged"
+    assert (tmp_path / into / "one.jpg").read_bytes() == data
+    after = (tmp_path / "one.jpg").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -366,43 +375,40 @@ UNUSABLE = {
 
 @pytest.mark.parametrize(("data", "reason", "detail"), UNUSABLE.values(), ids=UNUSABLE)
 def test_what_cannot_be_used_has_a_reason_and_leaves_nothing(tmp_path, data, reason, detail):
-    (tmp_path / "in.jpg").write_bytes(data)
-    with pytest.raises(BadImageError) as caught:
-        process_image(tmp_path / "in.jpg", tmp_path / "out.jpg", ImageSettings(min_side=10))
-    assert caught.value.reason == reason
-    assert detail in caught.value.detail
-    assert "\n" not in caught.value.detail
-    assert [path.name for path in tmp_path.iterdir()] == ["in.jpg"]
+    (tmp_path / "one.jpg").write_bytes(data)
+    failure = process(tmp_path, tmp_path / "out", min_side=10)
+    assert failure.reason == reason
+    assert detail in failure.detail
+    assert "\n" not in failure.detail
+    assert [path.name for path in tmp_path.iterdir()] == ["one.jpg"]
 
 
-def test_a_file_that_is_not_there_is_missing(tmp_path):
-    with pytest.raises(BadImageError) as caught:
-        process_image(tmp_path / "in.jpg", tmp_path / "out.jpg", ImageSettings())
-    assert caught.value.reason == "missing"
+def test_a_file_that_does_not_exist_is_missing(tmp_path):
+    assert process(tmp_path, tmp_path / "out").reason == "missing"
 
 
-def test_a_file_beyond_the_limit_is_not_read(tmp_path):
-    with open(tmp_path / "in.jpg", "wb") as stream:
+def test_a_file_above_the_limit_is_not_read(tmp_path):
+    with open(tmp_path / "one.jpg", "wb") as stream:
         stream.truncate((1 << 28) + 1)
-    with pytest.raises(BadImageError) as caught:
-        process_image(tmp_path / "in.jpg", tmp_path / "out.jpg", ImageSettings())
-    assert caught.value.reason == "too_large"
+    assert process(tmp_path, tmp_path / "out").reason == "too_large"
 
 
-def test_a_bad_photo_is_said_once_in_its_outcome(tmp_path):
-    """Pillow logs on some TIFFs: no stray line of that reaches the user."""
+def test_what_pillow_warns_of_and_logs_does_not_reach_the_user(tmp_path):
     data = bytearray(saved(quarters(), "TIFF"))
-    tag = data.index(struct.pack("<HHI", 277, 3, 1))  # SamplesPerPixel
+    tag = data.index(struct.pack("<HHI", 277, 3, 1))  # SamplesPerPixel: Pillow logs
     data[tag + 8 : tag + 10] = b"\xff\x7f"
-    (tmp_path / "in.jpg").write_bytes(data)
+    (tmp_path / "one.jpg").write_bytes(data)
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x09"  # nine tags, and none follows: Pillow warns
+    (tmp_path / "two.jpg").write_bytes(saved(quarters(), "JPEG", exif=exif))
     code = (
-        "import sys; from pathlib import Path\nfrom common.images.process import *\n"
-        "try: process_image(Path(sys.argv[1]), Path('out.jpg'), ImageSettings())\n"
-        "except BadImageError as bad: print(bad.reason)"
+        "import sys; from pathlib import Path\nfrom common.images.tasks import *\n"
+        "tasks = [ImageTask('one'), ImageTask('two')]\n"
+        "for result in process_batch(tasks, Path(sys.argv[1]), Path(sys.argv[1]), ImageSettings()):\n"
+        "    print(getattr(result, 'reason', '') or result.how)"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "in.jpg")]
+    command = [sys.executable, "-c", code, str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert (run.stdout, run.stderr) == ("unreadable\n", "")
+    assert (run.stdout, run.stderr) == ("unreadable\nunchanged\n", "")
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
@@ -410,14 +416,12 @@ def test_a_bad_photo_is_said_once_in_its_outcome(tmp_path):
 @settings(max_examples=60, deadline=None)
 def test_damage_of_any_kind_is_an_outcome(tmp_path_factory, form, data):
     folder = tmp_path_factory.getbasetemp()
+    (folder / "damage").mkdir(exist_ok=True)
     photo = bytearray(saved(quarters(size=(300, 200)), form))
     for _ in range(data.draw(st.integers(1, 8))):
         photo[data.draw(st.integers(0, len(photo) - 1))] = data.draw(st.integers(0, 255))
-    (folder / "in.jpg").write_bytes(photo[: data.draw(st.integers(0, len(photo)))])
-    try:
-        process_image(folder / "in.jpg", folder / "out.jpg", ImageSettings(max_side=50))
-    except BadImageError as bad:
-        reason = bad.reason
-    else:
-        reason = "none: the damage cannot be told, or did not change a thing that matters"
-    assert reason.startswith(("none", "truncated", "damaged", "unreadable", "too_large"))
+    (folder / "one.jpg").write_bytes(photo[: data.draw(st.integers(0, len(photo)))])
+    result = process(folder, folder / "damage", max_side=50)
+    # Some damage cannot be found, or changes nothing that matters.
+    if isinstance(result, Failure):
+        assert result.reason in ("truncated", "damaged", "unreadable", "too_large")

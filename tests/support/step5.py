@@ -10,7 +10,7 @@ from PIL import Image
 
 from sample.scenes import draw
 
-JOURNALS = (".process_finished", ".process_complete")
+JOURNALS = (".process_finished",)
 
 
 def photo(number: int, form: str = "JPEG", **options) -> bytes:

@@ -1,0 +1,72 @@
+"""Settings of checking and resizing images, and the flags of steps 4 and 5 that set them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from common.cli import whole_number
+
+MAX_JPEG_SIDE = 65_500  # pixels, libjpeg's limit
+_FITS = {
+    "longer, shorter": "this side is at most --max_side, nothing is enlarged",
+    "pad": "a square of --max_side with the image on black",
+    "stretch": "a square of --max_side that the image is stretched to fill",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSettings:
+    """Settings that the bytes of a finished image depend on; its folder remembers them."""
+
+    max_side: int = 256  # pixels, of the side that `fit` names
+    # At full colour resolution 85 makes files as large as 90 at half, 1 dB closer to the original.
+    quality: int = 85  # of JPEGs, 1 to 100
+    min_side: int = 1  # pixels; images with a shorter side below this are too_small
+    fit: str = "longer"  # one of fit.FITS
+    format: str = "jpeg"  # or png
+    precise: bool = False
+    keep_damaged: bool = False
+    rotate_upright: bool = False
+
+
+def add_image_flags(parser: argparse.ArgumentParser, fits: Sequence[str], max_side_help: str = "") -> None:
+    """Add the flags; with `max_side_help` --max_side has no default, and images stay as they are without."""
+    add = parser.add_argument
+    add(
+        "--max_side", type=whole_number(1, most=MAX_JPEG_SIDE), metavar="PIXELS",
+        default=None if max_side_help else 256,
+        help=max_side_help or "largest longer side, or see --fit (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--min_side", type=whole_number(1), default=1, metavar="PIXELS",
+        help="leave out images with a shorter side below this (reason: too_small; default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--fit", choices=fits, default="longer",
+        help="; ".join(f"{fit}: {text}" for fit, text in _FITS.items() if fit.split(",")[0] in fits)
+        + " (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--quality", type=whole_number(1, most=100), default=85, metavar="1-100",
+        help="quality of the JPEGs, which keep full colour resolution (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--precise", action="store_true",
+        help="decode larger and resize with Lanczos: sharper, 0.6 times the speed",
+    )  # fmt: skip
+    add("--keep_damaged", action="store_true", help="keep images whose image data is damaged")
+
+
+def given_image_flags(args: argparse.Namespace) -> list[str]:
+    """Return the flags, except --max_side, whose value is not the default."""
+    default = asdict(ImageSettings())
+    names = ("min_side", "fit", "quality", "precise", "keep_damaged")
+    return [f"--{name}" for name in names if getattr(args, name) != default[name]]
+
+
+def image_settings(args: argparse.Namespace) -> ImageSettings:
+    """Return the settings that the flags set."""
+    default = asdict(ImageSettings())
+    return ImageSettings(**{name: getattr(args, name, default[name]) for name in default})
