@@ -119,9 +119,7 @@ def plan_images(path: str, source: Path, finished: FinishedImages) -> Iterator[P
 
 
 def process_all(
-    planned: Iterable[Planned],
-    work: partial[list[ImageResult | Failure]],
-    workers: Workers,
+    planned: Iterable[Planned], work: partial[list[ImageResult | Failure]], workers: Workers
 ) -> Iterator[tuple[dict[str, Any], ImageResult | Failure]]:
     """Yield each datapoint and its image's result, in order, while the workers process the next batches."""
     under_way: deque[list[Planned]] = deque()
@@ -140,27 +138,25 @@ def process_all(
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add(
-        "--image_directory", required=True, metavar="IMAGE_DIRECTORY_PATH",
-        help="folder of the images, <id>.jpg",
-    )  # fmt: skip
+    add("--image_directory", required=True, metavar="IMAGE_DIRECTORY_PATH", help="folder of images, <id>.jpg")
     add(
         "--image_saving_directory", metavar="RESIZED_DIRECTORY_PATH",
         help="folder for the resized images (default: they replace those in IMAGE_DIRECTORY_PATH)",
     )  # fmt: skip
     add(
-        "--datapoints_input_path", required=True, metavar="DATAPOINTS_INPUT_PATH",
-        help="datapoints of step 3",
-    )  # fmt: skip
+        "--datapoints_input_path", required=True, metavar="DATAPOINTS_INPUT_PATH", help="datapoints of step 3"
+    )
     add(
         "--datapoints_output_path", required=True, metavar="DATAPOINTS_OUTPUT_PATH",
         help="where to write the datapoints of the images that can be used",
     )  # fmt: skip
     add_image_flags(parser, FITS)
     add(
-        "--format", choices=("jpeg", "png"), default="jpeg",
-        help="write <id>.jpg or <id>.png (default: %(default)s)",
-    )  # fmt: skip
+        "--format",
+        choices=("jpeg", "png"),
+        default="jpeg",
+        help="<id>.jpg or <id>.png (default: %(default)s)",
+    )
     add("--rotate_upright", action="store_true", help="turn images and boxes by the datapoints' rotation")
     add(
         "--workers", type=whole_number(1), default=usable_cores(), metavar="N",
@@ -187,13 +183,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     target = args.image_saving_directory
     if not target or is_same_place(source, parse_path(target)):
-        args.image_saving_directory = None  # in place, where these would be done to their own result again
-        for flag, given in (
-            ("--rotate_upright", args.rotate_upright), ("--fit pad", args.fit == "pad"),
-            ("--format png", args.format == "png"),
-        ):  # fmt: skip
-            if given:
-                parser.error(f"{flag} needs an --image_saving_directory other than the --image_directory")
+        args.image_saving_directory = None  # in place: a second run would turn or pad its own result again
+        png, pad = args.format == "png", args.fit == "pad"
+        if (
+            flag := "--rotate_upright"
+            if args.rotate_upright
+            else "--fit pad"
+            if pad
+            else "--format png"
+            if png
+            else ""
+        ):
+            parser.error(f"{flag} needs an --image_saving_directory other than the --image_directory")
     return args
 
 

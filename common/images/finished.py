@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from common.cli import InputError
 from common.files.journal import Journal, read_journal, remove_journal, replace_journal
@@ -50,14 +49,22 @@ class FinishedImage:
 def has_other_settings(folder: Path, settings: ImageSettings, *, overwrite: bool) -> bool:
     """Return whether a folder has other settings or none; InputError if it has and not `overwrite`."""
     path = folder / SETTINGS_NAME
-    before = _read_settings(path)
-    after = asdict(settings)
-    if before is not None and before != after and not overwrite:
+    data, after = read_small(path), asdict(settings)
+    if data is None:
+        return True
+    try:
+        before = json.loads(data)
+    except ValueError:
+        before = None
+    if not isinstance(before, dict):
+        raise InputError(f"{path}: not the settings of a folder of images; remove it to make them again")
+    others = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if others and not overwrite:
+        differences = ", ".join(f"{name} {before.get(name)}, not {after.get(name)}" for name in others)
         raise InputError(
-            f"{path}: the images in this folder were made with {_differences(before, after)}; "
-            "--overwrite makes them again"
+            f"{path}: the images in this folder were made with {differences}; --overwrite makes them again"
         )
-    return before != after
+    return bool(others)
 
 
 def replace_settings(folder: Path, settings: ImageSettings, *, keep_stale: bool = False) -> None:
@@ -117,22 +124,3 @@ class FinishedImages(Journal):
         image = FinishedImage(image_id, original, turn, *pixels, found.size)
         self.add(image.line())
         return image
-
-
-def _read_settings(path: Path) -> dict[str, Any] | None:
-    data = read_small(path)
-    if data is None:
-        return None
-    try:
-        settings = json.loads(data)
-    except ValueError:
-        settings = None
-    if not isinstance(settings, dict):
-        raise InputError(f"{path}: not the settings of a folder of images; remove it to make them again")
-    return settings
-
-
-def _differences(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Return what differs, as `max_side 256, not 512`."""
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return ", ".join(f"{name} {before.get(name)}, not {after.get(name)}" for name in names)

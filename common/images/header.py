@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SOI, EOI, SOS, DHT, APP0, APP1, APP2, APP14, COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
-PROGRESSIVE = 0xC2
 SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame: size, number of components
-KNOWN_SOF = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # what libjpeg-turbo decodes
-COMMON_SOF = {0xC0, 0xC1, PROGRESSIVE}  # what every reader decodes: Huffman-coded, baseline to progressive
+COMMON_SOF = {0xC0, 0xC1, 0xC2}  # what every reader decodes: Huffman-coded, baseline to progressive
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
 
 # All that Pillow's decoders were seen to raise on damaged files and on files of other kinds.
@@ -32,8 +30,7 @@ class BadImageError(Exception):
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
+        self.reason, self.detail = reason, detail
 
 
 @dataclass(slots=True)

@@ -11,19 +11,14 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from common.images.header import (
-    COMMON_SOF,
-    DECODE_ERRORS,
-    KNOWN_SOF,
-    PROGRESSIVE,
-    BadImageError,
-    JpegHeader,
-)
+from common.images.header import COMMON_SOF, DECODE_ERRORS, BadImageError, JpegHeader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+PROGRESSIVE = 0xC2
+KNOWN_SOF = {0xC0, 0xC1, PROGRESSIVE, 0xC9, 0xCA}  # what libjpeg-turbo decodes
 MAX_STRAY_BYTES = 16  # accepted before the end marker: some cameras pad there
 END = b"\xff\xd9"
 BLANK = bytes(512)  # a disk sector that was never written

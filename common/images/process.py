@@ -82,9 +82,9 @@ def _decode_jpeg_file(data: bytes, settings: ImageSettings, turn: int) -> tuple[
     if is_as_asked and not oddity and _is_common(header):
         how = "unchanged"
     image = to_srgb(image, header.icc)
-    # The last pixels may stand for less than a whole eighth: image.size alone would be an inexact scale.
-    exact = (0.0, 0.0, header.width * eighths / 8, header.height * eighths / 8)
-    return _resize(image, scaled, None if image.size == size else exact, precise=settings.precise), fit, how
+    # Decoded in eighths, the last pixels may stand for less than a whole one.
+    part = size if image.size == size else (header.width * eighths / 8, header.height * eighths / 8)
+    return _resize(image, scaled, part, precise=settings.precise), fit, how
 
 
 def _decoding_scale(size: tuple[int, int], scaled: tuple[int, int], *, precise: bool) -> int:
@@ -148,7 +148,7 @@ def _decode_other_file(data: bytes, settings: ImageSettings, turn: int) -> tuple
     except DECODE_ERRORS as error:
         raise BadImageError("unreadable", f"{image.mode}: {error}") from None
     scaled = fit.scaled if turn % 180 == 0 else fit.scaled[::-1]
-    return _resize(image, scaled, precise=settings.precise), fit, "resized"
+    return _resize(image, scaled, image.size, precise=settings.precise), fit, "resized"
 
 
 def _checked_fit(size: tuple[int, int], settings: ImageSettings, turn: int) -> Fit:
@@ -169,17 +169,11 @@ def _checked_fit(size: tuple[int, int], settings: ImageSettings, turn: int) -> F
 # --- pixels and bytes ----------------------------------------------------------------------------
 
 
-def _resize(
-    image: Image,
-    size: tuple[int, int],
-    box: tuple[float, float, float, float] | None = None,
-    *,
-    precise: bool,
-) -> Image:
-    """Return the part `box` of an image, by default all of it, at another size."""
+def _resize(image: Image, size: tuple[int, int], part: tuple[float, float], *, precise: bool) -> Image:
+    """Return the left upper part of an image, of this width and height, at another size."""
     from PIL import Image
 
-    if image.size == size and (box is None or box[2:] == size):
+    if image.size == size == part:
         return image
     if precise:
         kind = Image.Resampling.LANCZOS
@@ -187,7 +181,7 @@ def _resize(
         kind = Image.Resampling.BICUBIC
     else:
         kind = Image.Resampling.HAMMING
-    return image.resize(size, kind, box)
+    return image.resize(size, kind, (0, 0, *part))
 
 
 def _place(image: Image, fit: Fit, turn: int) -> Image:
