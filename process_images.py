@@ -44,7 +44,6 @@ from common.images.fit import FITS, parse_turn
 from common.images.header import BAD_IMAGE_REASONS
 from common.images.settings import add_image_flags, image_settings
 from common.images.tasks import ImageResult, ImageTask, finished_point, process_batch
-from common.openimages.datapoints import read_datapoints
 from common.openimages.ids import image_file_name
 from common.workers.batches import add_scheduler_flag, batches, open_workers, usable_cores
 from common.workers.window import Workers
@@ -103,16 +102,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def plan_images(path: str, source: Path, finished: FinishedImages) -> Iterator[Planned]:
     """Yield each datapoint with its task and, where that is done already, the finished image."""
+    from common.openimages.datapoints import read_raw_datapoints
+
     seen: set[str] = set()
     originals = finished.status if source == finished.folder else statuses(source)
-    for point in read_datapoints(path):
+    for line, point in read_raw_datapoints(path):
         image_id, rotation = point["id"], point.get("rotation")
         turn = parse_turn(rotation) if finished.settings.rotate_upright else 0
         if turn is None:
             what = f"rotation of {image_id} is {rotation!r:.80}"
-            raise InputError(f"{path}: {what}, 0, 90, 180 or 270 was expected")
+            raise InputError(f"{path}:{line}: {what}, 0, 90, 180 or 270 was expected")
         if image_id in seen:  # two workers would write one file
-            raise InputError(f"{path}: duplicate image id {image_id}")
+            raise InputError(f"{path}:{line}: duplicate image id {image_id}")
         seen.add(image_id)
         task = ImageTask(image_id, turn, originals(image_file_name(image_id)))
         yield point, task, finished.take(image_id, task.original, turn)

@@ -317,7 +317,7 @@ EVIL_POINTS = {
         '[{"id": "f1"}]',
         "points.json:1: Object missing required field `annotations`: {'id': 'f1'}",
     ),
-    "id twice": (json.dumps([point("f1"), point("a2"), point("f1")]), "points.json: duplicate image id f1"),
+    "id twice": (json.dumps([point("f1"), point("a2"), point("f1")]), "points.json:1: duplicate image id f1"),
 }
 
 
