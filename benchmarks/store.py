@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.images import jpeg, mosaic, photographs
 from benchmarks.tables import print_head, print_row
-from common.files.storage import parse_path, put_objects, read_objects
+from common.files.folders import folder_of, parse_path
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = """
@@ -78,13 +78,13 @@ def cpu_seconds(command: list[object]) -> float:
 
 def put_and_fetch(photos: dict[str, bytes]) -> tuple[float, float]:
     """Return the CPU seconds of putting and of fetching the photos as they are."""
-    names, place = list(photos), parse_path(f"{BUCKET}/photos")
+    names, folder = list(photos), folder_of(parse_path(f"{BUCKET}/photos"))
     begun = time.process_time()
     for start in range(0, len(names), BATCH):
-        put_objects(place, {name: photos[name] for name in names[start : start + BATCH]})
+        folder.write_many({name: photos[name] for name in names[start : start + BATCH]})
     put = time.process_time() - begun
     begun = time.process_time()
-    assert list(read_objects(place, names)) == list(photos.values())
+    assert list(folder.read_many(names)) == list(photos.values())
     return put, time.process_time() - begun
 
 

@@ -8,9 +8,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
+from common.files.folders import folder_of, parse_path, read_small
 from common.files.json_files import json_writer
-from common.files.storage import list_objects, parse_path
-from common.files.whole_files import read_small
 
 pytestmark = pytest.mark.interop
 
@@ -76,7 +75,9 @@ def contents(place: str) -> dict[str, bytes | None]:
     for name in ("photos", "resized", "records"):
         folder = parse_path(f"{place}/{name}")
         names = (
-            list_objects(folder, "") if place.startswith("gs:") else [path.name for path in folder.iterdir()]
+            folder_of(folder).list("")
+            if place.startswith("gs:")
+            else [path.name for path in folder.iterdir()]
         )
         found |= {f"{name}/{file}": read_small(folder / file) for file in names if not file.startswith(".")}
     return found

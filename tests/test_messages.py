@@ -273,14 +273,13 @@ ELSEWHERE = {
     "no tf.train.Example": "records/test_verify.py",
     "changed while the records were made": "test_record_maker.py",
     "that step 5 gives": "test_record_maker.py",
-    "not ours, another TMPDIR is needed": "files/test_storage.py",
     "cannot be decoded": "records/test_report.py",
     "give its datapoints together": "test_record_maker.py",
     "are both there; remove": "test_record_maker.py",
     "an image that fails once would be lost": "test_process_images.py",
     "set TMPDIR to a folder with more room": "test_process_metadata.py",
-    "requirements-cluster.txt": "files/test_storage.py",
-    "it took over": "files/test_storage.py",
+    "requirements-cluster.txt": "files/test_folders.py",
+    "; if it was killed, remove": "files/test_folders.py",
 }
 CALLS = ("InputError", "ArgumentTypeError", "error", "fail")
 

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from common.files import store_lock
-from common.files.storage import list_objects, parse_path, put_bytes
+from common.files.folders import folder_of, parse_path, replace_file
+from common.files.whole_files import locked_folder
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster
 from tests.support.step5 import BAD, GOOD, IDS, photo
@@ -62,9 +62,8 @@ def test_finished_photos_are_looked_up_in_one_listing(script, place, object_stor
     second = script("process_images", *flags(place))
     assert second.counts["already_there"] == len(GOOD)
     assert second.counts["failed"] == first.counts["failed"]
-    asked = {path.rpartition("/")[2] for _, path in object_store.requests}
-    assert not asked & {f"{image_id}{JPEG}" for image_id in GOOD}
-    put_bytes(parse_path(f"{place}/photos/f1{JPEG}"), photo(77))  # another photo under an old name
+    assert not [path for method, path in object_store.requests if path.endswith(JPEG)]
+    replace_file(parse_path(f"{place}/photos/f1{JPEG}"), photo(77))  # another photo under an old name
     third = script("process_images", *flags(place))
     assert (third.counts["already_there"], third.counts["resized"]) == (len(GOOD) - 1, 1)
 
@@ -114,7 +113,7 @@ def test_what_is_not_there_is_one_line(script, place, flag, said):
     assert outcome.err == f"process_images.py: {place}/nothing: {said}\n"
 
 
-def test_killed_in_the_middle_the_next_run_goes_on(script, place, tmp_path, monkeypatch, object_store):
+def test_killed_in_the_middle_the_next_run_goes_on(script, place, tmp_path, object_store):
     ids = [f"{number:02x}" for number in range(80)]
     photos = {image_id: photo(number % 7) for number, image_id in enumerate(ids)}
     for where in (tmp_path / "here", place):
@@ -137,26 +136,27 @@ def test_killed_in_the_middle_the_next_run_goes_on(script, place, tmp_path, monk
     assert run.wait() == -signal.SIGKILL
     object_store.refuses = lambda method, path: False
     killed.set()
-    made = [name for name in list_objects(parse_path(f"{place}/small"), "") if name.endswith(JPEG)]
+    made = [name for name in folder_of(parse_path(f"{place}/small")).list("") if name.endswith(JPEG)]
     assert 64 <= len(made) < len(ids)
     assert "out.json.gz" not in contents(place)
 
-    monkeypatch.setattr(store_lock, "BEAT", 0.1)
-    monkeypatch.setattr(store_lock, "PATIENCE", 0.5)
+    for lock in ("small/.lock", ".out.json.gz.lock"):
+        refused = script("process_images", *flags(place))
+        assert refused.code == 1
+        assert refused.err.endswith(f"; if it was killed, remove {place}/{lock}\n")
+        parse_path(f"{place}/{lock}").unlink()
     outcome = script("process_images", *flags(place))
     assert outcome.code == 0, outcome.err
-    assert "was killed: looking for" in outcome.err
     assert script("process_images", *flags(tmp_path / "here")).code == 0
     assert contents(place) == contents(tmp_path / "here")
 
 
-def test_a_second_run_is_refused_while_the_first_lives(script, place, monkeypatch):
+def test_a_second_run_is_refused_while_the_first_lives(script, place):
     fill(place, GOOD, list(GOOD))
-    monkeypatch.setattr(store_lock, "BEAT", 0.1)
-    with store_lock.store_lock(parse_path(f"{place}/small"), "folder", "busy"):
+    with locked_folder(f"{place}/small"):
         outcome = script("process_images", *flags(place))
     assert outcome.code == 1
-    assert outcome.err.endswith(f"process_images.py: {place}/small: another run is working in this folder\n")
+    assert f"process_images.py: {place}/small: another run is working in this folder (" in outcome.err
     assert "out.json.gz" not in contents(place)
 
 

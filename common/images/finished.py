@@ -42,7 +42,7 @@ class FinishedImage:
         """Return the line, "" for an original that was missing when it was looked up."""
         if self.original is None:
             return ""
-        numbers = (*self.original, self.turn, self.width, self.height, self.size)
+        numbers = (self.original.size, self.original.version, self.turn, self.width, self.height, self.size)
         return f"{self.id} {' '.join(map(str, numbers))}\n"
 
 
@@ -113,7 +113,10 @@ class FinishedImages(Journal):
         if not (line and original and found):
             return None
         size, version, turned, *own = map(int, line.split())
-        if (size, version, turned) != (*original, turn) or own[2:] not in ([], [found.size]):
+        if (size, version, turned) != (original.size, original.version, turn) or own[2:] not in (
+            [],
+            [found.size],
+        ):
             return None
         if own:
             return FinishedImage(image_id, original, turn, own[0], own[1], found.size)

@@ -84,7 +84,7 @@ def write_shard(shard: Shard, settings: RecordSettings) -> dict[str, Any]:
     """Write one file of records, whole or not at all, and return its entry in the manifest."""
     tf = load_tensorflow()
     options = tf.io.TFRecordOptions(compression_type=settings.compression)
-    with atomic_path(shard.path) as part:
+    with atomic_path(shard.path, locked=False) as part:
         try:
             with tf.io.TFRecordWriter(str(part), options) as writer:
                 for work, photo in read_ahead(shard, settings):

@@ -7,10 +7,9 @@ import threading
 
 import pytest
 
-from common.files import store_lock
+from common.files.folders import folder_of, parse_path, read_small, replace_file
 from common.files.json_files import json_writer
-from common.files.storage import list_objects, names_in, parse_path, put_bytes
-from common.files.whole_files import read_small
+from common.files.whole_files import locked_folder
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster
 from tests.support.fault_server import fault_server, photo
@@ -48,7 +47,11 @@ def flags(place, *more: object) -> list[str]:
 def contents(place) -> dict[str, bytes]:
     """Return what is in the folder of photos, but for journals."""
     folder = parse_path(f"{place}/photos")
-    names = list_objects(folder, "") if str(place).startswith("s3") else names_in(folder)
+    names = (
+        folder_of(folder).list("")
+        if str(place).startswith("s3")
+        else [path.name for path in folder.iterdir()]
+    )
     return {name: read_small(folder / name) or b"" for name in names if not name.startswith(".")}
 
 
@@ -127,7 +130,7 @@ def test_a_put_that_fails_ends_the_run_in_one_line_and_the_next_goes_on(script, 
     }
 
 
-def test_killed_in_the_middle_the_next_run_goes_on(script, server, places, object_store, monkeypatch):
+def test_killed_in_the_middle_the_next_run_goes_on(script, server, places, object_store):
     place = places[1]
     write_index(place, urls_of(server, 40))
     came, killed = threading.Event(), threading.Event()
@@ -152,8 +155,10 @@ def test_killed_in_the_middle_the_next_run_goes_on(script, server, places, objec
     assert len(before) > 10
     server.asked.clear()
 
-    monkeypatch.setattr(store_lock, "BEAT", 0.1)
-    monkeypatch.setattr(store_lock, "PATIENCE", 0.5)
+    refused = script("download_images", *flags(place))
+    assert refused.code == 1
+    assert refused.err.endswith(f"; if it was killed, remove {place}/photos/.lock\n")
+    parse_path(f"{place}/photos/.lock").unlink()
     outcome = script("download_images", *flags(place))
     assert outcome.code == 0, outcome.err
     assert not {f"/good/{name.removesuffix('.jpg')}" for name in before} & set(server.asked)
@@ -175,15 +180,14 @@ def test_what_a_server_refused_is_known_to_the_next_run_though_this_one_was_inte
     assert server.asked["/404/x"] == 1
 
 
-def test_a_second_run_is_refused_while_the_first_lives(script, server, places, monkeypatch):
+def test_a_second_run_is_refused_while_the_first_lives(script, server, places):
     place = places[1]
     write_index(place, urls_of(server, 3))
-    monkeypatch.setattr(store_lock, "BEAT", 0.1)
-    with store_lock.store_lock(parse_path(f"{place}/photos"), "folder", "busy"):
+    with locked_folder(f"{place}/photos"):
         outcome = script("download_images", *flags(place))
     assert outcome.code == 1
-    assert outcome.err.endswith(f"{place}/photos: another run is working in this folder\n")
-    put_bytes(parse_path(f"{place}/photos/other.txt"), b"")
+    assert f"{place}/photos: another run is working in this folder (" in outcome.err
+    replace_file(parse_path(f"{place}/photos/other.txt"), b"")
     assert list(contents(place)) == ["other.txt"]
 
 

@@ -9,9 +9,7 @@ import threading
 
 import pytest
 
-from common.files import store_lock
-from common.files.storage import parse_path, put_objects
-from common.files.whole_files import read_small
+from common.files.folders import folder_of, parse_path, read_small
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster
 from tests.support.step7_store import flags, written
@@ -62,7 +60,7 @@ def test_a_damaged_object_is_found_by_name(script, places):
     assert script("record_maker", *flags(there, here)).code == 0
     data = bytearray(written(there)["train.tfrecord"])
     data[5000] ^= 1
-    put_objects(parse_path(f"{there}/out"), {"train.tfrecord": bytes(data)})
+    folder_of(parse_path(f"{there}/out")).write_many({"train.tfrecord": bytes(data)})
     outcome = script("record_maker", *flags(there, here, "--verify"))
     assert outcome.code == 1
     assert f"{there}/out/train.tfrecord: record 1: " in outcome.err
@@ -92,7 +90,7 @@ def test_a_shard_that_cannot_be_put_ends_the_run_and_the_next_makes_it(script, p
     assert written(there) == written(here)
 
 
-def test_killed_while_it_puts_a_shard_the_next_run_goes_on(script, places, object_store, monkeypatch):
+def test_killed_while_it_puts_a_shard_the_next_run_goes_on(script, places, object_store):
     here, there = places
     came, killed = threading.Event(), threading.Event()
 
@@ -115,21 +113,20 @@ def test_killed_while_it_puts_a_shard_the_next_run_goes_on(script, places, objec
     manifest = json.loads(written(there)["train.tfrecord.manifest.json"])
     whole = written(there)["train.tfrecord-00000-of-00003"]
     assert [shard["sha256"] for shard in manifest["shards"]] == [hashlib.sha256(whole).hexdigest()]
-
-    monkeypatch.setattr(store_lock, "BEAT", 0.1)
-    monkeypatch.setattr(store_lock, "PATIENCE", 0.5)
+    for name in list(written(there)):
+        if name.endswith(".lock"):
+            parse_path(f"{there}/out/{name}").unlink()
     for place in places:
         assert script("record_maker", *flags(place, here, "--num_shards", 3)).code == 0
     assert written(there) == written(here)
 
 
-def test_a_second_run_on_the_same_records_is_refused(script, places, monkeypatch):
+def test_a_second_run_on_the_same_records_is_refused(script, places):
     here, there = places
-    monkeypatch.setattr(store_lock, "BEAT", 0.1)
-    with store_lock.store_lock(parse_path(f"{there}/out"), "train.tfrecord", "busy"):
+    with folder_of(parse_path(f"{there}/out")).lock(".train.tfrecord.lock", "busy"):
         outcome = script("record_maker", *flags(there, here))
     assert outcome.code == 1
-    assert outcome.err.endswith(f"{there}/out/train.tfrecord: another run is writing these records\n")
+    assert f"{there}/out/train.tfrecord: another run is writing these records (" in outcome.err
 
 
 @pytest.mark.system  # for its seconds

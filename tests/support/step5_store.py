@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from common.files.folders import folder_of, parse_path
 from common.files.json_files import json_writer
-from common.files.storage import list_objects, parse_path, put_objects
 from common.files.whole_files import read_small
 from tests.support.step5 import JOURNALS, point
 
@@ -28,7 +28,7 @@ def fill(place: Path | str, photos: dict[str, bytes], ids: list[str]) -> None:
         for name, data in named.items():
             (place / "photos" / name).write_bytes(data)
     else:
-        put_objects(parse_path(f"{place}/photos"), named)
+        folder_of(parse_path(f"{place}/photos")).write_many(named)
     with json_writer(f"{place}/points.json.gz") as write:
         for image_id in ids:
             write(point(image_id))
@@ -43,6 +43,6 @@ def contents(place: Path | str) -> dict[str, bytes]:
         found = {}
         for folder in ("", "photos", "small"):
             where = parse_path(f"{place}/{folder}")
-            for name in list_objects(where, ""):
+            for name in folder_of(where).list(""):
                 found[f"{folder}/{name}".lstrip("/")] = read_small(where / name) or b""
     return {name: data for name, data in found.items() if not name.rpartition("/")[2].startswith(JOURNALS)}

@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
+from common.files.folders import folder_of, parse_path
 from common.files.json_files import json_writer
-from common.files.storage import list_objects, parse_path, put_objects
 from common.files.whole_files import read_small
 from tests.support.step5 import photo, point
 
@@ -19,7 +19,7 @@ def places(bucket, tmp_path):
     (tmp_path / "resized").mkdir()
     for name, data in photos.items():
         (tmp_path / "resized" / name).write_bytes(data)
-    put_objects(parse_path(f"{bucket}/resized"), photos)
+    folder_of(parse_path(f"{bucket}/resized")).write_many(photos)
     for place in (tmp_path, bucket):
         with json_writer(f"{place}/points.json") as write:
             for image_id in [*IDS, "missing"]:
@@ -45,6 +45,8 @@ def flags(place, tmp_path, *more: object, points: str = "points") -> list[str]:
 def written(place) -> dict[str, bytes]:
     folder = parse_path(f"{place}/out")
     names = (
-        list_objects(folder, "") if str(place).startswith("s3") else [path.name for path in folder.iterdir()]
+        folder_of(folder).list("")
+        if str(place).startswith("s3")
+        else [path.name for path in folder.iterdir()]
     )
     return {name: read_small(folder / name) or b"" for name in names}

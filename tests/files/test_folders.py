@@ -1,11 +1,10 @@
-"""Files on an object store: a real S3 server, whole objects, one run at a time, journals that survive."""
+"""The two kinds of folder: what both do alike, and the store's, on a real S3 server."""
 
 import filecmp
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,36 +13,23 @@ from pathlib import Path
 import pytest
 
 from common.cli import InputError
-from common.files import journal, store_lock
+from common.files import store
+from common.files.folders import Status, folder_of, is_folder, parse_path, read_small, replace_file, status
 from common.files.journal import Journal, read_journal, remove_journal, replace_journal
 from common.files.json_files import json_writer, read_json
-from common.files.scratch import local_copy, scratch_path
-from common.files.storage import (
-    Status,
-    is_folder,
-    list_objects,
-    parse_path,
-    put_bytes,
-    put_objects,
-    read_objects,
-    remove,
-    status,
-    statuses,
-)
-from common.files.store_lock import store_lock as hold
-from common.files.whole_files import atomic_path, locked_folder, open_input, open_output, replace_file
+from common.files.whole_files import atomic_path, locked_folder, open_input, open_output
 from tests.conftest import ROOT
 
 
 def names(address: str) -> list[str]:
-    return list(list_objects(parse_path(address), ""))
+    return list(folder_of(parse_path(address)).list(""))
 
 
 def step(code: str, environment: Mapping[str, str] = os.environ) -> "subprocess.CompletedProcess[str]":
     """Run a line of Python as a script of its own would be run."""
     program = (
-        "import sys, time; sys.argv = ['step.py']\n"
-        "from common import cli; from common.files import storage, store_lock, whole_files as files\n"
+        "import sys; sys.argv = ['step.py']\n"
+        "from common import cli; from common.files.folders import folder_of, parse_path\n"
         f"def main(argv):\n    {code}\n"
         "cli.run(main)"
     )
@@ -106,7 +92,7 @@ def test_an_address_joins_and_prints_as_a_path_does(bucket):
     ],
 )
 def test_a_missing_package_is_named_in_one_line(address, missing, said):
-    ended = step(f"sys.modules[{missing!r}] = None; storage.parse_path({address!r})")
+    ended = step(f"sys.modules[{missing!r}] = None; parse_path({address!r})")
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"step.py: {address}: {address[:2]}:// needs {said}")
     assert ended.stderr.count("\n") == 1
@@ -114,7 +100,7 @@ def test_a_missing_package_is_named_in_one_line(address, missing, said):
 
 def test_local_paths_load_no_package():
     ended = step(
-        "storage.parse_path('a'); from common.files import journal; "
+        "parse_path('a'); from common.files import journal; "
         "print([name for name in ('fsspec', 'upath', 's3fs', 'asyncio') if name in sys.modules])"
     )
     assert ended.stdout == "[]\n", ended.stderr
@@ -128,24 +114,24 @@ def test_objects_are_put_read_listed_and_removed(bucket):
     assert status(folder / "a.jpg") is None
     assert not is_folder(folder)
     for name, data in (("a.jpg", b"one"), ("b.jpg", b""), (".hidden", b"x"), ("deeper/a.jpg", b"y")):
-        put_bytes(folder / name, data)
-    put_bytes(parse_path(f"{bucket}/photos2/a.jpg"), b"of another folder")
+        replace_file(folder / name, data)
+    replace_file(parse_path(f"{bucket}/photos2/a.jpg"), b"of another folder")
     assert is_folder(folder)
     assert names(f"{bucket}/photos") == [".hidden", "a.jpg", "b.jpg"]
-    assert [found.size for found in list_objects(folder, "").values()] == [1, 3, 0]
-    assert list(read_objects(folder, ["a.jpg", "none.jpg", "b.jpg"])) == [b"one", None, b""]
-    remove(folder / "a.jpg")
-    remove(folder / "a.jpg")
+    assert [found.size for found in folder_of(folder).list("").values()] == [1, 3, 0]
+    assert list(folder_of(folder).read_many(["a.jpg", "none.jpg", "b.jpg"])) == [b"one", None, b""]
+    folder_of(folder).remove("a.jpg")
+    folder_of(folder).remove("a.jpg")
     assert names(f"{bucket}/photos") == [".hidden", "b.jpg"]
 
 
 def test_many_objects_go_and_come_with_one_listing(bucket, object_store):
-    folder = parse_path(f"{bucket}/many")
+    folder = folder_of(parse_path(f"{bucket}/many"))
     wanted = {f"{number:02x}.jpg": bytes([number]) * (number + 1) for number in range(40)}
-    put_objects(folder, wanted)
-    assert dict(zip(wanted, read_objects(folder, list(wanted)), strict=True)) == wanted
+    folder.write_many(wanted)
+    assert dict(zip(wanted, folder.read_many(list(wanted)), strict=True)) == wanted
     object_store.requests.clear()
-    look = statuses(folder)
+    look = folder.statuses()
     assert object_store.requests == []
     for name, data in wanted.items():
         found = look(name)
@@ -154,25 +140,32 @@ def test_many_objects_go_and_come_with_one_listing(bucket, object_store):
     assert look("none.jpg") is None
     assert {method for method, _ in object_store.requests} == {"GET"}
     assert len(object_store.requests) == 62  # listings, one for each letter that an id may begin with
-    assert look("00.jpg") == status(folder / "00.jpg")
+    assert look("00.jpg") == folder.status("00.jpg")
+    assert look("00.jpg" * 9) is None
+
+
+def version(path: Path) -> tuple[int, int]:
+    found = status(path)
+    assert found
+    return found.size, found.version
 
 
 def test_a_version_changes_with_the_bytes_alone(bucket):
     path = parse_path(f"{bucket}/a")
-    put_bytes(path, b"one")
-    first = status(path)
-    put_bytes(path, b"one")
-    assert status(path) == first
-    put_bytes(path, b"two")
-    assert status(path) != first
-    assert status(path) == list_objects(path.parent, "a")["a"]
+    replace_file(path, b"one")
+    first = version(path)
+    replace_file(path, b"one")
+    assert version(path) == first
+    replace_file(path, b"two")
+    assert version(path) != first
+    assert status(path) == folder_of(path.parent).list("a")["a"]
 
 
 def test_a_local_file_has_its_time_as_version(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     os.utime(tmp_path / "a", ns=(5, 7))
-    assert statuses(tmp_path)("a") == Status(3, 7)
-    assert statuses(tmp_path)("b") is None
+    assert folder_of(tmp_path).statuses()("a") == Status(3, 7)
+    assert folder_of(tmp_path).statuses()("b") is None
 
 
 def test_outputs_are_whole_or_not_there(bucket, tmp_path, monkeypatch):
@@ -181,14 +174,14 @@ def test_outputs_are_whole_or_not_there(bucket, tmp_path, monkeypatch):
     path = f"{bucket}/sub/points.json.gz"
     with json_writer(path) as write:
         write({"id": "a"})
-        assert names(f"{bucket}/sub") == []
+        assert names(f"{bucket}/sub") == [".points.json.gz.lock"]
     assert list(read_json(path)) == [(2, {"id": "a"})]
     with pytest.raises(ZeroDivisionError):
         put(path, b"half", then=lambda: 1 // 0)
     assert list(read_json(path)) == [(2, {"id": "a"})]
     with atomic_path(parse_path(f"{bucket}/sub/x.bin")) as part:
         part.write_bytes(b"1234")
-    with local_copy(parse_path(f"{bucket}/sub/x.bin")) as copy:
+    with folder_of(parse_path(f"{bucket}/sub")).local_copy("x.bin") as copy:
         assert copy.read_bytes() == b"1234"
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -206,7 +199,7 @@ def test_large_objects_go_in_parts_and_are_whole_or_not_there(bucket, object_sto
     object_store.refuses = lambda method, path: False
     with atomic_path(path) as part:
         shutil.copy(tmp_path / "large", part)
-    with local_copy(path) as copy:
+    with folder_of(path.parent).local_copy(path.name) as copy:
         assert filecmp.cmp(copy, tmp_path / "large", shallow=False)
 
 
@@ -216,8 +209,8 @@ def parts_put(store) -> list[str]:
 
 def test_what_cannot_be_put_or_read_is_one_line_with_its_address(bucket, object_store):
     path = parse_path(f"{bucket}/a")
-    put_bytes(path, b"before")
-    object_store.refuses = lambda method, path: method == "PUT"
+    replace_file(path, b"before")
+    object_store.refuses = lambda method, path: method == "PUT" and path.endswith("/a")
     for write in (lambda: replace_file(path, b"after"), lambda: put(f"{bucket}/a", b"after")):
         with pytest.raises(PermissionError) as caught:
             write()
@@ -230,11 +223,11 @@ def test_what_cannot_be_put_or_read_is_one_line_with_its_address(bucket, object_
     assert read(path) == b"before"
     with pytest.raises(InputError, match=f"^{bucket}/b: no such file$"):
         read(parse_path(f"{bucket}/b"))
-    put_bytes(parse_path(f"{bucket}/folder/x"), b"")
+    replace_file(parse_path(f"{bucket}/folder/x"), b"")
     with pytest.raises(InputError, match=f"^{bucket}/folder: a folder, a file was expected$"):
         read(parse_path(f"{bucket}/folder"))
     with pytest.raises(OSError, match="does not exist"):
-        put_bytes(parse_path("s3://no-such-bucket/a"), b"")
+        replace_file(parse_path("s3://no-such-bucket/a"), b"")
 
 
 def put(address: str, data: bytes, then: Callable[[], object] = lambda: None) -> None:
@@ -261,7 +254,7 @@ def put(address: str, data: bytes, then: Callable[[], object] = lambda: None) ->
 def test_a_store_that_cannot_be_asked_is_one_line(more, said):
     plain = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     ended = step(
-        "storage.put_bytes(storage.parse_path('s3://bucket/x'), b'')",
+        "folder_of(parse_path('s3://bucket')).write('x', b'')",
         plain | {"AWS_MAX_ATTEMPTS": "1", "HOME": "/none"} | more,
     )
     assert ended.returncode == 1
@@ -273,78 +266,76 @@ def test_a_store_that_cannot_be_asked_is_one_line(more, said):
 # --- one run at a time ---------------------------------------------------------------------------
 
 
-@pytest.fixture
-def quick_hearts(monkeypatch):
-    monkeypatch.setattr(store_lock, "BEAT", 0.1)
-    monkeypatch.setattr(store_lock, "PATIENCE", 0.5)
-
-
-@pytest.mark.usefixtures("quick_hearts")
-def test_a_second_run_is_refused_while_the_first_lives(bucket):
+def test_a_second_run_is_refused_and_told_whose_lock_it_is_and_what_to_remove(bucket):
     folder = f"{bucket}/folder"
     with locked_folder(folder):
-        time.sleep(0.3)
-        with (
-            pytest.raises(InputError, match=f"^{folder}: another run is working in this folder$"),
-            locked_folder(folder),
-        ):
+        said = (
+            rf"^{folder}: another run is working in this folder \([^ ]+, process {os.getpid()}, "
+            rf"since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC\); if it was killed, remove {folder}/\.lock$"
+        )
+        with pytest.raises(InputError, match=said), locked_folder(folder):
             pass
     with locked_folder(folder):
-        assert len(names(folder)) == 1
+        assert names(folder) == [".lock"]
     assert names(folder) == []
 
 
-@pytest.mark.usefixtures("quick_hearts")
-def test_the_lock_of_a_killed_run_is_taken_over(bucket, capsys):
+def test_the_lock_of_a_killed_run_stays_until_it_is_removed(bucket):
+    ended = step(
+        f"import os, signal\n    with folder_of(parse_path('{bucket}/f')).lock('.lock', 'busy'):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert ended.returncode == -9
+    with pytest.raises(InputError, match="if it was killed, remove"), locked_folder(f"{bucket}/f"):
+        pass
+    parse_path(f"{bucket}/f/.lock").unlink()
+    with locked_folder(f"{bucket}/f"):
+        pass
+
+
+def test_a_lock_that_another_run_took_after_its_removal_is_left_to_it(bucket):
     folder = parse_path(f"{bucket}/folder")
-    put_bytes(folder / ".folder.lock-dead", b"host process 1, beat 7")
     with locked_folder(folder):
-        assert len(names(str(folder))) == 1
-    assert "was killed: looking for" in capsys.readouterr().err
+        replace_file(folder / ".lock", b"of another run")
+    assert read_small(folder / ".lock") == b"of another run"
 
 
-@pytest.mark.usefixtures("quick_hearts")
-def test_of_two_that_begin_at_once_at_most_one_goes_on(bucket, capsys):
-    folder = parse_path(f"{bucket}/folder")
-    held, refused, inside = [], [], []
+def test_of_several_that_begin_at_once_one_goes_on(bucket):
+    folder = folder_of(parse_path(f"{bucket}/folder"))
+    ready, done = threading.Barrier(8), threading.Event()
+    held, refused = [], []
 
     def begin() -> None:
+        ready.wait(10)
         try:
-            with hold(folder, "x", "busy"):
-                inside.append(1)
-                held.append(len(inside))
-                time.sleep(0.5)
-                inside.pop()
+            with folder.lock(".x.lock", "busy"):
+                held.append(1)
+                done.wait(10)
         except InputError:
             refused.append(1)
+        if len(refused) == 7:
+            done.set()
 
-    threads = [threading.Thread(target=begin) for _ in range(4)]
+    threads = [threading.Thread(target=begin) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert held in ([], [1])
-    assert len(held) + len(refused) == 4
-    assert names(str(folder)) == []
+    assert (len(held), len(refused)) == (1, 7)
+    assert names(str(folder.path)) == []
 
 
-def test_a_run_that_was_taken_over_stops_in_one_line(bucket):
-    folder = f"{bucket}/folder"
-    other = f"storage.put_bytes(storage.parse_path({folder!r}) / '.folder.lock-other', b'')"
-    ended = step(f"store_lock.BEAT = 0.1\n    with files.locked_folder({folder!r}): {other}; time.sleep(60)")
-    assert ended.returncode == 1
-    assert ended.stderr.startswith(f"step.py: {folder}: another run is working in this folder: it took over")
-    assert ended.stderr.count("\n") == 1
-    assert names(folder) == [".folder.lock-other"]
-
-
-def test_a_scratch_folder_of_someone_else_is_refused(tmp_path, monkeypatch):
-    """In a folder that all may write to, such as /tmp, another user may have taken the name."""
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / f"open-images-{os.getuid()}").symlink_to("elsewhere")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(InputError, match=r"open-images-\d+: not ours, another TMPDIR is needed"):
-        scratch_path(parse_path("s3://bucket/points.json"))
+def test_a_second_run_on_one_output_is_refused(bucket):
+    path = f"{bucket}/points.json"
+    with open_output(path) as stream:
+        stream.write(b"first")
+        with (
+            pytest.raises(InputError, match=rf"^{path}: another run is writing this file \("),
+            open_output(path),
+        ):
+            pass
+    assert names(bucket) == ["points.json"]
+    assert read_small(parse_path(path)) == b"first"
 
 
 # --- journals ------------------------------------------------------------------------------------
@@ -371,10 +362,10 @@ def test_a_journal_is_there_for_the_next_run(place):
     remove_journal(path)
 
 
-def test_a_killed_run_loses_no_more_of_a_journal_than_its_last_seconds(bucket, monkeypatch):
+def test_a_killed_run_loses_no_more_of_a_journal_than_its_last_minutes(bucket, monkeypatch):
     path = parse_path(bucket) / "x" / ".done"
-    monkeypatch.setattr(journal, "SECONDS", 0.2)
-    dying = Journal(path)
+    monkeypatch.setattr(store, "PUT_SECONDS", 0.2)
+    dying = Journal(path).__enter__()
     dying.add("a\n")
     time.sleep(0.3)
     dying.add("b\n")
@@ -383,16 +374,13 @@ def test_a_killed_run_loses_no_more_of_a_journal_than_its_last_seconds(bucket, m
     with Journal(path) as file:
         file.add("c\n")
     assert lines(path) == ["a", "b", "c"]
-    assert names(f"{bucket}/x") == [".done-00000000", ".done-00000001"]
+    assert names(f"{bucket}/x") == [".done"]
+    dying.stream.file.close()
+
+
+def test_a_journal_is_replaced_by_some_of_its_own_lines(place):
+    path = place / ".done"
+    with Journal(path) as file:
+        file.add("a\nb\n")
     replace_journal(path, (f"{line}\n".encode() for line in lines(path)[1:]))
-    assert lines(path) == ["b", "c"]
-    assert names(f"{bucket}/x") == [".done-00000000"]
-
-
-def test_journals_whose_names_begin_alike_are_kept_apart(bucket):
-    first, second = parse_path(bucket) / ".done", parse_path(bucket) / ".done-too"
-    for path in (first, second):
-        with Journal(path) as file:
-            file.add(f"{path.name}\n")
-    assert lines(first) == [".done"]
-    assert lines(second) == [".done-too"]
+    assert lines(path) == ["b"]

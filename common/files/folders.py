@@ -1,0 +1,296 @@
+"""Folders on disk and on object stores behind one interface, so that no other module asks which it has.
+
+A place is a `Path`, or for an address a `UPath` (universal_pathlib, over fsspec), which joins and prints like
+one and is typed as one. `folder_of(place)` returns the folder that works there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO, NamedTuple, cast
+
+from common.cli import InputError
+
+# Stores whose objects appear complete when their one request ends, and the package that speaks to each.
+STORES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+LOCK_NAME = ".lock"  # in a folder that one run holds
+CHUNK = 1 << 20  # bytes read at a time
+# In the processes of a cluster the part of a file has the writer's name: one that was given up for dead may
+# still be writing what another writes again.
+WRITER = os.environ.get("OPEN_IMAGES_WRITER", "")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+class Status(NamedTuple):
+    """Size and version of a file: while both are the same, so is the file."""
+
+    size: int  # bytes
+    version: int  # modification time in ns, or a hash of an object's ETag
+    put_at: float | None = None  # seconds, by the store's clock; None on disk, where anyone may set it
+
+
+class Folder:
+    """A folder on disk, and what every folder offers; names are those of files directly in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def status(self, name: str) -> Status | None:
+        """Return size and version of a file, None where it is missing."""
+        try:
+            found = os.stat(f"{self.path}/{name}")
+        except OSError:
+            return None
+        return Status(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+    def statuses(self) -> Callable[[str], Status | None]:
+        """Return `status`, for many files whose names begin with a letter or digit.
+
+        A store lists all of them at the first call, a thousand names a request, and keeps that listing.
+        """
+        return self.status
+
+    def names(self) -> Iterator[str]:
+        """Yield the names that begin with a letter or digit; none where the folder is missing."""
+        if self.path.exists():
+            with os.scandir(self.path) as entries:
+                yield from (entry.name for entry in entries if entry.name[0].isalnum())
+
+    def list(self, prefix: str) -> dict[str, Status]:
+        """Return name and status of each file whose name begins with `prefix`, ordered by name."""
+        names = sorted(name for name in os.listdir(self.path) if name.startswith(prefix))
+        return {name: found for name in names if (found := self.status(name))}
+
+    def read(self, name: str) -> bytes | None:
+        """Return the bytes of a file, None where it is missing."""
+        try:
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        """Yield what `read` returns for each name; a store fetches several at a time."""
+        return map(self.read, names)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """Yield a file as a stream that can be sought in; FileNotFoundError where it is missing."""
+        with open(self.path / name, "rb") as stream:
+            yield stream
+
+    @contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        """Yield a path, valid in this process alone, with the bytes of a file."""
+        yield self.path / name
+
+    def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
+        """Write a file that no other run writes, complete or not at all.
+
+        With `sync` the disk has the bytes before those that they replace go.
+        """
+        path = self.path / name
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        part = part_path(target)
+        try:
+            with open(part, "wb") as stream:
+                stream.write(data)
+                if sync:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            os.replace(part, target)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            error.filename = error.filename or str(path)
+            raise
+
+    def write_many(self, files: Mapping[str, bytes]) -> None:
+        """Write files by their names as `write` does; a store puts several at a time."""
+        for name, data in files.items():
+            self.write(name, data)
+
+    @contextmanager
+    def complete(self, name: str, *, locked: bool = True) -> Iterator[Path]:
+        """Yield a path, valid in this process alone; what is written there becomes the file, or nothing does.
+
+        Where `locked`, a second run on the same file is refused. On disk the temporary name is fixed then, so
+        that the next run overwrites what a killed one left there.
+        """
+        path = self.path / name
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            raise InputError(f"{path}: not a regular file, a file to write was expected")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(f"{path}: a file stands where its folder is to be") from None
+        part = part_path(target)
+        lock = open_locked(part, f"{path}: another run is writing this file") if locked else None
+        try:
+            yield part
+            os.replace(part, target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+    def append(self, name: str) -> IO[bytes]:
+        """Return a stream that adds to a file, which may be missing; a store has all when it is closed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        return open(self.path / name, "ab", buffering=0)
+
+    def drop_cut_line(self, name: str) -> None:
+        """Cut off what follows a file's last line end: the half line of a killed run; a store has none."""
+        with open(self.path / name, "r+b") as stream:
+            start = max(0, stream.seek(0, os.SEEK_END) - CHUNK)
+            stream.seek(start)
+            stream.truncate(start + stream.read().rfind(b"\n") + 1)
+
+    def remove(self, name: str) -> None:
+        """Remove a file; it may be missing."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def sweep(self, suffix: str) -> None:
+        """Remove the half-written files of killed runs whose names end in `suffix`; a store has none."""
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") and entry.name.endswith(f"{suffix}.part"):
+                    os.unlink(entry)
+
+    @contextmanager
+    def lock(self, name: str, busy: str) -> Iterator[None]:
+        """Make the folder and hold a lock of this name; InputError(busy) where another run does."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path}: not a folder, a folder to write into was expected")
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = open_locked(self.path / name, busy)
+        try:
+            os.write(lock, owner().encode())  # by which a worker of a cluster knows the folder
+            yield
+        finally:
+            (self.path / name).unlink(missing_ok=True)
+            os.close(lock)
+
+
+def folder_of(path: Path) -> Folder:
+    """Return the folder at `path`, which may be missing."""
+    if not is_remote(path):
+        return Folder(path)
+    from common.files.store import StoreFolder
+
+    return StoreFolder(path)
+
+
+def is_remote(path: str | Path) -> bool:
+    """Tell whether a place is on an object store."""
+    return not isinstance(path, str | Path)
+
+
+def parse_path(text: str | Path) -> Path:
+    """Return the place that `text` names, a path or an address; InputError where the scheme is not known."""
+    match = _ADDRESS.match(text) if isinstance(text, str) else None
+    if not match:
+        return Path(text) if isinstance(text, str) else text
+    text = str(text)
+    scheme, rest = match[1].lower(), text[match.end() :]
+    if scheme in ("file", "local"):
+        return Path(rest)
+    if scheme not in STORES or not rest.strip("/"):
+        raise InputError(
+            f"{text}: a path, or an address that begins with {', '.join(f'{name}://' for name in STORES)} "
+            "was expected"
+        )
+    try:
+        import fsspec
+        from upath import UPath
+
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        needs = f"{scheme}:// needs {STORES[scheme]} and the packages of requirements-cluster.txt"
+        raise InputError(f"{text}: {needs}: {error}") from None
+    # A cached listing would hide what other processes have put since.
+    return cast(Path, UPath(f"{scheme}://{rest.strip('/')}", use_listings_cache=False))
+
+
+def packages_for(path: Path) -> tuple[str, ...]:
+    """Return the packages that a place needs on every machine that uses it."""
+    return (STORES[cast(Any, path).protocol], "universal_pathlib") if is_remote(path) else ()
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a place is a folder; on a store, whether an object's name begins so."""
+    if not is_remote(path):
+        return path.is_dir()
+    from common.files.store import store_errors
+
+    with store_errors(path):
+        return path.is_dir()
+
+
+def is_same_place(one: Path, other: Path) -> bool:
+    """Tell whether two places are one folder or file, by whatever path."""
+    if is_remote(one) or is_remote(other):
+        return one == other
+    return one.exists() and other.exists() and os.path.samefile(one, other)
+
+
+# --- one file by its path --------------------------------------------------------------------------------
+
+
+def status(path: Path) -> Status | None:
+    """Return size and version of a file, None where it is missing."""
+    return folder_of(path.parent).status(path.name)
+
+
+def read_small(path: Path) -> bytes | None:
+    """Return the bytes of a file, None where it is missing."""
+    return folder_of(path.parent).read(path.name)
+
+
+def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Write a file as `Folder.write` does."""
+    folder_of(path.parent).write(path.name, data, sync=sync)
+
+
+def remove(path: Path) -> None:
+    """Remove a file; it may be missing."""
+    folder_of(path.parent).remove(path.name)
+
+
+# --- on disk ---------------------------------------------------------------------------------------------
+
+
+def part_path(path: Path) -> Path:
+    """Return where the file `path` is written before it is complete."""
+    return path.with_name(f".{WRITER}{path.name}.part")
+
+
+def owner() -> str:
+    """Return the line that a lock holds: host, process and time."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    return f"{socket.gethostname()}, process {os.getpid()}, since {now}"
+
+
+def open_locked(path: Path, busy: str) -> int:
+    """Return a descriptor of `path`, created, locked and emptied; InputError(busy) where it is taken."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between open and lock another run may have finished and renamed the file away.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+            os.close(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise InputError(busy) from None

@@ -1,0 +1,246 @@
+"""The folder on an object store, by fsspec: objects are put whole, found by listing, locked by creating one.
+
+Nothing opens an object for writing: an exception inside `with fs.open(address, "wb")` would publish the half
+that was written. What becomes an object is written to a file without a name first: it ends with its process.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import string
+import sys
+import tempfile
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+
+from common.cli import InputError
+from common.files.folders import Folder, Status, owner
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+AT_ONCE = 16  # objects in transfer in one process: an image takes 2 ms of CPU, and many times that of waiting
+LISTINGS = 4  # at once: each holds a sixteenth of a folder of hexadecimal names, 1.2 kB an object
+PIECE = 1 << 24  # bytes of a large object at a time
+PUT_SECONDS = 180.0  # between puts of a list that grows
+FIRST_LETTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase  # in the order of names
+
+
+class StoreFolder(Folder):
+    """A folder on an object store; methods as in `Folder`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.store = cast(Any, path).fs
+
+    def key(self, name: str) -> str:
+        """Return what the store calls a file: bucket/folder/name."""
+        return f"{cast(Any, self.path).path.rstrip('/')}/{name}"
+
+    def status(self, name: str) -> Status | None:
+        with store_errors(self.path / name):
+            try:
+                found = self.store.info(self.key(name))
+            except FileNotFoundError:
+                return None
+        return _status(found) if found["type"] == "file" else None
+
+    def statuses(self) -> Callable[[str], Status | None]:
+        import numpy as np
+
+        kind = np.dtype([("size", "u8"), ("version", "u8"), ("put_at", "f8")])
+        listing: tuple[NDArray[Any], NDArray[Any]] | None = None  # ordered by name; 50 bytes an object
+
+        def find(name: str) -> Status | None:
+            nonlocal listing
+            if listing is None:
+                names, rows = [np.empty(0, "S1")], [np.empty(0, kind)]
+                for found in self._listings():
+                    names.append(np.array([each.encode() for each in found], "S"))
+                    rows.append(np.array(list(found.values()), kind))
+                listing = np.concatenate(names), np.concatenate(rows)
+            key = name.encode()
+            index = bisect_left(listing[0], key)
+            found_it = index < len(listing[0]) and listing[0][index] == key
+            return Status(*listing[1][index].tolist()) if found_it else None
+
+        return find
+
+    def names(self) -> Iterator[str]:
+        for found in self._listings():
+            yield from found
+
+    def _listings(self) -> Iterator[dict[str, Status]]:
+        """Yield the objects whose names begin with a letter or digit, those of one letter at a time."""
+        with ThreadPoolExecutor(LISTINGS, "listing") as pool:
+            for start in range(0, len(FIRST_LETTERS), LISTINGS):
+                yield from pool.map(self.list, FIRST_LETTERS[start : start + LISTINGS])
+
+    def list(self, prefix: str) -> dict[str, Status]:
+        with store_errors(self.path):
+            found = self.store.find(self.key("").rstrip("/"), prefix=prefix, detail=True)
+        start = len(self.key(""))
+        names = {key[start:]: info for key, info in found.items() if key.startswith(self.key(prefix))}
+        return {name: _status(info) for name, info in sorted(names.items()) if "/" not in name}
+
+    def read(self, name: str) -> bytes | None:
+        return next(self.read_many([name]))
+
+    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
+        for start in range(0, len(names), AT_ONCE):
+            keys = [self.key(name) for name in names[start : start + AT_ONCE]]
+            with store_errors(self.path):
+                found = self.store.cat_ranges(keys, 0, 1 << 40, on_error="return")
+            for key, data in zip(keys, found, strict=True):
+                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                    with store_errors(self.path):
+                        data = self.store.cat_file(key)  # an empty object has no range; else it says why not
+                yield None if isinstance(data, FileNotFoundError) else data
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        with tempfile.TemporaryFile() as copy:
+            self.fetch(name, copy)
+            copy.seek(0)
+            yield cast(BinaryIO, copy)
+
+    @contextmanager
+    def local_copy(self, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryFile() as copy:
+            self.fetch(name, copy)
+            copy.flush()
+            yield _path_of(copy)
+
+    def fetch(self, name: str, copy: IO[bytes]) -> None:
+        with store_errors(self.path / name), self.store.open(self.key(name), "rb") as stream:
+            while data := stream.read(PIECE):
+                copy.write(data)
+
+    def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
+        with store_errors(self.path / name):
+            self.store.pipe_file(self.key(name), data)
+
+    def write_many(self, files: Mapping[str, bytes]) -> None:
+        with store_errors(self.path):
+            self.store.pipe({self.key(name): data for name, data in files.items()}, batch_size=AT_ONCE)
+
+    @contextmanager
+    def complete(self, name: str, *, locked: bool = True) -> Iterator[Path]:
+        busy = f"{self.path / name}: another run is writing this file"
+        lock = self.lock(f".{name}.lock", busy) if locked else nullcontext()
+        with lock, tempfile.TemporaryFile() as part:
+            yield _path_of(part)
+            self.put(name, part)
+
+    def put(self, name: str, file: IO[bytes]) -> None:
+        with store_errors(self.path / name):
+            self.store.put_file(str(_path_of(file)), self.key(name))
+
+    def append(self, name: str) -> IO[bytes]:
+        return cast(IO[bytes], _Lines(self, name))
+
+    def remove(self, name: str) -> None:
+        with store_errors(self.path / name):
+            try:
+                self.store.rm_file(self.key(name))
+            except FileNotFoundError:
+                return
+
+    def drop_cut_line(self, name: str) -> None:
+        """Do nothing: an object is complete."""
+
+    def sweep(self, suffix: str) -> None:
+        """Do nothing: an object is complete."""
+
+    @contextmanager
+    def lock(self, name: str, busy: str) -> Iterator[None]:
+        """Hold the object `name`, put by a request that fails where it exists; a killed run leaves it."""
+        ours = owner().encode()
+        held = self.read(name)  # for emulators, which let any request put it
+        if held is None:
+            try:
+                with store_errors(self.path / name):
+                    self.store.pipe_file(self.key(name), ours, mode="create")
+            except OSError:
+                held = self.read(name)
+                if held is None:
+                    raise
+        if held is not None:
+            by = held.decode(errors="replace")
+            raise InputError(f"{busy} ({by}); if it was killed, remove {self.path / name}")
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # where the store cannot be asked, the next run tells what to remove
+                if self.read(name) == ours:
+                    self.remove(name)
+
+
+class _Lines:
+    """Lines added to an object: put complete every PUT_SECONDS, and when closed."""
+
+    def __init__(self, folder: StoreFolder, name: str) -> None:
+        self.folder, self.name = folder, name
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115  # until close
+        if folder.status(name):
+            folder.fetch(name, self.file)
+        self.has_new, self.put_at = False, time.monotonic()
+
+    def write(self, data: bytes) -> None:
+        self.file.write(data)
+        self.has_new = True
+        if time.monotonic() - self.put_at > PUT_SECONDS:
+            self.put()
+
+    def put(self) -> None:
+        if self.has_new:
+            self.file.flush()
+            self.folder.put(self.name, self.file)
+        self.has_new, self.put_at = False, time.monotonic()
+
+    def close(self) -> None:
+        if not self.file.closed:
+            self.put()
+            self.file.close()
+
+
+@contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Raise what a store's client raises as an OSError that names the address, for one line to the user."""
+    try:
+        yield
+    except (OSError, *_client_errors()) as error:  # type: ignore[misc]
+        kinds = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
+        number = next((code for kind, code in kinds.items() if isinstance(error, kind)), errno.EIO)
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(number, text, str(path)) from error
+
+
+def _client_errors() -> tuple[type[Exception], ...]:
+    """Return what the loaded clients raise that is no OSError."""
+    names = (
+        ("botocore.exceptions", "BotoCoreError"),
+        ("botocore.exceptions", "ClientError"),
+        ("aiohttp", "ClientError"),
+        ("google.auth.exceptions", "GoogleAuthError"),
+    )
+    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
+
+
+def _path_of(file: IO[bytes]) -> Path:
+    """Return a path to an open file that has no name, for what takes paths alone."""
+    return Path(f"/dev/fd/{file.fileno()}")
+
+
+def _status(info: dict[str, Any]) -> Status:
+    """Return the status in a store's entry; its ETag changes with the bytes, its time stands in for one."""
+    changed = info.get("LastModified") or info["mtime"]  # s3fs, gcsfs
+    mark = info.get("ETag") or info.get("etag") or changed
+    version = int.from_bytes(hashlib.blake2b(str(mark).strip('"').encode(), digest_size=7).digest())
+    return Status(info["size"], version, changed.timestamp())
