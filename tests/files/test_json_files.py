@@ -49,7 +49,9 @@ def test_any_values_come_back_in_any_layout(tmp_path_factory, layout, items, chu
         path.write_text(layout(items), encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "CHUNK", chunk)
-        assert [item for _, item in read_json(path)] == items
+        patch.setattr(json_files, "CHUNK", chunk)
+        found = [item for _, item in read_json(path)]
+    assert repr(found) == repr(items)  # an int and a float are equal, and not the same
 
 
 def test_each_element_has_its_line(tmp_path):
@@ -65,42 +67,40 @@ def test_what_json_has_no_number_for_is_not_written(tmp_path, value):
 
 
 def test_half_a_surrogate_pair_survives(tmp_path):
-    (tmp_path / "a").write_text('["\\ud800"]')
-    ((_, text),) = read_json(tmp_path / "a")
+    (tmp_path / "a").write_text('[\n"\\ud800",\n1\n]')
+    ((_, text), _) = read_json(tmp_path / "a")
     with json_writer(tmp_path / "b") as write:
         write(text)
-    assert list(read_json(tmp_path / "b")) == [(2, "\ud800")]
+        write(1)
+    assert list(read_json(tmp_path / "b")) == [(2, "\ud800"), (3, 1)]
 
 
+CUT = "the file ends in the middle of an array or object; is it cut short?"
 EVIL = {
-    "cut in an object": ('[\n{"a": 1},\n{"b"', "a.json:3: not JSON (Expecting ':' delimiter)"),
-    "cut in a string": ('[\n{"a": 1},\n{"b', "a.json:3: not JSON (Unterminated string starting at)"),
-    "cut after an element": (
-        '[\n{"a": 1}\n',
-        "a.json:3: ',' or ']' was expected after an element; is the file cut short?",
-    ),
-    "cut after a comma": ('[\n{"a": 1},\n', "a.json:3: the array has no end; is the file cut short?"),
-    "cut after the bracket": ("[", "a.json:1: the array has no end; is the file cut short?"),
-    "no comma": ("[\n{}\n{}]", "a.json:3: ',' or ']' was expected after an element; is the file cut short?"),
-    "two commas": ("[\n{},\n,{}]", "a.json:3: not JSON (Expecting value)"),
-    "last comma": ("[\n{},\n]", "a.json:3: not JSON (Expecting value)"),
+    "cut in an object": ('[\n{"a": 1},\n{"b"', f"a.json:3: {CUT}"),
+    "cut in a string": ('[\n{"a": 1},\n{"b', f"a.json:3: {CUT}"),
+    "cut after an element": ('[\n{"a": 1}\n', f"a.json:3: {CUT}"),
+    "cut after a comma": ('[\n{"a": 1},\n', f"a.json:3: {CUT}"),
+    "cut after the bracket": ("[", f"a.json:1: {CUT}"),
+    "cut in JSON Lines": ('{"a": 1}\n{"b":', f"a.json:2: {CUT}"),
+    "no comma": ("[\n{}\n{}]", "a.json:3: not JSON (after array element, I expect ',' or ']')"),
+    "two commas": ("[\n{},\n,{}]", "a.json:3: not JSON (unallowed token at this point in JSON text)"),
+    "last comma": ("[\n{},\n]", "a.json:3: not JSON (unallowed token at this point in JSON text)"),
     "text after the array": ("[{}]\nx", "a.json:2: text after the end of the array"),
+    "text after our array": ("[\n{}\n]\nx", "a.json:4: text after the end of the array"),
     "text after an empty array": ("[]\n[]", "a.json:2: text after the end of the array"),
-    "NaN": ('[\n{"a": NaN}]', "a.json:2: not JSON (NaN is not a JSON number)"),
-    "single quotes": (
-        "[\n{'a': 1}]",
-        "a.json:2: not JSON (Expecting property name enclosed in double quotes)",
-    ),
-    "CSV": ("id,url\na,b\n", "a.json:1: not JSON (Expecting value)"),
-    "line end in a string": ('[\n"a\nb"]', "a.json:2: not JSON (Invalid control character at)"),
-    "number of 5,000 digits": (
-        "[\n" + "1" * 5000 + "]",
-        "a.json:2: not JSON (Exceeds the limit (4300 digits)",
-    ),
-    "number beyond a double": ('[\n{"a": 1e400}]', "a.json:2: not JSON (1e400 is too large a number)"),
+    "a comma in JSON Lines": ("{},\n{}", "a.json:1: not JSON (unallowed token at this point in JSON text)"),
+    "NaN": ('[\n{"a": NaN}]', "a.json:2: not JSON (invalid char in json text)"),
+    "single quotes": ("[\n{'a': 1}]", "a.json:2: not JSON (invalid char in json text)"),
+    "CSV": ("id,url\na,b\n", "a.json:1: not JSON (invalid char in json text)"),
+    "line end in a string": ('[\n"a\nb"]', "a.json:2: not JSON (invalid character inside string)"),
+    "number of 5,000 digits": ("[\n" + "1" * 5000 + "]", "a.json:2: not JSON ("),
+    "number beyond a double": ('[\n{"a": 1e400}]', "a.json:2: not JSON (1E+400 is too large a number)"),
     "the same below 0": ("[\n1,\n-1.5E+999\n]", "a.json:3: not JSON (-1.5E+999 is too large a number)"),
+    "the same on a line of our own": ("[\n1e400,\n1]", "a.json:2: not JSON (1E+400 is too large a number)"),
     "nested too deeply": ("[" * 200_000, "a.json:1: nested too deeply"),
-    "binary": ("[\n\0\0", "a.json:2: not JSON (Expecting value)"),
+    "nested too deeply on a line": ("[\n" + "[" * 2000 + "]" * 2000 + "\n]", "a.json:2: nested too deeply"),
+    "binary": ("[\n\0\0", "a.json:2: not JSON (invalid char in json text)"),
 }
 
 
@@ -110,6 +110,7 @@ def test_a_bad_file_is_an_error_at_its_line(tmp_path, monkeypatch, text, message
     if len(text) > 10_000 and chunk == 1:
         chunk = 1000
     monkeypatch.setattr(files, "CHUNK", chunk)
+    monkeypatch.setattr(json_files, "CHUNK", chunk)
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError) as error:
         list(read_json(tmp_path / "a.json"))
@@ -120,5 +121,5 @@ def test_a_value_without_end_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(json_files, "MAX_ITEM", 10_000)
     monkeypatch.setattr(files, "CHUNK", 1000)
     (tmp_path / "a.json").write_text('["' + "x" * 100_000)
-    with pytest.raises(InputError, match=r"a.json:1: not JSON \(Unterminated string"):
+    with pytest.raises(InputError, match=r"a.json:1: not JSON \(a value of over 10000 characters"):
         list(read_json(tmp_path / "a.json"))
