@@ -113,10 +113,9 @@ class FinishedImages(Journal):
         if not (line and original and found):
             return None
         size, version, turned, *own = map(int, line.split())
-        if (size, version, turned) != (original.size, original.version, turn) or own[2:] not in (
-            [],
-            [found.size],
-        ):
+        if (size, version, turned) != (original.size, original.version, turn):
+            return None
+        if own[2:] not in ([], [found.size]):
             return None
         if own:
             return FinishedImage(image_id, original, turn, own[0], own[1], found.size)
