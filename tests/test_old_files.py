@@ -1,4 +1,4 @@
-"""Files and command lines of the 2017 scripts, as docs/from-the-original.md promises."""
+"""Files and command lines of the 2017 scripts: steps 2 and 4 to 7 still take them."""
 
 import json
 
@@ -10,13 +10,13 @@ from sample.serve import serving
 
 @pytest.fixture
 def old(tmp_path):
-    """Serve a sample, and leave what the 2017 step 3 would have: one line, all values strings."""
+    """Serve a sample, and write files as step 3 of 2017 did: one line, all values strings."""
     make_sample(["--directory", str(tmp_path / "sample"), "--images", "12"])
     with serving(tmp_path / "sample") as addresses:
         images = json.loads((tmp_path / "sample/truth.json").read_text())["images"]
-        there = [image for image in images if image["sources"]["original"] == "ok" and image["boxes"]]
+        usable = [image for image in images if image["sources"]["original"] == "ok" and image["boxes"]]
         url = f"{addresses.originals_url}/{{}}_o.jpg"
-        index = [{"id": image["id"], "url": url.format(image["id"])} for image in there]
+        index = [{"id": image["id"], "url": url.format(image["id"])} for image in usable]
         points = [
             {
                 "id": image["id"],
@@ -26,17 +26,17 @@ def old(tmp_path):
                     for box in image["boxes"]
                 ],
             }
-            for image in there
+            for image in usable
         ]
         (tmp_path / "images.json").write_text(json.dumps(index))
         (tmp_path / "points.json").write_text(json.dumps(points))
-        classes = sorted({box["label"] for image in there for box in image["boxes"]})
+        classes = sorted({box["label"] for image in usable for box in image["boxes"]})
         (tmp_path / "train").mkdir()
         (tmp_path / "train/class").write_text("\n".join(classes))
         (tmp_path / "data/classes").mkdir(parents=True)
         rows = [f"{mid},Class {number}\n" for number, mid in enumerate(classes)]
         (tmp_path / "data/classes/class-descriptions.csv").write_text("".join(rows))
-        yield {image["id"] for image in there if image["process"] == "ok"}
+        yield {image["id"] for image in usable if image["process"] == "ok"}
 
 
 COMMANDS = """
