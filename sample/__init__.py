@@ -1,12 +1,12 @@
-"""A small Open Images release of our own making, and a server for it: the demo and the tests use it.
+"""A small Open Images release made from a seed, and a server for it, for the demo and the tests.
 
     python3 -m sample.make --directory demo/sample
     python3 -m sample.serve demo/sample -- sh make_dataset.sh
 
 - classes: the classes, their names and colours, the hierarchy
-- scenes: one drawn photo and its boxes
-- plan: which photo is in which split, and what is wrong with it
+- scenes: one drawn image and its boxes
+- plan: the split and the fault of each image
 - release: the CSV files and tarballs, in the official formats
-- make: writes all of it into a folder
-- serve: the release, the mirror and the photos' own host, on three ports of the loopback
+- make: writes all of it to a folder
+- serve: the release, the mirror and the host of the originals, on three local ports
 """

@@ -1,4 +1,4 @@
-"""The sample's classes: MIDs of Open Images, each with the colour its objects are drawn in."""
+"""Classes of the sample: MIDs of Open Images, each with the colour of its objects."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,22 +6,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SampleClass:
-    """A class that has boxes, or that others are a kind of."""
+    """A class with boxes, or an ancestor of such classes."""
 
     label: str  # the MID
     name: str  # in the descriptions of V2 and V3
     colour: tuple[int, int, int] | None = None  # None: no object of this class is drawn
     shape: str = ""
     trainable: bool = True  # in classes-bbox-trainable.txt of V2 and V3
-    name_v7: str = ""  # where later releases changed it
+    name_v7: str = ""  # if later releases changed it
 
     @property
     def later_name(self) -> str:
         return self.name_v7 or self.name
 
 
-# In the order of classes-bbox-trainable.txt, which is not sorted. The colours are at least 100 apart
-# in one channel or another, and as far from every background (scenes.py).
+# In the order of classes-bbox-trainable.txt, which is not sorted. Any two colours, and any colour and
+# background (scenes.py), differ by at least 100 in one channel.
 CLASSES = (
     SampleClass("/m/01g317", "Person", (220, 30, 45), "person"),
     SampleClass("/m/07j7r", "Tree", (15, 115, 40), "tree"),
@@ -36,7 +36,7 @@ CLASSES = (
     SampleClass("/m/0cvnqh", "Bench", (45, 45, 55), "bench"),
     SampleClass("/m/0kmg4", "Teddy bear", (10, 195, 205), "ellipse"),
     SampleClass("/m/076lb9", "Bench", (250, 235, 20), "bench", name_v7="Training bench"),
-    # Ours: the one class that has boxes and a name that is hard to quote.
+    # Invented: a class with boxes and a name that is hard to quote.
     SampleClass("/m/0zzsmpl", 'Rocket, "Žofka" type', (0, 0, 95), "tree"),
     SampleClass("/m/02wmf", "Flying disc", (150, 255, 40), "ellipse", trainable=False),
 )
@@ -44,7 +44,7 @@ DRAWN = tuple(one for one in CLASSES if one.colour)
 TRAINABLE = tuple(one for one in CLASSES if one.trainable)
 BY_LABEL = {one.label: one for one in CLASSES}
 
-# Image-level classes without boxes, all ours; each name has a quirk of the real list.
+# Image-level classes without boxes, all invented; each name has a quirk of the real list.
 FURTHER_NAMES = {
     "/m/0zzsmp1": "Landscape",
     "/m/0zzsmp2": "Sun, moon and stars",
@@ -68,11 +68,11 @@ def node(label: str, *children: dict[str, Any], parts: tuple[dict[str, Any], ...
 
 
 def hierarchy() -> dict[str, Any]:
-    """The class tree in the form of bbox_labels_600_hierarchy.json, with what makes the real one hard.
+    """Return the class tree in the form of bbox_labels_600_hierarchy.json, with the traps of the real one.
 
-    Flying disc and teddy bear have two parents, Human face is a kind of nothing and a part of the person,
-    sports equipment stands in two places (a naive expansion finds it twice as an ancestor), and carnivore,
-    mammal, bear, building and furniture are ancestors that are no classes of the sample.
+    Flying disc and teddy bear have two parents. Human face is a part of Person and a subclass of nothing.
+    Sports equipment appears twice (a naive expansion finds it twice as an ancestor). Carnivore, mammal, bear,
+    building and furniture are ancestors that are not classes of the sample.
     """
     sports = node("/m/05y5lj", node("/m/02wmf"), node("/m/076lb9"))
     return node(

@@ -1,14 +1,14 @@
-"""What happens to files on their way: damage to a JPEG's picture, in places drawn from a seed."""
+"""Damage to the image data of a JPEG, at places drawn from a seed."""
 
 import random
 from collections.abc import Callable
 
-HEAD = 20  # bytes behind the scan's marker, and before the file's end, that stay
-TAIL = 50
+HEAD = 20  # bytes after the scan's marker that stay intact
+TAIL = 50  # bytes before the end of the file that stay intact
 
 
 def in_scan(data: bytes, size: int, rng: random.Random) -> int:
-    """Return a place inside the picture with `size` bytes of it behind."""
+    """Return a place in the image data with at least `size` bytes after it."""
     return rng.randrange(data.index(b"\xff\xda") + HEAD, len(data) - size - TAIL)
 
 

@@ -1,19 +1,19 @@
-r"""Make a small Open Images release of our own: metadata in the official formats, and drawn photos.
+r"""Make a small Open Images release: metadata in the official formats, and drawn images.
 
     python3 -m sample.make --directory demo/sample
 
-Writes below DIR:
-    release/                  what OPEN_IMAGES_URL points at: the files of V2 to V7, under the official paths
-    mirror/SPLIT/ID.jpg       the photos at most 1024 pixels wide and high, where the mirror has them
-    photos/ID_o.jpg, ID_z.jpg the originals and thumbnails; an empty file stands for a photo that is gone
-    truth.json                what every photo really is: "images", one a line, with the objects drawn and
-                              their boxes, what is wrong with the file, and what each step should make of it
-    settings.json             how all this was made; written last
+Writes to DIR:
+    release/                  the target of OPEN_IMAGES_URL: the files of V2 to V7, under the official paths
+    mirror/SPLIT/ID.jpg       the images of the mirror, at most 1024 pixels wide and high
+    photos/ID_o.jpg, ID_z.jpg the originals and thumbnails; an empty file is an image that is gone
+    truth.json                "images", one a line: the drawn objects and their boxes, the fault of the file,
+                              and the result to expect of each step
+    settings.json             the settings of the sample; written last
 
-60 photos are 15 MB and take two seconds. Above 300 photos the scenes repeat under ids of their own, as hard
-links: 50,000 photos are 60 MB and take half a minute. The same seed, number and originals_url give the same
-bytes (of photos: with one version of Pillow). Run again it does nothing, or, when asked for another sample,
-replaces the one in DIR. `plan.py` lists what is wrong with which photo.
+60 images are 15 MB and take two seconds. Above 300 images the scenes repeat under new ids, as hard links:
+50,000 images are 60 MB and take half a minute. The same seed, number and originals_url give the same bytes
+(of images: with the same version of Pillow). A second run does nothing; with other settings it replaces the
+sample in DIR. `plan.py` lists the faults.
 """
 
 import base64
@@ -44,7 +44,7 @@ MIRROR_QUALITY = 80
 MIRROR_SIDE = 1024  # pixels, the longer side
 THUMBNAIL_SIDE = 640
 EXIF_ORIENTATION = 0x0112
-QUARTER_TURN = 6  # an orientation that viewers turn by 90 degrees, and we must not
+QUARTER_TURN = 6  # an orientation that viewers turn by 90 degrees; the steps must not
 PLACEHOLDERS = ("photo_unavailable.png", "photo_unavailable_l.png")
 PLACEHOLDER_FOLDER = "pw/images/en-us"
 FOLDERS = ("release", "mirror", "photos")
@@ -53,15 +53,15 @@ OURS = {*FOLDERS, "truth.json", "settings.json", ".lock"}
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--directory", required=True, metavar="DIR", help="where the sample is made")
+    parser.add_argument("--directory", required=True, metavar="DIR", help="folder for the sample")
     parser.add_argument(
-        "--images", type=whole_number(1), default=IMAGES, help="photos (default: %(default)s)"
+        "--images", type=whole_number(1), default=IMAGES, help="number of images (default: %(default)s)"
     )
     parser.add_argument("--seed", type=whole_number(0), default=SEED, help="default: %(default)s")
     parser.add_argument(
         "--originals_url", default=ORIGINALS_URL, metavar="URL",
-        help="where the photos/ folder will be served, for the image index; sample.serve changes it where "
-        "that port is taken (default: %(default)s)",
+        help="address of the photos/ folder for the image index; sample.serve changes it if the port is in "
+        "use (default: %(default)s)",
     )  # fmt: skip
     args = parser.parse_args(argv)
     settings = {
@@ -79,22 +79,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def code_hash() -> str:
-    """Return a hash of this package: what an older version of it made is made anew."""
+    """Return a hash of this package, so that a sample of an older version is replaced."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def is_made(directory: Path, settings: dict[str, Any]) -> bool:
-    """Tell whether the folder holds this very sample; where it is served does not matter."""
+    """Return whether the folder holds a sample with these settings, at any address."""
     try:
-        there = json.loads((directory / "settings.json").read_text("utf-8"))
+        found = json.loads((directory / "settings.json").read_text("utf-8"))
     except FileNotFoundError:
         return False
-    return {**there, "originals_url": ""} == {**settings, "originals_url": ""}
+    return {**found, "originals_url": ""} == {**settings, "originals_url": ""}
 
 
 def clear(directory: Path) -> None:
-    """Remove an older sample; a folder that holds anything else is not touched."""
+    """Remove an older sample; refuse a folder that holds anything else."""
     strange = [path.name for path in directory.iterdir() if path.name not in OURS]
     if strange:
         raise InputError(f"{directory}: holds {strange[0]}, an empty folder or an older sample was expected")
@@ -104,7 +104,7 @@ def clear(directory: Path) -> None:
 
 
 def make(directory: Path, settings: dict[str, Any]) -> None:
-    """Draw and write everything below an empty folder."""
+    """Draw and write everything to an empty folder."""
     images = list(make_images(directory, settings["images"], settings["seed"]))
     write_placeholders(directory / "photos" / PLACEHOLDER_FOLDER)
     write_truth(directory, images)
@@ -112,7 +112,7 @@ def make(directory: Path, settings: dict[str, Any]) -> None:
 
 
 def write_release(directory: Path, images: Sequence[dict[str, Any]], settings: dict[str, Any]) -> None:
-    """Write release/ for the photos' address in `settings`, and the settings."""
+    """Write release/ for the originals_url in `settings`, and the settings."""
     release.write(directory / "release", images, settings["originals_url"])
     (directory / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
@@ -129,24 +129,24 @@ def read_truth(directory: Path) -> list[dict[str, Any]]:
 
 
 def make_images(directory: Path, images: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Write the files of each photo and yield what truth.json says of it."""
+    """Write the files of each image and yield its entry of truth.json."""
     (directory / "photos").mkdir(parents=True)
     for split in release.SPLITS:
         (directory / "mirror" / split).mkdir(parents=True)
     first: dict[str, dict[str, Any]] = {}  # by scene
     for plan in plans(images, seed):
-        paths = photo_paths(directory, plan)
+        paths = image_paths(directory, plan)
         if plan.scene not in first:
-            entry = first[plan.scene] = make_photo(plan, paths)
+            entry = first[plan.scene] = make_image(plan, paths)
         else:
             model = first[plan.scene]
             entry = {**model, "id": plan.id}
-            link_photo(photo_paths(directory, replace(plan, id=model["id"])), paths)
+            link_image(image_paths(directory, replace(plan, id=model["id"])), paths)
         yield entry
 
 
-def photo_paths(directory: Path, plan: Plan) -> dict[str, Path]:
-    """Return where each source of a photo has its file."""
+def image_paths(directory: Path, plan: Plan) -> dict[str, Path]:
+    """Return the path of an image at each source."""
     return {
         "original": directory / "photos" / f"{plan.id}_o.jpg",
         "thumbnail": directory / "photos" / f"{plan.id}_z.jpg",
@@ -154,14 +154,14 @@ def photo_paths(directory: Path, plan: Plan) -> dict[str, Path]:
     }
 
 
-def link_photo(existing: dict[str, Path], new: dict[str, Path]) -> None:
+def link_image(existing: dict[str, Path], new: dict[str, Path]) -> None:
     for name, path in existing.items():
         if path.exists():
             os.link(path, new[name])
 
 
-def make_photo(plan: Plan, paths: dict[str, Path]) -> dict[str, Any]:
-    """Draw one photo, write the files its sources have, and return its entry of truth.json."""
+def make_image(plan: Plan, paths: dict[str, Path]) -> dict[str, Any]:
+    """Draw one image, write its files for each source, and return its entry of truth.json."""
     kinds = [one for one in DRAWN if one.trainable == (plan.fault != "untrainable")]
     if plan.fault == "no_boxes":
         kinds = []
@@ -169,7 +169,7 @@ def make_photo(plan: Plan, paths: dict[str, Path]) -> dict[str, Any]:
     original = encode(image, plan.fault, QUALITY)
     found = sources(plan)
     contents = {
-        "original": other_photo(plan) if plan.fault == "changed" else original,
+        "original": other_image(plan) if plan.fault == "changed" else original,
         "mirror": encode(shrunk(image, MIRROR_SIDE), plan.fault, MIRROR_QUALITY),
         "thumbnail": encode(shrunk(image, THUMBNAIL_SIDE), plan.fault, MIRROR_QUALITY),
     }
@@ -199,7 +199,7 @@ def make_photo(plan: Plan, paths: dict[str, Path]) -> dict[str, Any]:
 
 
 def sources(plan: Plan) -> dict[str, str]:
-    """Return what each source answers: ok, or the reason why it is no photo of ours."""
+    """Return the outcome at each source: ok, or the reason of the failure."""
     mirror = original = "not_an_image" if plan.fault == "png" else "ok"
     if plan.fault in ("gone", "not_found", "original_gone"):
         original = "gone"
@@ -212,7 +212,7 @@ def sources(plan: Plan) -> dict[str, str]:
 
 
 def truth_boxes(plan: Plan, boxes: Sequence[scenes.Box]) -> Iterator[dict[str, Any]]:
-    """Yield each box with its class's colour and its source; some sources know no attributes."""
+    """Yield each box with its colour and its source; boxes of activemil have unknown attributes."""
     for number, box in enumerate(boxes):
         source = ("xclick", "activemil")[number % 3 == 2] if plan.subset == "train" else "freeform"
         if source == "activemil":
@@ -226,12 +226,12 @@ def shrunk(image: Image.Image, side: int) -> Image.Image:
     return smaller
 
 
-def other_photo(plan: Plan) -> bytes:
+def other_image(plan: Plan) -> bytes:
     return encode(scenes.draw(f"{plan.scene} changed")[0], "", QUALITY)
 
 
 def encode(image: Image.Image, fault: str, quality: int) -> bytes:
-    """Return the photo as a file, with the fault that lies in the file itself."""
+    """Return the image as a file, with its fault if that is one of the file."""
     stream = io.BytesIO()
     if fault == "png":
         image.save(stream, "PNG")
@@ -247,7 +247,7 @@ def encode(image: Image.Image, fault: str, quality: int) -> bytes:
 
 
 def write_placeholders(directory: Path) -> None:
-    """Write the picture that Flickr shows for a photo that is gone."""
+    """Write the image that Flickr shows in place of one that is gone."""
     image = Image.new("RGB", (500, 374), (243, 245, 246))
     ImageDraw.Draw(image).text(
         (250, 187), "This photo is no longer available", fill=(90, 90, 90), anchor="mm"

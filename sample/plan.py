@@ -1,15 +1,14 @@
-"""Which photo stands in which split, and what is wrong with it: known places, the same for every seed."""
+"""The split and the fault of each image, at fixed positions, the same for every seed."""
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-BLOCK = 60  # photos over which the table below goes round
-SCENES = 5 * BLOCK  # beyond this many photos scenes repeat, under ids of their own
+BLOCK = 60  # images; the positions of ROTATIONS repeat with each block
+SCENES = 5 * BLOCK  # images; after these the scenes repeat under new ids
 
-# Position in the first block: what is wrong with the photo there. Only one block in five has faults,
-# so that a sample of 60 shows every one of them and a large one is about as good as the real dataset.
-# Positions that leave 3 over 5 are in the validation split, those that leave 4 in the test split.
+# Position in the first of five blocks: fault. So a sample of 60 shows every fault, and a large
+# sample has about as few as the real data set. Of five positions the fourth is of validation, the fifth of test.
 FAULTS = {
     1: "gone",  # mirror 404, original redirects to the placeholder
     10: "gone",
@@ -26,40 +25,40 @@ FAULTS = {
     28: "cmyk",
     11: "grey",
     38: "grey",
-    12: "exif",  # an orientation tag, which the boxes know nothing of
+    12: "exif",  # an orientation tag, which the boxes ignore
     43: "exif",
-    15: "changed",  # mirror 404, original is another photo than the index says
+    15: "changed",  # mirror 404, original is another image than in the index
     16: "original_gone",  # only the mirror has it
     53: "original_gone",
-    17: "not_mirrored",  # only the original is there
+    17: "not_mirrored",  # only the original exists
     20: "no_boxes",
     29: "no_boxes",
     48: "no_boxes",
     25: "no_index_row",
     26: "repeated_row",  # the index lists it twice
-    30: "repeated_box",  # one of its boxes is there twice
+    30: "repeated_box",  # one of its boxes is listed twice
     31: "untrainable",  # no class of its boxes is trainable in V2 and V3
 }
 ROTATIONS = {8: 90, 35: 90, 36: 180, 40: 270}  # by position in every block
-UNKNOWN_ROTATION = 9  # every ninth photo's Rotation is empty
-NO_THUMBNAIL = 27  # every 27th photo has no thumbnail
+UNKNOWN_ROTATION = 9  # the Rotation of every ninth image is empty
+NO_THUMBNAIL = 27  # every 27th image has no thumbnail
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What make.py draws, writes and lists for one photo."""
+    """The settings of one image."""
 
     id: str  # 16 hexadecimal digits
     subset: str
-    scene: str  # the seed of the drawing; photos of one scene are the same file
+    scene: str  # the seed of the drawing; images of one scene are the same file
     fault: str  # a value of FAULTS, or "" for none
-    degrees: int  # how the scene is turned
+    degrees: int  # by which the scene is turned
     rotation: str  # the index's column
     thumbnail: bool
 
 
 def plans(images: int, seed: int) -> Iterator[Plan]:
-    """One plan for each photo, ids drawn from the seed."""
+    """Yield a plan for each image, with ids drawn from the seed."""
     rng = random.Random(f"ids {seed}")
     seen = set()
     for number in range(images):

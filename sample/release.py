@@ -1,8 +1,8 @@
-"""The sample's metadata in the official formats of every release, V2 to V7.
+"""Metadata of the sample in the official formats of every release, V2 to V7.
 
-V2 and V3 are tarballs of CSV files, all of one release below one folder; from V4 on the CSV files stand
-alone, and later releases replace some and share the rest. What the formats' real files are like, and not
-what their documentation says, decides: CRLF where they have it, no header where they have none.
+V2 and V3 are tarballs of CSV files, in one folder for each release. From V4 on they are single CSV files, and
+later releases replace some and share the rest. The model are the real files, not their documentation: CRLF
+where they have it, no header where they have none.
 """
 
 import gzip
@@ -28,7 +28,7 @@ ATTRIBUTE_KEYS = ("occluded", "truncated", "group_of", "depiction", "inside")  #
 CLICKS = "XClick1X,XClick2X,XClick3X,XClick4X,XClick1Y,XClick2Y,XClick3Y,XClick4Y"
 
 LICENSE = "https://creativecommons.org/licenses/by/2.0/"
-PAGES = "https://photos.example"  # where a photo's own page would be
+PAGES = "https://photos.example"  # of an image's own page
 AUTHORS = (
     "Ada Ohlsen",
     "B. Quill, Jr.",
@@ -55,7 +55,7 @@ Lines = Iterable[str]
 
 
 def write(directory: Path, images: Sequence[Image], originals_url: str) -> None:
-    """Write every file of every release below `directory`, as they stand below the official base address."""
+    """Write every file of every release to `directory`, under its path below the official address."""
     ordered = sorted(images, key=lambda image: image["id"])
     for name, lines in files(ordered, originals_url):
         path = directory / name
@@ -129,7 +129,7 @@ def tarballs(images: Sequence[Image], originals_url: str) -> Iterator[tuple[str,
 
 
 def index(images: Iterable[Image], originals_url: str, rotation: bool) -> Iterator[str]:
-    """Yield the lines of an image index; with Rotation it is one of V4 or later, which quote less."""
+    """Yield the lines of an image index; one with Rotation is of V4 or later, which quote less."""
     yield f"{INDEX},Rotation" if rotation else INDEX
     repeated = []
     for image in images:
@@ -179,14 +179,14 @@ def box_rows(images: Iterable[Image], header: str) -> Iterator[str]:
 
 
 def box_values(box: dict[str, Any]) -> dict[str, str]:
-    """Return the value of every column a box can have, as text."""
+    """Return the text of every column that a box can have."""
     x0, x1, y0, y1 = (f"{box[key]:.6f}" for key in ("x0", "x1", "y0", "y1"))
     values = {"Source": box["source"], "LabelName": box["label"], "Confidence": "1"}
     values |= {"XMin": x0, "XMax": x1, "YMin": y0, "YMax": y1}
     for column, key in zip(ATTRIBUTES.split(","), ATTRIBUTE_KEYS, strict=True):
         values[column] = str(box[key])
     middle_x, middle_y = (f"{(box[a] + box[b]) / 2:.6f}" for a, b in (("x0", "x1"), ("y0", "y1")))
-    # The four extreme points: top, left, bottom, right; -1 where the box was not made of them.
+    # The four extreme points: top, left, bottom, right; -1 if the box was not made from them.
     clicks = [middle_x, x0, middle_x, x1, y0, middle_y, y1, middle_y]
     for column, click in zip(CLICKS.split(","), clicks, strict=True):
         values[column] = click if box["source"] == "xclick" else "-1"
@@ -194,7 +194,7 @@ def box_values(box: dict[str, Any]) -> dict[str, str]:
 
 
 def label_rows(images: Iterable[Image], boxable: bool) -> Iterator[str]:
-    """Yield verified image-level labels: a 1 for each class that has a box, a 0 for one that has none."""
+    """Yield verified image-level labels: 1 for a class with a box, 0 for some of the others."""
     yield LABELS
     for image in images:
         rng = random.Random(f"labels {image['id']}")
@@ -209,7 +209,7 @@ def label_rows(images: Iterable[Image], boxable: bool) -> Iterator[str]:
 
 
 def quoted(value: str) -> str:
-    """Quote a CSV field where it must be."""
+    """Quote a CSV field if necessary."""
     return always_quoted(value) if any(mark in value for mark in ',"\r\n') else value
 
 
@@ -222,7 +222,7 @@ def text(lines: Lines) -> bytes:
 
 
 def write_tarball(raw: io.BufferedIOBase | Any, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write a .tar.gz that is the same bytes every time: no owner, and one date for all."""
+    """Write a .tar.gz with the same bytes every time: no owner, one date for all files."""
     with (
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,

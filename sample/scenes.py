@@ -1,4 +1,4 @@
-"""Draws one photo: a sky, a ground, and objects in their class's colour whose boxes are known exactly."""
+"""Draw one image: a sky, a ground, and objects in the colour of their class, with exact boxes."""
 
 import random
 from dataclasses import asdict, dataclass, replace
@@ -10,11 +10,11 @@ from sample.classes import DRAWN, SampleClass
 
 SIZES = ((640, 480), (800, 600), (480, 640), (1200, 800), (320, 300), (1024, 683), (600, 900), (400, 400))
 NOISE_SPAN = 16  # colour levels from the darkest to the brightest grain
-# Pale above, grey-brown below: whichever way a photo is turned, its sky tells which side is up.
+# Pale above, grey-brown below: the sky shows which side of a turned image is up.
 SKIES = ((205, 220, 240), (225, 220, 230), (190, 210, 235), (235, 225, 215))
 GROUNDS = ((150, 140, 125), (140, 145, 130), (160, 150, 145))
-# Corners in fractions of the box. Each shape has an edge along all four sides, not just a corner, so that
-# its extent survives JPEG.
+# Corners in fractions of the box. Each shape touches all four sides with an edge, not just a corner, so that
+# JPEG keeps its extent.
 POLYGONS = {
     "bench": ((0, 0), (1, 0), (1, 1), (0.8, 1), (0.8, 0.6), (0.2, 0.6), (0.2, 1), (0, 1)),
     "car": ((0.25, 0), (0.75, 0), (0.85, 0.4), (1, 0.45), (1, 1), (0, 1), (0, 0.45), (0.15, 0.4)),
@@ -34,7 +34,7 @@ Area = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, the far edges outs
 
 @dataclass(frozen=True)
 class Box:
-    """One object: where it is, in fractions of width and height, and what the annotators said of it."""
+    """Box of one object, in fractions of width and height, with its attributes."""
 
     label: str
     x0: float
@@ -54,10 +54,10 @@ class Box:
 def draw(
     seed: str, rotation: int = 0, classes: tuple[SampleClass, ...] = DRAWN
 ) -> tuple[Image.Image, list[Box]]:
-    """Draw the scene of this seed: the stored RGB pixels, and the boxes in their frame.
+    """Draw the scene of this seed; return the stored RGB pixels and the boxes in their frame.
 
-    `rotation` (0, 90, 180, 270) says by how many degrees counterclockwise the stored pixels are to be
-    turned to stand upright. Without `classes` no object is drawn.
+    `rotation` (0, 90, 180, 270) is the turn, in degrees counterclockwise, that makes the stored pixels
+    upright. Without `classes` no object is drawn.
     """
     rng = random.Random(seed)
     size = rng.choice(SIZES)
@@ -85,7 +85,7 @@ def background(rng: random.Random, size: Size) -> Image.Image:
 
 
 def grain(rng: random.Random, size: Size) -> Image.Image:
-    """Noise of NOISE_SPAN levels: without it the files would be far smaller than those of photos."""
+    """Return noise of NOISE_SPAN levels; without it the files would be far smaller than real ones."""
     half = (size[0] // 2, size[1] // 2)
     noise = Image.frombytes("L", half, rng.randbytes(half[0] * half[1])).resize(size)
     noise = noise.point([v * NOISE_SPAN // 256 for v in range(256)])
@@ -93,7 +93,7 @@ def grain(rng: random.Random, size: Size) -> Image.Image:
 
 
 def cells(rng: random.Random, size: Size) -> list[Area]:
-    """Return one to five parts of the photo that do not overlap."""
+    """Return one to five areas of the image that do not overlap."""
     width, height = size
     columns, rows = (3, 2) if width >= height else (2, 3)
     grid = [
@@ -107,7 +107,7 @@ def cells(rng: random.Random, size: Size) -> list[Area]:
 def draw_object(
     rng: random.Random, canvas: ImageDraw.ImageDraw, size: Size, cell: Area, kind: SampleClass
 ) -> Box:
-    """Draw one object into its cell, at times cut by the photo's edge, as a group, or behind a pole."""
+    """Draw one object into its cell, sometimes cut by the image's edge, as a group, or behind a pole."""
     width, height = cell[2] - cell[0], cell[3] - cell[1]
     x0 = cell[0] + rng.randint(6, width // 5)
     y0 = cell[1] + rng.randint(6, height // 5)
@@ -159,7 +159,7 @@ def fill(canvas: ImageDraw.ImageDraw, shape: str, box: Area, colour: tuple[int, 
 
 
 def turn(image: Image.Image, boxes: list[Box], rotation: int) -> tuple[Image.Image, list[Box]]:
-    """Turn an upright scene clockwise, so that turning it counterclockwise by `rotation` undoes it."""
+    """Turn an upright scene clockwise by `rotation` degrees."""
     if rotation == 0:
         return image, boxes
     # Pillow's ROTATE_ constants count counterclockwise.

@@ -1,19 +1,21 @@
-r"""Serve a sample on the loopback: the release, the mirror and the photos' own host, each on its own port.
+r"""Serve a sample on this machine: the release, the mirror and the originals, each on its own port.
 
-    python3 -m sample.serve demo/sample                          until Ctrl-C; prints the three addresses
-    python3 -m sample.serve demo/sample -- sh make_dataset.sh    while the command runs, with the addresses
-                                                                 in its environment; exits as it does
+    python3 -m sample.serve demo/sample                          prints the three addresses, runs until Ctrl-C
+    python3 -m sample.serve demo/sample -- sh make_dataset.sh    runs the command with the addresses in its
+                                                                 environment, and exits with its code
 
-The addresses are printed as lines that a shell can evaluate:
+The addresses are lines that a shell can evaluate:
     OPEN_IMAGES_URL=http://127.0.0.1:40001
     MIRROR_URL=http://127.0.0.1:40002
     ORIGINALS_URL=http://127.0.0.1:8652
 
-The image index names the photos' own addresses, so the port of ORIGINALS_URL is the one the sample was made
-for; where that is taken, another is, and the release is written anew for it.
-Answers are HTTP/1.1 with keep-alive, ETag, Last-Modified, Range and If-Range. An empty file is a photo that
-is gone: it redirects to the placeholder, as Flickr does.
+The image index holds the addresses of the originals, so ORIGINALS_URL has the port that the sample was made
+for. If that port is in use, another is taken and the release is rewritten for it.
+The server speaks HTTP/1.1 with keep-alive, ETag, Last-Modified, Range and If-Range. An empty file is an image
+that is gone: it redirects to the placeholder, as Flickr does.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -44,7 +46,7 @@ BYTE_RANGE = re.compile(r"bytes=(?:(\d+)-(\d*)|-(\d+))")
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the three hosts of a served sample are."""
+    """Addresses of the three hosts of a served sample."""
 
     open_images_url: str
     mirror_url: str
@@ -59,15 +61,15 @@ class Addresses:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the files below the server's folder."""
+    """Serve the files of the server's folder."""
 
     protocol_version = "HTTP/1.1"
     server_version = "sample"
     sys_version = ""
     timeout = IDLE_SECONDS
-    wbufsize = CHUNK  # head and body leave together: no waiting for an acknowledgement between them
+    wbufsize = CHUNK  # head and body leave together, with no wait for an acknowledgement between them
     disable_nagle_algorithm = True
-    server: "FolderServer"
+    server: FolderServer
 
     def do_GET(self) -> None:
         path = self.server.file_at(urlsplit(self.path).path)
@@ -91,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def answer(self, stream: BinaryIO, size: int, headers: dict[str, str]) -> None:
-        """Send the whole file, or the one range of it that is asked for."""
+        """Send the complete file, or the one range of it that is requested."""
         wanted = BYTE_RANGE.fullmatch(self.headers.get("Range", ""))
         unless = self.headers.get("If-Range")
         if wanted is None or unless not in (None, headers["ETag"], headers["Last-Modified"]):
@@ -128,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class FolderServer(ThreadingHTTPServer):
-    """Serves one folder on a port of the loopback, each connection in a thread."""
+    """Serve one folder on a local port, each connection in a thread."""
 
     daemon_threads = True
     block_on_close = False
@@ -140,20 +142,18 @@ class FolderServer(ThreadingHTTPServer):
         self.url = f"http://{HOST}:{self.server_port}"
 
     def file_at(self, path: str) -> Path | None:
-        """Return the file of a URL's path, None where there is none or it is outside the folder."""
+        """Return the file of a URL's path, None if it is missing or outside the folder."""
         file = (self.folder / unquote(path).lstrip("/")).resolve()
         return file if file.is_file() and file.is_relative_to(self.folder) else None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(
-            sys.exception(), ConnectionError | TimeoutError
-        ):  # a client may leave when it likes
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):  # a client may leave at any time
             super().handle_error(request, client_address)
 
 
 @contextmanager
 def serving(directory: str | Path, port: int = 0) -> Iterator[Addresses]:
-    """Serve the sample in `directory`: the release at `port`, the mirror at the next; 0: any free ports."""
+    """Serve the sample in `directory`: the release at `port`, the mirror at the next; 0: free ports."""
     with ExitStack() as stack:
         folder = stack.enter_context(sample_folder(directory))
         settings = json.loads((folder / "settings.json").read_text("utf-8"))
@@ -170,11 +170,9 @@ def serving(directory: str | Path, port: int = 0) -> Iterator[Addresses]:
 
 @contextmanager
 def sample_folder(directory: str | Path) -> Iterator[Path]:
-    """Hold the folder of a sample, so that no one else serves or replaces it."""
+    """Lock the folder of a sample, so that no other process serves or replaces it."""
     if not (Path(directory) / "settings.json").is_file():
-        raise InputError(
-            f"{directory}: no sample there; python3 -m sample.make --directory {directory} makes it"
-        )
+        raise InputError(f"{directory}: no sample; python3 -m sample.make --directory {directory} makes one")
     with locked_folder(directory) as folder:
         yield folder
 
@@ -194,12 +192,12 @@ def start(stack: ExitStack, folder: Path, port: int, kind: type[FolderServer] = 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("directory", metavar="DIR", help="what sample.make wrote")
+    parser.add_argument("directory", metavar="DIR", help="the folder that sample.make wrote")
     parser.add_argument(
         "--port", type=whole_number(0), default=0,
-        help="port of the release; the mirror's is the next one (default: any that are free)",
+        help="port of the release; the mirror has the next one (default: free ports)",
     )  # fmt: skip
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="what to run meanwhile, after --")
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help="command to run meanwhile, after --")
     args = parser.parse_args(argv)
     with serving(args.directory, args.port) as addresses:
         if args.command:

@@ -1,4 +1,4 @@
-"""What the tests share: a script run in this process, as its user would run it."""
+"""Fixtures of all tests: scripts run in this process, the sample, an object store."""
 
 import importlib.util
 import os
@@ -24,7 +24,7 @@ PROXY_VARIABLES = (
     "CURL_CA_BUNDLE",
 )
 
-# A script that runs us in the background has Ctrl-C ignored, and what the tests start would inherit that.
+# In the background of a script Ctrl-C is ignored, and the processes that tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -37,13 +37,13 @@ if importlib.util.find_spec("hypothesis"):  # make interop has none
 
 @pytest.hookimpl(optionalhook=True)  # make interop has no xdist
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than there are cores: many a test waits for a server or a deadline."""
+    """Return one process more than there are cores, since many tests wait for a server or a deadline."""
     return usable_cores() + 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left for its user to see."""
+    """Exit code and output of a run."""
 
     code: int
     out: str
@@ -51,14 +51,14 @@ class Outcome:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The last line of stdout, `name=number` pairs."""
+        """Return the last line of stdout, `name=number` pairs, as a dict."""
         pairs = (pair.split("=") for pair in self.out.splitlines()[-1].split())
         return {name: int(number) for name, number in pairs}
 
 
 @pytest.fixture
 def script(capsys, monkeypatch):
-    """Return `script(name, *arguments)`: its main run through cli.run, as an Outcome."""
+    """Return `script(name, *arguments)`, which runs its main through cli.run and returns the Outcome."""
 
     def call(name: str, *arguments: object) -> Outcome:
         module = importlib.import_module(name)
@@ -81,7 +81,7 @@ def script(capsys, monkeypatch):
 
 @pytest.fixture
 def step(script, tmp_path):
-    """Return `step(boxes, index, *flags)`, a run of step 3 on files of that content, with Dog and Cat trainable."""
+    """Return `step(boxes, index, *flags)`, a run of step 3 on these files, with Dog and Cat trainable."""
 
     def call(boxes: str | bytes, index: str | bytes, *flags: object):
         classes = "/m/0bt9lr\n/m/01yrx\n"
@@ -101,7 +101,7 @@ def step(script, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch):
-    """Tests talk to servers on the loopback: the machine's proxy settings are not theirs."""
+    """Remove the machine's proxy settings: tests talk to servers on this machine."""
     for name in PROXY_VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -109,14 +109,14 @@ def _no_proxies(monkeypatch):
 
 @pytest.fixture(scope="session")
 def real_files():
-    """Return the folder of real Open Images files that OPEN_IMAGES_FILES names, None where it is not set."""
+    """Return the folder of real Open Images files that OPEN_IMAGES_FILES names, or None."""
     folder = os.environ.get("OPEN_IMAGES_FILES")
     return Path(folder) if folder else None
 
 
 @pytest.fixture(scope="session")
 def sample_directory(tmp_path_factory):
-    """Return the sample release, made once; to serve it, copy it, since serving may write it anew."""
+    """Return the sample release, made once. Copy it to serve it, since serving may rewrite it."""
     from sample import make
 
     directory = tmp_path_factory.mktemp("sample")
@@ -126,7 +126,7 @@ def sample_directory(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def object_store():
-    """Return a running S3 server, which the environment names as the place of s3:// addresses."""
+    """Return a running S3 server, to which the environment directs s3:// addresses."""
     from tests.support.object_store import ObjectStore
 
     store = ObjectStore()

@@ -1,4 +1,4 @@
-"""Exit codes, messages and signals, on real processes where a process is what is promised."""
+"""Exit codes, messages and signals, in real processes where the promise is about a process."""
 
 import signal
 import subprocess
@@ -26,7 +26,7 @@ def run_python(code: str, **options):
 
 
 def program(body: str) -> str:
-    """Return a script whose main has this body."""
+    """Return the text of a script whose main has this body."""
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     return f"import sys, os, time\nsys.argv = ['step.py']\nfrom common.cli import *\ndef main(argv):\n{lines}run(main)"
 
@@ -42,18 +42,18 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("body", "code", "out", "err"), ENDS.values(), ids=ENDS)
-def test_every_end_has_its_code_and_its_line(body, code, out, err):
+def test_every_ending_has_its_exit_code_and_its_line(body, code, out, err):
     result = run_python(program(body))
     assert (result.returncode, result.stdout, result.stderr) == (code, out, err)
 
 
-def test_a_bug_of_ours_is_a_traceback():
+def test_a_bug_is_a_traceback():
     result = run_python(program("{}['x']"))
     assert result.returncode == 1
     assert "Traceback" in result.stderr
 
 
-def test_a_reader_that_leaves_is_no_traceback():
+def test_a_closed_pipe_is_no_traceback():
     code = program("for i in range(10**6): print(i)")
     result = subprocess.run(
         ["sh", "-c", '"$0" -c "$1" | head -1', sys.executable, code], cwd=ROOT, capture_output=True, text=True,
@@ -85,7 +85,7 @@ def test_whole_numbers_are_checked(text):
         cli.whole_number(1)(text)
 
 
-def test_off_a_terminal_the_bar_is_lines_and_none_in_the_first_minute(capsys, monkeypatch):
+def test_without_a_terminal_progress_is_lines_and_none_in_the_first_minute(capsys, monkeypatch):
     with cli.progress(3, "image", "short") as bar:
         bar.update(3)
     assert capsys.readouterr().err == ""
@@ -114,7 +114,7 @@ def test_help_is_the_manual_and_loads_nothing_heavy(name):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_needs_no_package(name):
-    command = [sys.executable, "-S", f"{name}.py", "--help"]  # -S: only what comes with Python
+    command = [sys.executable, "-S", f"{name}.py", "--help"]  # -S: without installed packages
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stderr) == (0, "")
 

@@ -1,4 +1,4 @@
-"""Every error that a user can cause, with its text: one line that says where, what, and what was expected."""
+"""Every error that a user can cause, with its message: one line with the place, the fault and what was expected."""
 
 import ast
 import json
@@ -58,7 +58,7 @@ ARGUMENTS = {
 
 @dataclass(frozen=True)
 class Case:
-    """What a user does wrong in a step, and what the user then reads."""
+    """A mistake of a user in a step, and the message for it."""
 
     step: str
     message: str
@@ -77,7 +77,7 @@ def usage(step, message, **flags):
 
 
 def point(**changes) -> dict[str, str | bytes | None]:
-    """Return a datapoints file whose second line has these changes."""
+    """Return a datapoints file with these changes in its second line."""
     return {"points.json": json.dumps([{**POINT, **changes}])}
 
 
@@ -242,7 +242,7 @@ def test_the_message(given, script, tmp_path, monkeypatch):
 
 
 def prepare(folder, given):
-    """Write the good files, then what is wrong with them."""
+    """Write the good files, then the faults of the case."""
     (folder / "photos").mkdir()
     Image.new("RGB", (40, 30)).save(folder / "photos/a1.jpg")
     for name, content in {**GOOD, **given.files}.items():
@@ -254,9 +254,9 @@ def prepare(folder, given):
             path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-# --- no message is left out ----------------------------------------------------------------------
+# --- every message has a test --------------------------------------------------------------------
 
-# What one wrong file or flag does not bring about is tested where the rest that it takes is: the words, and the test.
+# Messages that need more than one wrong file or flag have tests of their own: words of the message, and the test file.
 ELSEWHERE = {
     "a line of over": "files/test_whole_files.py",
     "a value of over": "files/test_json_files.py",
@@ -286,7 +286,7 @@ CALLS = ("InputError", "ArgumentTypeError", "error", "fail")
 
 
 def messages_in(path: Path) -> list[tuple[str, str]]:
-    """Return where a file raises errors for users, and a pattern of each one's text."""
+    """Return the lines of a file that raise errors for users, and a pattern of each message."""
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     return [
         (f"{path.name}:{call.lineno}", pattern(call.args[0]))
@@ -296,7 +296,7 @@ def messages_in(path: Path) -> list[tuple[str, str]]:
 
 
 def pattern(text: ast.expr) -> str:
-    """Return a pattern for the string that an expression makes; what it does not tell may be anything."""
+    """Return a pattern for the value of a string expression; its variable parts match anything."""
     if isinstance(text, ast.Constant):
         return re.escape(str(text.value))
     if isinstance(text, ast.JoinedStr):
@@ -322,6 +322,6 @@ def test_every_message_has_a_test(where, text):
 
 
 @pytest.mark.parametrize(("words", "test"), ELSEWHERE.items())
-def test_elsewhere_is_true(words, test):
+def test_the_test_file_has_the_words(words, test):
     assert re.search(words, (ROOT / "tests" / test).read_text())
     assert any(words in unescaped(text) for _, text in MESSAGES)

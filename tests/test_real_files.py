@@ -1,4 +1,4 @@
-"""Steps 1, 2, 3 and 6 on the V3 release as published, served on the loopback and fetched by get_dataset.sh.
+"""Steps 1, 2, 3 and 6 on the published V3 release, served on this machine and fetched by get_dataset.sh.
 
 The sample's V3 stands for it; where OPEN_IMAGES_FILES names a folder of the official files, they go through too.
 """
@@ -24,13 +24,13 @@ BOX_CLASSES = "2017_11/classes-bbox-trainable.txt"
 
 @pytest.fixture(scope="module", params=["sample", "official"] if OFFICIAL else ["sample"])
 def release(request, sample_directory):
-    """Return the folder of a release's files, below their official paths."""
+    """Return a folder with the release's files under their official paths."""
     return Path(OFFICIAL) if request.param == "official" else sample_directory / "release"
 
 
 @pytest.fixture(scope="module")
 def data(release, tmp_path_factory):
-    """Return what step 1 made of all three splits of V3."""
+    """Return the folder that step 1 made from all three splits of V3."""
     folder = tmp_path_factory.mktemp("data")
     with ExitStack() as stack:
         url = start(stack, release, 0).url
@@ -50,7 +50,7 @@ def member(release: Path, name: str, path: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def mids(release):
-    """Return the trainable classes of the boxes, by the release itself."""
+    """Return the trainable classes of the boxes, as listed in the release."""
     return member(release, "classes", BOX_CLASSES).decode().split()
 
 
@@ -60,7 +60,7 @@ def names(release):
     return dict(csv.reader(rows))
 
 
-def test_step_1_hands_on_every_byte(release, data):
+def test_step_1_keeps_every_byte(release, data):
     for split in ("train", "validation", "test"):
         for name, tarball, path in (
             ("images", "images", "images.csv"), ("boxes", "annotations_human_bbox", "annotations-human-bbox.csv"),

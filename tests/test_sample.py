@@ -1,4 +1,4 @@
-"""The sample: the official formats are held, the boxes sit on the objects."""
+"""The sample: official formats, and boxes that enclose the objects."""
 
 import base64
 import filecmp
@@ -83,7 +83,7 @@ def truth(folder):
 
 @pytest.fixture(scope="module")
 def v3(folder, tmp_path_factory):
-    """The files of V3's tarballs."""
+    """Return the files of V3's tarballs."""
     directory = tmp_path_factory.mktemp("v3")
     for path in (folder / "release/2017_11").iterdir():
         subprocess.run(["tar", "-xzf", path, "-C", directory], check=True)
@@ -148,11 +148,11 @@ def test_the_hierarchy_has_the_real_ones_structure_and_traps(folder):
     assert root["LabelName"] == "/m/0bl9f"
     assert set(BY_LABEL) < set(parents)
     assert {label for label, above in parents.items() if len(set(above)) > 1} == {"/m/02wmf", "/m/0kmg4"}
-    assert parents["/m/076lb9"] == ["/m/05y5lj", "/m/05y5lj"]  # sports equipment is there twice
+    assert parents["/m/076lb9"] == ["/m/05y5lj", "/m/05y5lj"]  # sports equipment appears twice
     assert "/m/0dzct" in parents
 
 
-def test_the_index_and_the_boxes_of_v7_say_what_truth_says(folder, truth):
+def test_the_index_and_the_boxes_of_v7_agree_with_truth(folder, truth):
     for split in release.SPLITS:
         listed = [
             e for e in truth if e["subset"] == split and e["indexed"] and (e["boxes"] or split != "train")
@@ -173,7 +173,7 @@ def test_the_index_and_the_boxes_of_v7_say_what_truth_says(folder, truth):
         assert_boxes(rows(folder / "release" / V7_BOXES[split]), [e for e in truth if e["subset"] == split])
 
 
-def test_the_index_and_the_boxes_of_v3_say_what_truth_says(v3, truth):
+def test_the_index_and_the_boxes_of_v3_agree_with_truth(v3, truth):
     for split in release.SPLITS:
         entries = [e for e in truth if e["subset"] == split]
         ids = [row["ImageID"] for row in rows(v3 / split / "images.csv")]
@@ -221,7 +221,7 @@ def test_the_sample_has_the_quirks_of_the_real_files(folder, truth, v3):
     assert ",Foto &amp; Film," in (folder / "release" / V7_INDEX["train"]).read_text("utf-8")
 
 
-# --- photos --------------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------------
 
 
 def test_sizes_and_md5_are_those_of_the_originals(folder, truth):
@@ -233,7 +233,7 @@ def test_sizes_and_md5_are_those_of_the_originals(folder, truth):
         assert same == (entry["sources"]["original"] in ("ok", "not_an_image")), entry
 
 
-def test_every_source_has_what_truth_says_it_has(folder, truth):
+def test_every_source_has_the_files_of_truth(folder, truth):
     for entry in truth:
         for source, path in photos(folder, entry).items():
             outcome = entry["sources"][source]
@@ -247,7 +247,7 @@ def test_every_source_has_what_truth_says_it_has(folder, truth):
                 assert empty == (entry["fault"] in ("gone", "original_gone")), (entry, source)
 
 
-def test_every_file_is_of_the_kind_truth_says(folder, truth):
+def test_every_file_has_the_format_of_truth(folder, truth):
     kinds = {"png": ("PNG", "RGB"), "cmyk": ("JPEG", "CMYK"), "grey": ("JPEG", "L")}
     for entry in truth:
         for source, path in photos(folder, entry).items():
@@ -280,7 +280,7 @@ def test_the_outcomes_follow_from_the_sources(truth):
 
 
 @pytest.mark.parametrize("source", ["original", "mirror"])
-def test_boxes_sit_on_the_objects_in_the_stored_pixels(folder, truth, source):
+def test_boxes_enclose_the_objects_in_the_stored_pixels(folder, truth, source):
     checked = 0
     for entry in truth:
         path = photos(folder, entry)[source]
@@ -299,7 +299,7 @@ def test_boxes_sit_on_the_objects_in_the_stored_pixels(folder, truth, source):
 
 
 def assert_extent(pixels: Image.Image, box: Entry, entry: Entry) -> None:
-    """The pixels of the class's colour in and around the box reach its four sides, and not beyond."""
+    """Assert that the pixels of the class's colour reach the four sides of the box and not beyond."""
     margin = 5  # objects are at least 12 pixels apart in the originals
     corners = (
         box["x0"] * pixels.width,
@@ -340,7 +340,7 @@ def test_turning_counterclockwise_by_rotation_puts_the_sky_on_top(folder, truth)
 
 
 def pale_pixels(image: Image.Image) -> int:
-    """The sky's pixels: neither the ground nor any class's colour is bright in all channels."""
+    """Return the sky's pixels: only they are bright in all channels."""
     red, green, blue = image.split()
     darkest = ImageChops.darker(ImageChops.darker(red, green), blue)
     return sum(darkest.histogram()[160:])
@@ -375,7 +375,7 @@ def test_a_second_run_does_nothing_and_another_sample_replaces_the_first(tmp_pat
     assert not stale.exists()
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, script):
+def test_a_folder_with_other_files_is_not_touched(tmp_path, script):
     (tmp_path / "thesis.txt").write_text("mine")
     outcome = script("sample.make", "--directory", tmp_path)
     assert (outcome.code, outcome.out) == (1, "")
@@ -386,7 +386,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, script):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_large_sample_repeats_scenes_under_ids_of_their_own(tmp_path, monkeypatch):
+def test_a_large_sample_repeats_scenes_under_new_ids(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "SCENES", 10)
     make.main(["--directory", str(tmp_path), "--images", "25"])
     truth = make.read_truth(tmp_path)

@@ -1,4 +1,4 @@
-"""The sample's server: it answers as the photos' hosts do, and serves nothing else."""
+"""The server of the sample: it answers as the real hosts do, and serves nothing else."""
 
 import csv
 import http.client
@@ -23,7 +23,7 @@ from tests.support.sample_release import V7_INDEX, photos, rows
 
 @pytest.fixture(scope="module")
 def served(sample_directory, tmp_path_factory):
-    """A served copy: the folder, the addresses and the truth."""
+    """Serve a copy of the sample; yield its folder, addresses and truth."""
     directory = shutil.copytree(sample_directory, tmp_path_factory.mktemp("served") / "sample")
     with serve.serving(directory) as addresses:
         yield directory, addresses, make.read_truth(directory)
@@ -43,7 +43,7 @@ def an_original(served, fault: str = "") -> str:
     return f"{addresses.originals_url}/{image_id}_o.jpg"
 
 
-def test_the_index_leads_to_photos_and_the_mirror_to_the_same_ids(served):
+def test_the_index_and_the_mirror_lead_to_the_same_images(served):
     directory, addresses, truth = served
     with urllib.request.urlopen(f"{addresses.open_images_url}/{V7_INDEX['train']}") as response:
         index = list(csv.DictReader(io.TextIOWrapper(response, "utf-8")))
@@ -62,7 +62,7 @@ def test_the_index_leads_to_photos_and_the_mirror_to_the_same_ids(served):
     assert ask(f"{addresses.originals_url}/{V7_INDEX['train']}")[0].status == 404
 
 
-def test_a_gone_photo_redirects_to_a_placeholder_that_is_a_small_png(served):
+def test_an_image_that_is_gone_redirects_to_a_small_png(served):
     response, body = ask(an_original(served, "gone"))
     assert (response.status, body) == (302, b"")
     location = response.headers["Location"]
@@ -133,7 +133,7 @@ def test_nothing_outside_the_folder_is_served(served, path):
         assert ask(url + path)[0].status == 404
 
 
-def test_where_the_port_is_taken_the_index_names_another(tmp_path):
+def test_if_the_port_is_in_use_the_index_names_another(tmp_path):
     make.main(["--directory", str(tmp_path / "a"), "--images", "2"])
     with serve.serving(tmp_path / "a") as first:
         make.main(
@@ -153,10 +153,10 @@ def test_one_server_at_a_time(tmp_path, script, served):
     assert outcome.err == f"sample.serve.py: {served[0]}: another run is working in this folder\n"
     outcome = script("sample.serve", tmp_path)
     assert outcome.code == 1
-    assert outcome.err.startswith(f"sample.serve.py: {tmp_path}: no sample there; ")
+    assert outcome.err.startswith(f"sample.serve.py: {tmp_path}: no sample; ")
 
 
-def test_a_taken_port_is_one_line(tmp_path, script, served):
+def test_a_port_in_use_is_one_line(tmp_path, script, served):
     make.main(["--directory", str(tmp_path), "--images", "1"])
     port = urlsplit(served[1].mirror_url).port
     outcome = script("sample.serve", tmp_path, "--port", port)
@@ -164,7 +164,7 @@ def test_a_taken_port_is_one_line(tmp_path, script, served):
     assert outcome.err == f"sample.serve.py: port {port} of 127.0.0.1: Address already in use\n"
 
 
-def test_a_command_runs_with_the_addresses_and_its_exit_code_is_ours(tmp_path):
+def test_a_command_runs_with_the_addresses_and_its_exit_code_is_returned(tmp_path):
     make.main(["--directory", str(tmp_path), "--images", "1"])
     code = (
         "import os, sys, urllib.request as r;"

@@ -1,4 +1,4 @@
-"""What needs root or Debian packages: disks that are really full, every shell and tool, shellcheck."""
+"""Tests that need root or Debian packages: full disks, every shell and tool, shellcheck."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.system
 
 @contextmanager
 def small_disk(folder, kilobytes: int):
-    """Mount a disk of this size, yield a function that makes it larger, and unmount it."""
+    """Mount a disk of this size, yield a function that enlarges it, and unmount it."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder], check=True)
     try:
@@ -36,7 +36,7 @@ def sample(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(sample, tmp_path_factory):
-    """Everything made once, on a disk with room."""
+    """Return a folder with the results of all steps, made once on a disk with space."""
     folder = tmp_path_factory.mktemp("made")
     run(["sh", "make_dataset.sh"], sample, DATA=str(folder / "data"), OUT=str(folder / "out"), NUM_SHARDS="2")
     return folder
@@ -59,7 +59,9 @@ def one_line(text: str) -> str:
 
 
 @pytest.mark.parametrize("release", ["v3", "v7"])
-def test_a_release_that_does_not_fit_is_one_line_and_comes_when_there_is_room(sample, tmp_path, release):
+def test_a_release_that_does_not_fit_is_one_line_and_is_fetched_when_there_is_space(
+    sample, tmp_path, release
+):
     disk = tmp_path / "disk"
     command = ["sh", "get_dataset.sh", "--release", release, "--directory", str(disk / "data")]
     with small_disk(disk, 24) as grow:
@@ -73,7 +75,7 @@ def test_a_release_that_does_not_fit_is_one_line_and_comes_when_there_is_room(sa
 
 
 def test_a_file_of_a_tarball_that_does_not_fit_is_a_full_disk(sample, tmp_path):
-    """The tarball is there whole; what it holds fits into no room that is left."""
+    """The tarball is complete; the file in it is larger than the free space."""
     disk, member = tmp_path / "disk", tmp_path / "2017_11/train/images.csv"
     member.parent.mkdir(parents=True)
     member.write_bytes(b"ImageID\n" + b"0123456789abcdef\n" * 60_000)
@@ -120,7 +122,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_a_full_disk_is_one_line_and_a_second_run_with_room_completes(
+def test_a_full_disk_is_one_line_and_a_second_run_with_space_completes(
     sample, made, tmp_path, monkeypatch, name
 ):
     monkeypatch.setenv("TEST_MIRROR_URL", sample.mirror_url)
@@ -148,7 +150,7 @@ def visible(folder):
 
 @pytest.mark.parametrize("name", ["curl", "wget", "busybox", "dash", "bash"])
 def test_the_tests_of_step_1_had_every_shell_and_tool(name):
-    """They take what is on the machine; here all of it must be."""
+    """Those tests use what is installed; `make system` needs all of it."""
     assert shutil.which(name)
 
 

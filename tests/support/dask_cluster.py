@@ -1,4 +1,4 @@
-"""A Dask cluster as its users start one: a scheduler and workers by their command lines."""
+"""A Dask cluster started by the command lines of scheduler and workers."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes below one, those nearest to it first."""
+    """Return the descendants of a process, the nearest first."""
     children: dict[int, list[int]] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -60,12 +60,12 @@ def command_line(pid: int) -> bytes:
 
 
 def spawned(pid: int) -> list[int]:
-    """Return the processes below one that do its work, and not only the books of multiprocessing."""
+    """Return the descendants that do the work, without the resource trackers of multiprocessing."""
     return [child for child in descendants(pid) if b"spawn_main" in command_line(child)]
 
 
 class Cluster:
-    """A scheduler, on the loopback unless said otherwise, and the workers that were started for it."""
+    """A scheduler, on this machine by default, and its workers."""
 
     def __init__(self, folder: Path, host: str, python: str, **environment: str) -> None:
         self.folder = folder
@@ -79,7 +79,7 @@ class Cluster:
         self.scheduler = self.start_scheduler()
 
     def start(self, name: str, command: list[str], ready: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a process of the cluster and wait until its log says that it is ready."""
+        """Start a process of the cluster and wait until its log reports that it is ready."""
         log = self.folder / f"{name}.log"
         with open(log, "w") as stream:
             process = subprocess.Popen(
@@ -106,9 +106,9 @@ class Cluster:
         inside: Sequence[str] = (),
         **environment: str,
     ) -> subprocess.Popen[str]:
-        """Start a worker under its nanny, as people do, and wait until it is registered.
+        """Start a worker under its nanny and wait until it is registered.
 
-        `inside` is a command that runs it, where it is not on a machine of its own.
+        `inside` is a prefix for its command, if it has no `machine`.
         """
         address, host = (machine.ours, machine.address) if machine else ("127.0.0.1", "127.0.0.1")
         command = [
@@ -131,7 +131,7 @@ class Cluster:
                 os.kill(pid, number)
 
     def kill(self, process: subprocess.Popen[str]) -> None:
-        """Kill -9 a process of the cluster and its worker process: a machine without power."""
+        """Kill -9 a process of the cluster and its worker process, as a power failure would."""
         for pid in [process.pid, *spawned(process.pid)]:
             os.kill(pid, signal.SIGKILL)
         process.wait()

@@ -1,4 +1,4 @@
-"""What the tests of step 4 share: a server and a folder, an index, a run, and what came of it."""
+"""Servers, folders, indexes, runs and results of step 4, for all its tests."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def children(pid: int) -> list[int]:
 
 
 def wait_gone(pid: int, seconds: float) -> bool:
-    """Tell whether a process that is no child of ours has ended within that time."""
+    """Return whether a process that is not our child ends within that time."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -100,7 +100,7 @@ def wait_gone(pid: int, seconds: float) -> bool:
 
 
 class Gate:
-    """A route that serves so many photos and then holds the others until it is opened."""
+    """A route that serves `number` images and then holds the others until it is opened."""
 
     def __init__(self, server, number: int) -> None:
         self.left = number
@@ -114,7 +114,7 @@ class Gate:
             self.left -= 1
             held = self.left < 0
         if held:
-            # Half a photo: what a kill finds under way.
+            # A partial image, as a kill finds it.
             e.head("200 OK", f"Content-Length: {len(e.photo)}")
             e.send(e.photo[:100])
             self.reached.set()

@@ -1,7 +1,7 @@
-"""A server that does what servers do to downloaders: every fault by its own path, over plain sockets or TLS.
+"""A server with the faults of real ones, each under its own path, over plain sockets or TLS.
 
-A path is `/ROUTE/NAME`: what comes is decided by ROUTE, the photo in it by NAME. A route is a function that
-gets an Exchange and writes raw bytes; `keep` of the exchange says whether the connection is left open.
+A path is `/ROUTE/NAME`: ROUTE selects the answer, NAME the image in it. A route is a function that gets an
+Exchange and writes raw bytes; if the exchange's `keep` is true, the connection stays open.
 """
 
 import gzip
@@ -37,13 +37,13 @@ def photo(name: str) -> bytes:
 
 @dataclass
 class Exchange:
-    """One request, and the means to answer it."""
+    """One request, with methods to answer it."""
 
     server: "FaultServer"
     connection: socket.socket
     path: str
     headers: dict[str, str]
-    number: int  # how often this path was asked for, from 1
+    number: int  # of the requests for this path, from 1
     keep: bool = True
 
     @property
@@ -61,7 +61,7 @@ class Exchange:
         self.send(body)
 
     def drip(self, data: bytes, again: bytes = b"x") -> None:
-        """Send `data`, then `again` for ever, a byte at a time, until the client or the test is gone."""
+        """Send `data`, then `again` for ever, a byte at a time, until the client or the test ends."""
         self.send(data)
         for byte in cycle(again):
             if self.server.stopping.wait(DRIP_SECONDS):
@@ -156,7 +156,7 @@ def drip_until_close(e: Exchange) -> None:
 
 
 def drip_redirects(e: Exchange) -> None:
-    """Redirect, each time within the deadline, to a place that does the same."""
+    """Redirect, each time within the deadline, to an address that does the same."""
     e.server.stopping.wait(DRIP_SECONDS * 6)
     e.answer(b"", "302 Found", f"Location: /drip_redirects/{e.number}")
 
@@ -166,7 +166,7 @@ def busy_then_good(e: Exchange) -> None:
 
 
 def busy_by_date(e: Exchange) -> None:
-    """Ask for a second's pause by the server's own clock, which is a year behind."""
+    """Ask for a pause of a second by the server's clock, which is a year behind."""
     now = 1_700_000_000
     e.server.busy(
         "429 Too Many Requests", e,
@@ -283,7 +283,7 @@ class _Handler(BaseRequestHandler):
                 if not data:
                     return
                 buffer += data
-                if buffer.startswith(b"\x16\x03"):  # TLS, where none is spoken
+                if buffer.startswith(b"\x16\x03"):  # TLS on a plain port
                     connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
                     return
             head, _, buffer = buffer.partition(b"\r\n\r\n")
@@ -314,7 +314,7 @@ class _Counts:
 
 
 class FaultServer(ThreadingTCPServer):
-    """The server; `asked` counts the requests by path, `counts` the connections."""
+    """The server: `asked` counts the requests by path, `counts` the connections."""
 
     daemon_threads = True
     block_on_close = False
@@ -344,14 +344,14 @@ class FaultServer(ThreadingTCPServer):
                 self.counts.open -= 1
 
     def busy(self, line: str, e: Exchange, *headers: str) -> None:
-        """Answer the first request of a path with `line`, the others with the photo."""
+        """Answer the first request for a path with `line`, the others with the image."""
         if e.number == 1:
             e.answer(b"busy", line, *headers)
         else:
             e.answer(e.photo)
 
     def tunnel(self, connection: socket.socket, address: str) -> None:
-        """Be a proxy: connect to `address` and hand bytes both ways."""
+        """Act as a proxy: connect to `address` and pass bytes both ways."""
         host, _, port = address.rpartition(":")
         with socket.create_connection((host, int(port))) as far:
             connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -388,7 +388,7 @@ def fault_server(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> 
 
 
 def unused_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
+    """Return a local port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

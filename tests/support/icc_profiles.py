@@ -1,16 +1,16 @@
-"""ICC profiles made here (ICC.1:2001-04, version 2), and what the colours in them are in sRGB, worked out here too."""
+"""ICC profiles (ICC.1:2001-04, version 2), and the sRGB values of their colours, calculated independently."""
 
 import numpy as np
 
-# CIE XYZ of each primary, D50, as in the profiles' own documents, and the exponent.
+# CIE XYZ of each primary, D50, as in the documents of the profiles, and the exponent.
 PRIMARIES = {
     "Adobe RGB": (((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)), 563 / 256),
     "sRGB": (((0.43607, 0.22249, 0.01392), (0.38515, 0.71687, 0.09708), (0.14307, 0.06061, 0.71410)), 2.2),
 }  # fmt: skip
 WHITE = (0.9642, 1, 0.8249)  # D50
-# Inks of our own: the linear red, green and blue that full coverage of each lets through.
+# Invented inks: the linear red, green and blue that full coverage of each lets through.
 INKS = ((0.03, 0.35, 0.70), (0.65, 0.05, 0.20), (0.90, 0.75, 0.04), (0.03, 0.03, 0.03))
-GRID = 16  # places along each ink, of 17 levels each: 393 kB, many segments of a JPEG, as with real presses
+GRID = 16  # levels along each ink: a table of 393 kB, many segments of a JPEG, as with real presses
 
 
 def rgb_profile(name: str) -> bytes:
@@ -29,7 +29,7 @@ def grey_profile(exponent: float) -> bytes:
 
 
 def cmyk_profile() -> bytes:
-    """Return the profile of INKS, a table from CMYK to CIE L*a*b* as those of presses are."""
+    """Return the profile of INKS, a table from CMYK to CIE L*a*b* like those of presses."""
     levels = np.linspace(0, 1, GRID)
     inks = np.stack(np.meshgrid(levels, levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 4)
     lab = _lab(_through(inks) @ np.array(PRIMARIES["sRGB"][0]))
@@ -42,24 +42,24 @@ def cmyk_profile() -> bytes:
 
 
 def rgb_as_srgb(name: str, colours) -> list[tuple[int, ...]]:
-    """Return what colours in these primaries are in sRGB."""
+    """Return the sRGB values of colours in these primaries."""
     primaries, exponent = PRIMARIES[name]
     linear = (np.array(colours) / 255) ** exponent @ np.array(primaries)
     return _encoded(np.clip(linear @ np.linalg.inv(np.array(PRIMARIES["sRGB"][0])), 0, 1))
 
 
 def grey_as_srgb(exponent: float, colours) -> list[tuple[int, ...]]:
-    """Return what greys of this exponent, as RGB, are in sRGB."""
+    """Return the sRGB values of greys with this exponent."""
     return _encoded((np.array(colours) / 255) ** exponent)
 
 
 def cmyk_as_srgb(colours) -> list[tuple[int, ...]]:
-    """Return what colours in INKS, 255 for full coverage, are in sRGB."""
+    """Return the sRGB values of colours in INKS, 255 for full coverage."""
     return _encoded(_through(np.array(colours) / 255))
 
 
 def _through(inks):
-    """Return the linear red, green and blue that come through coverages from 0 to 1."""
+    """Return the linear red, green and blue that coverages from 0 to 1 let through."""
     return np.prod(1 - inks[..., None] * (1 - np.array(INKS)), axis=-2)
 
 

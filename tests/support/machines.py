@@ -1,4 +1,4 @@
-"""Further machines, as far as the network goes: namespaces, each at the other end of a cable from us. Root only."""
+"""Network namespaces that act as further machines, each connected by its own cable. Root only."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine: what it is called, its address, and ours on the cable to it."""
+    """A machine: its name, its address, and our address on the cable to it."""
 
     name: str
     address: str
@@ -17,11 +17,11 @@ class Machine:
 
     @property
     def inside(self) -> list[str]:
-        """What goes before a command that is to run there."""
+        """Return the prefix of a command that runs there."""
         return ["ip", "netns", "exec", self.name]
 
     def unplug(self) -> None:
-        """Pull the cable out at its end: what we send is lost, and nobody says so."""
+        """Cut the cable at its end: packets are lost without an error."""
         run(*self.inside, "ip", "link", "set", "cable", "down")
 
     def plug_in(self) -> None:
@@ -35,7 +35,7 @@ def run(*command: str) -> None:
 
 @contextmanager
 def machines(number: int) -> Iterator[list[Machine]]:
-    """Yield so many machines, which see us, by any of our addresses, and not each other."""
+    """Yield machines that reach us at any of our addresses, and not each other."""
     with ExitStack() as stack:
         yield [stack.enter_context(_machine(index)) for index in range(number)]
 

@@ -1,4 +1,4 @@
-"""A real S3 server on the loopback, moto's, that can be told to refuse requests."""
+"""A real S3 server on this machine (moto) that can refuse requests."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ DENIED = b"<Error><Code>AccessDenied</Code><Message>no more room for you</Messag
 
 
 class ObjectStore:
-    """The server: its address, the requests it had, and what it refuses."""
+    """The server: its address, its requests, and the requests it refuses."""
 
     def __init__(self) -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)

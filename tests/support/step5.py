@@ -31,13 +31,13 @@ def point(image_id: str, **more) -> dict[str, Any]:
 
 
 GOOD = {"f1": photo(1), "a2": photo(2, progressive=True), "c3": small_photo(), "b4": photo(4, "PNG")}
-BAD = {"e5": photo(5)[:9000], "d6": b"<html>", "g7": b""}  # and h8, which is not there
+BAD = {"e5": photo(5)[:9000], "d6": b"<html>", "g7": b""}  # and h8, which is missing
 IDS = ["f1", "e5", "a2", "d6", "c3", "g7", "b4", "h8"]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder with `photos` and `points.json`: good photos and bad ones, in no order of names."""
+    """Return a folder with `photos` and `points.json`: good and bad images, not in the order of names."""
     (tmp_path / "photos").mkdir()
     for image_id, data in {**GOOD, **BAD}.items():
         (tmp_path / "photos" / f"{image_id}.jpg").write_bytes(data)
@@ -50,7 +50,7 @@ def write_points(folder: Path, ids) -> None:
 
 
 def make_many(tmp_path: Path, number: int) -> Path:
-    """Return a folder of photos, one in twenty cut short, with the same again as `undisturbed` beside it."""
+    """Return a folder of images, one in twenty cut short; its copy beside it is named `undisturbed`."""
     data = [photo(each) for each in range(10)]
     for name in ("disturbed", "undisturbed"):
         (tmp_path / name / "photos").mkdir(parents=True)
@@ -73,13 +73,13 @@ def arguments(folder: Path, *more: object, into: str | None = "small") -> list[s
 
 
 def look(path: Path) -> tuple[str | None, int]:
-    """Return the format and longer side of a photo that decodes to its end."""
+    """Decode an image completely; return its format and longer side."""
     with Image.open(path) as image:
         image.load()
         return image.format, max(image.size)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return what is in a folder, but for the journals of what is finished, which have times in them."""
+    """Return the files of a folder without the journals, which hold times."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name not in JOURNALS)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -21,7 +21,7 @@ def flags(place: Path | str, *more: object, into: str | None = "small") -> list[
 
 
 def fill(place: Path | str, photos: dict[str, bytes], ids: list[str]) -> None:
-    """Put photos and their datapoints into a folder, of whichever kind."""
+    """Write images and their datapoints to a folder, local or on a store."""
     named = {f"{image_id}{JPEG}": data for image_id, data in photos.items()}
     if isinstance(place, Path):
         (place / "photos").mkdir(parents=True)
@@ -35,7 +35,7 @@ def fill(place: Path | str, photos: dict[str, bytes], ids: list[str]) -> None:
 
 
 def contents(place: Path | str) -> dict[str, bytes]:
-    """Return what is in a place, but for journals and locks."""
+    """Return the files of a place without journals and locks."""
     if isinstance(place, Path):
         files = [path for path in place.rglob("*") if path.is_file()]
         found = {str(path.relative_to(place)): path.read_bytes() for path in files}

@@ -39,7 +39,7 @@ def annotation(label: str = CAT, **more: object) -> dict[str, object]:
 
 @pytest.fixture
 def step(script, tmp_path):
-    """Return `step(points, images, *flags)`, a run on these datapoints and photos with Dog and Cat trainable."""
+    """Return `step(points, images, *flags)`, a run on these files with Dog and Cat trainable."""
 
     def call(points: object, images: dict[str, bytes], *flags: object, save: str = "out/data.tfrecord"):
         (tmp_path / "images").mkdir(exist_ok=True)
@@ -57,7 +57,7 @@ def step(script, tmp_path):
 
 
 def read_back(*paths: Path) -> list[dict[str, list[Any]]]:
-    """Return the features of each record as tf.data and tf.io read them."""
+    """Return the features of each record, read by tf.data and by tf.io alike."""
     import tensorflow as tf
 
     records = []
@@ -89,6 +89,6 @@ def many(number: int) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
 
 
 def record_work(point: dict[str, Any]) -> Work:
-    """Return what step 7 would make a record of, were all its classes trained on."""
+    """Return the input of step 7 for one record, with all classes of the datapoint."""
     made = checked(point | {"id": "a"}, Datapoint, "point")  # an id may be evil in tests of the report
     return Work(point["id"], f"{point['id']}.jpg", 0, made.annotations, made.image_labels)

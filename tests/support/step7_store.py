@@ -13,7 +13,7 @@ IDS = [f"{number:02d}" for number in range(20)]
 
 @pytest.fixture
 def places(bucket, tmp_path):
-    """Return a local and a remote folder with the same resized photos, datapoints and class list."""
+    """Return a local folder and one on a store with the same images, datapoints and class list."""
     photos = {f"{image_id}.jpg": photo(number) for number, image_id in enumerate(IDS)}
     (tmp_path / "classes.txt").write_text("/m/01yrx\n")
     (tmp_path / "resized").mkdir()
