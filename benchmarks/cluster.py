@@ -2,10 +2,10 @@
 
     .venv/bin/python -m benchmarks.cluster
 
-Three ways to use the same cores: `--workers`, that is processes of our own; a cluster of one worker with a
-thread a core; a cluster of a worker a core. First tasks of two seconds that only compute, mapped by
-`Workers.map`, with the start of the processes and the connection to the scheduler; then process_images.py as
-a command, on photos of 1024 pixels. In interleaved rounds; the median counts, the ratio is that of medians.
+Two ways to use the same cores: `--workers`, that is processes of our own, and a cluster of a worker a core.
+First tasks of two seconds that only compute, with the start of the processes and the connection to the
+scheduler; then process_images.py as a command, on images of 1024 pixels. In interleaved rounds; the median
+counts, the ratio is that of medians.
 """
 
 import argparse
@@ -45,11 +45,8 @@ def main() -> None:
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f}, {args.rounds} rounds")
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        one = stack.enter_context(cluster(folder / "one", workers=1, threads=cores))
-        each = stack.enter_context(cluster(folder / "each", workers=cores))
-        ways = {
-            "processes": None, f"one worker, {cores} threads": one.address, "a worker a core": each.address,
-        }  # fmt: skip
+        found = stack.enter_context(cluster(folder / "cluster", workers=cores))
+        ways = {"processes": None, "a worker a core": found.address}
         print()
         print_head("work", *ways)
         work = functools.partial(compute, cores, TASKS * cores)

@@ -2,10 +2,10 @@
 
 `threads` and `max_per_host` are totals: each task has its share of them, and none begins while all are given
 out. Photos that have to wait, for a pause that a host asks for or before another try, do so here and not in a
-task, so that a slow host holds up no worker; a pause that one task was asked for is told to all others.
+task, so that a slow host holds up no worker. A task heeds the pauses that it is asked for itself, and those
+that earlier tasks were asked for.
 """
 
-import pickle
 import queue
 import time
 from collections.abc import Generator, Iterable, Iterator
@@ -30,7 +30,6 @@ from common.download.threads import (
     PhotoThreads,
     Stop,
 )
-from common.workers import task as cluster_task
 
 if TYPE_CHECKING:
     from common.workers.cluster import Cluster  # which a task has no use for
@@ -56,6 +55,7 @@ class Fetched:
 
     outcomes: list[Outcome]
     later: list[Later]
+    pauses: dict[str, float]  # seconds left
     threads: int
     max_per_host: int
 
@@ -68,7 +68,6 @@ def download_on(
 ) -> Generator[Outcome, None, None]:
     """Yield what became of each of about `number` photos, in no particular order, as `download` does."""
     run = _Run(cluster, photos, number, settings)
-    cluster.listen(run.hear)
     work = cluster.map(partial(fetch_batch, settings=settings), run.batches(), ordered=False)
     assert isinstance(work, Generator)
     with closing(work) as results:
@@ -143,15 +142,8 @@ class _Run:
         now = time.monotonic()
         for later in fetched.later:
             heappush(self.waiting, (now + later.seconds, next(self.numbers), later.task))
-
-    def hear(self, message: bytes) -> None:
-        """Note a pause that a task was asked for, and tell it to the others, unless they know."""
-        hosts, seconds = pickle.loads(message)  # noqa: S301  # from our own task
-        until = time.monotonic() + seconds
-        new = tuple(host for host in hosts if until > self.pauses.get(host, 0.0) + 0.1)
-        if new:
-            self.pauses.update(dict.fromkeys(new, until))
-            self.cluster.tell(pickle.dumps((new, seconds)))
+        for host, seconds in fetched.pauses.items():
+            self.pauses[host] = max(now + seconds, self.pauses.get(host, 0.0))
 
 
 def _share(total: int, parts: int) -> int:
@@ -177,8 +169,7 @@ def fetch_batch(batch: Batch, settings: DownloadSettings) -> Fetched:
 
     for host, seconds in batch.pauses.items():
         pause([host], seconds)
-    cluster_task.listen(lambda data: pause(*pickle.loads(data)))  # noqa: S301  # from our own client
-    fetched = Fetched([], [], batch.threads, batch.max_per_host)
+    fetched = Fetched([], [], {}, batch.threads, batch.max_per_host)
     pool = ThreadPoolExecutor(batch.threads, "photos")
     try:
         for _ in range(batch.threads):
@@ -201,7 +192,7 @@ def _take(message: "Message | Future[None]", fetched: Fetched) -> None:
     elif isinstance(message, Later):
         fetched.later.append(message)
     elif isinstance(message, Pause):
-        cluster_task.note(pickle.dumps((message.hosts, message.until - time.monotonic())))
+        fetched.pauses.update(dict.fromkeys(message.hosts, message.until - time.monotonic()))
     elif isinstance(message, Stop):
         raise OSError(message.errno, message.text, message.path)
     else:

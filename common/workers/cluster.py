@@ -1,46 +1,47 @@
-"""Batches of work over the workers of a Dask cluster, by the rules of worker processes on one machine.
+"""Tasks on the workers of a Dask cluster.
 
-Which worker gets which task is decided here, a task for each of its threads. A task whose worker is lost runs
-again elsewhere, so tasks must be safe to repeat; the result counts once. cluster_members finds out which
-workers are fit, cluster_worker is how they run a task.
+Dask decides which worker runs a task, and runs it again when that worker is lost. Before, each worker is
+checked and made ready: it then offers a Dask resource that the tasks of this run ask for.
 """
 
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
 import logging
 import pickle
 import platform
-import secrets
+import queue
 import threading
+import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from distributed import Client
+import cloudpickle
+from distributed import CancelledError, Client, Future, KilledWorker
 from distributed.versions import VersionMismatchWarning
 
 from common.cli import InputError, say
-from common.workers import worker as cluster_worker
-from common.workers.members import Members, Task, Worker, one_line
-from common.workers.needs import HERE, ByValue, find_needs, same_python
-from common.workers.window import Item, Result, Workers
+from common.workers import needs as needs_module
+from common.workers.needs import Needs, find_needs, list_members, prepare
+from common.workers.window import Item, Result, Workers, run_window
 
 CONNECT_SECONDS = 10
-TRIES = 4  # so many workers may be lost over one task before it is taken for the cause
-WINDOW = 4  # results a thread that may wait for an earlier one
+CHECK_SECONDS = 60  # in which a worker must have answered whether it can be used
+LONELY_SECONDS = 60  # to wait for a worker when none can be used
+LOOK_SECONDS = 1.0  # between two looks at who is there
 
-_call = ByValue(cluster_worker.call)
-_tell = ByValue(cluster_worker.tell)
-_END = object()
+cloudpickle.register_pickle_by_value(needs_module)
 
 
 @contextmanager
 def connect(
     address: str, packages: Sequence[str], reads: Sequence[Path], writes: Sequence[Path]
-) -> Iterator["Cluster"]:
-    """Yield the cluster of a Dask scheduler, found fit as `open_workers` says."""
+) -> Iterator[Cluster]:
+    """Yield the cluster of a Dask scheduler; its workers were checked as `open_workers` says."""
     for logger in ("distributed", "distributed.client", "tornado.application", "asyncio"):
         logging.getLogger(logger).setLevel(logging.CRITICAL)  # what matters we say, in one line
     warnings.simplefilter("ignore", VersionMismatchWarning)
@@ -49,32 +50,51 @@ def connect(
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"{address}: no Dask scheduler answers there ({error})") from None
     try:
-        found = client.run_on_scheduler(platform.python_version)
-        if not same_python(found):
-            raise InputError(f"the Dask scheduler {address} has Python {found}, {HERE} as here was expected")
-        workers = Members(client, address, find_needs(packages, reads, writes))
-        workers.wait_until_known()
-        cluster = Cluster(workers)
+        if problem := python_problem(client.run_on_scheduler(platform.python_version)):
+            raise InputError(f"the Dask scheduler {address} has {problem}")
+        cluster = Cluster(client, address, find_needs(packages, reads, writes))
+        cluster.wait_until_checked()
         yield cluster
-        for thread in cluster.telling:
-            thread.join(1)
     finally:
         with suppress(OSError):
             client.close(timeout=1)
 
 
+class Member(NamedTuple):
+    """A worker as its scheduler knows it."""
+
+    address: str
+    name: str
+    threads: int
+    python: str
+    resources: Sequence[str]
+
+    def __str__(self) -> str:
+        return self.name if self.name == self.address else f"{self.name} ({self.address})"
+
+
 class Cluster(Workers):
-    """The fit workers of a scheduler, to map tasks over."""
+    """The workers of a scheduler, those that come late or are restarted included."""
 
     on_this_machine = False
     batch_factor = 8  # a transfer takes 10 ms
 
-    def __init__(self, workers: Members) -> None:
-        self.workers = workers
-        self.topic = f"{workers.code_name}-{secrets.token_hex(8)}"  # of this run alone
-        self.listener: Callable[[bytes], None] = lambda message: None
-        self.telling: list[threading.Thread] = []
-        self.again: deque[Task] = deque()  # tasks whose worker was lost
+    def __init__(self, client: Client, address: str, needs: Needs) -> None:
+        self.client = client
+        self.address = address
+        self.needs = needs
+        self.members: dict[str, Member] = {}  # by address, as all below
+        self.ready: set[str] = set()
+        self.problems: dict[str, str] = {}  # of members that are not usable
+        self.checks: dict[str, float] = {}  # under way, since when
+        self.answers: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()  # of checks: "" or a problem
+        self.is_starting = True
+        self.looked = 0.0
+        self.lonely_since = time.monotonic()
+
+    @property
+    def slots(self) -> int:
+        return len(self.ready)
 
     def map(
         self,
@@ -85,102 +105,139 @@ class Cluster(Workers):
         spawn: bool = False,
         most: int | None = None,
     ) -> Generator[Result, None, None]:
-        """Yield `function(task)` for each task, in the order of the tasks or, if not `ordered`, as they end.
+        call = _make_call()
+        loop: Any = self.client.loop
 
-        A task that is None says that there is none for the moment; in a second the next is asked for.
-        """
-        source = iter(tasks)
-        begun: deque[Task] = deque()  # and not yielded
-        more = True
+        async def fetch(future: Future[Result]) -> Result:
+            # Waits on if a result is lost with its worker, until there is another.
+            result: Result = await future
+            return result
+
+        def submit(task: Item) -> concurrent.futures.Future[Result]:
+            payload = pickle.dumps((function, task))
+            future = self.client.submit(call, payload, resources={self.needs.resource: 1}, pure=False)
+            return asyncio.run_coroutine_threadsafe(fetch(future), loop.asyncio_loop)
+
         try:
-            while True:
-                while worker := self.workers.free():
-                    if not self.again:
-                        has_room = len(begun) < WINDOW * self.workers.threads()
-                        item = next(source, _END) if more and has_room else None
-                        more = more and item is not _END
-                        if item is None or item is _END:
-                            break
-                        begun.append(Task(pickle.dumps((function, item))))
-                        self.again.append(begun[-1])
-                    task = self.again.popleft()
-                    self.workers.submit(worker, task, _call, self.workers.code_name, self.topic, task.payload)
-                first = 1 if ordered else len(begun)
-                if done := next((task for task in islice(begun, first) if task.is_done), None):
-                    begun.remove(done)
-                    yield done.result
-                elif begun or more:
-                    self._wait()
-                else:
-                    return
-        finally:
-            self.again.clear()
-            self.workers.drop_tasks()
-
-    def listen(self, listener: Callable[[bytes], None]) -> None:
-        """Have `listener` called, within `map`, with what tasks say by cluster_task.note."""
-        self.listener = listener
-        finished = self.workers.finished
-        self.workers.client.subscribe_topic(self.topic, lambda event: finished.put(event[1]))
-
-    def tell(self, message: bytes) -> None:
-        """Pass a message on to all tasks, for those that listen by cluster_task.listen."""
-        client, name = self.workers.client, self.workers.code_name
-        at_work = [worker.address for worker in self.workers.by_address.values() if worker.work]
-
-        def send() -> None:
-            with suppress(OSError):  # a worker that is lost has no task to tell
-                client.run(_tell, name, self.topic, message, workers=at_work, on_error="ignore")
-
-        thread = threading.Thread(target=send, daemon=True)  # a worker that hangs holds up no other
-        thread.start()
-        self.telling = [each for each in self.telling if each.is_alive()] + [thread]
-
-    @property
-    def slots(self) -> int:
-        """The number of tasks that can run at the same time."""
-        return self.workers.threads()
-
-    def _wait(self) -> None:
-        """Wait for an answer and take it, and see to the tasks of workers that were lost."""
-        found = self.workers.wait()
-        if isinstance(found, bytes):
-            self.listener(found)
-        elif found:
-            self._take(*found)
-        lost, self.workers.lost = self.workers.lost, []
-        for worker, task in lost:
-            self._run_again(task, worker)
-
-    def _take(self, worker: Worker, task: Task, answer: Any) -> None:
-        """Keep the result of a task, raise its error, or have it run again."""
-        if isinstance(answer, Exception):
-            say(f"worker {worker.name}: {one_line(answer)}")
-            self._run_again(task, worker)
-            return
-        kind, data = answer
-        if kind == "done":
-            task.result = pickle.loads(data)  # noqa: S301  # from our own code
-            task.is_done = True
-            task.payload = b""
-        elif kind == "error":
-            error, text = pickle.loads(data)  # noqa: S301
-            if isinstance(error, OSError):
-                error.strerror = f"{error.strerror or error}, says worker {worker.name}"
-            error.add_note(f"worker {worker.name}:\n{text}")
-            raise error
-        else:
-            if kind == "died":
-                say(f"worker {worker.name}: the process of a task was killed (exit code {data.decode()})")
-            else:  # unprepared or unwanted: it is another by now, or about to leave
-                self.workers.lose(worker)
-            self._run_again(task, worker)
-
-    def _run_again(self, task: Task, worker: Worker) -> None:
-        task.tries += 1
-        if task.tries == TRIES:
+            yield from run_window(submit, tasks, self.look, ordered=ordered)
+        except KilledWorker as error:
             raise InputError(
-                f"{TRIES} times in turn the worker of the same task was lost, the last one {worker.name} "
-                "(out of memory?); run the same command again to go on"
+                f"{error.allowed_failures + 1} workers were lost while they ran the same task, the last one "
+                f"{error.last_worker.name} (out of memory?); run the same command again to resume"
+            ) from None
+        except (CancelledError, OSError) as error:
+            if isinstance(error, CancelledError) or self.client.status != "running":
+                raise self._lost() from None
+            raise
+
+    def wait_until_checked(self) -> None:
+        """Wait for the first worker and for the checks of all; InputError names one that are not usable."""
+        while not self.members or self.checks:
+            self.look()
+            begun_before = time.monotonic() - CHECK_SECONDS
+            if silent := [address for address, since in self.checks.items() if since < begun_before]:
+                self.problems |= dict.fromkeys(silent, f"no answer for {CHECK_SECONDS} seconds")
+                break
+            time.sleep(0.02)
+        self.is_starting = False
+        if self.problems:
+            address, problem = next(iter(self.problems.items()))
+            number, total = len(self.problems), len(self.members)
+            others = f" ({number} workers of {total} are not usable)" if number > 1 else ""
+            raise InputError(f"worker {self.members[address]}: {problem}{others}")
+
+    def look(self) -> int:
+        """Take the answers of checks and note who came and who went. Return the number of ready workers."""
+        while not self.answers.empty():
+            self._take_answer(*self.answers.get())
+        if self.client.status != "running":
+            raise self._lost()
+        now = time.monotonic()
+        if now < self.looked + LOOK_SECONDS:
+            return len(self.ready)
+        self.looked = now
+        try:
+            found = [Member(*fields) for fields in self.client.run_on_scheduler(list_members)]
+        except (CancelledError, OSError):
+            raise self._lost() from None
+        now_ready = {each.address for each in found if self.needs.resource in each.resources}
+        for address in self.ready - now_ready:  # also of one restarted at the same address
+            say(f"worker {self.members[address]} is gone, its tasks go to others")
+        self.ready &= now_ready
+        self.members = {each.address: each for each in found}
+        for known in (self.checks, self.problems):
+            for address in known.keys() - self.members.keys():
+                known.pop(address)
+        for member in found:
+            if member.address not in self.ready | self.checks.keys() | self.problems.keys():
+                self._check(member)
+        if self.ready or self.checks:
+            self.lonely_since = now
+        elif now > self.lonely_since + LONELY_SECONDS:
+            raise InputError(
+                f"the Dask scheduler {self.address} had no usable worker for {LONELY_SECONDS} seconds"
             )
-        self.again.append(task)
+        return len(self.ready)
+
+    def _check(self, member: Member) -> None:
+        """Begin to check a worker, in a thread of its own: one that hangs holds up no other."""
+        self.checks[member.address] = time.monotonic()
+
+        def ask() -> None:
+            problem = python_problem(member.python)
+            if member.threads > 1:
+                problem = (
+                    f"{member.threads} threads, 1 was expected: dask worker --nthreads 1 --nworkers auto"
+                )
+            if not problem:
+                try:
+                    problem = self.client.run(prepare, *self.needs, workers=[member.address])[member.address]
+                except Exception as error:  # noqa: BLE001  # whatever it is, this worker gets no tasks
+                    problem = " ".join(f"{type(error).__name__}: {error}".split())
+            self.answers.put((member.address, problem))
+
+        threading.Thread(target=ask, daemon=True).start()
+
+    def _take_answer(self, address: str, problem: str) -> None:
+        if self.checks.pop(address, None) is None:  # it is gone
+            return
+        if not problem:
+            self.ready.add(address)
+            return
+        self.problems[address] = problem
+        if not self.is_starting:
+            say(f"worker {self.members[address]} gets no tasks: {problem}")
+
+    def _lost(self) -> InputError:
+        return InputError(
+            f"the connection to the Dask scheduler {self.address} was lost; "
+            "run the same command again to resume"
+        )
+
+
+def python_problem(found: str) -> str:
+    """Return how another Python differs from this one by more than its last number, "" if it does not."""
+    here = platform.python_version()
+    if found.split(".")[:2] == here.split(".")[:2]:
+        return ""
+    return f"Python {'.'.join(found.split('.')[:3])}, {here} as here was expected"
+
+
+def _make_call() -> Callable[[bytes], Any]:
+    """Return the function that runs a task in a worker.
+
+    A nested function travels with its code, one of a module by its name. The scheduler unpickles both but has
+    no modules of ours; so the task travels as bytes.
+    """
+
+    def call(payload: bytes) -> Any:
+        from distributed import get_worker
+
+        function, task = pickle.loads(payload)  # noqa: S301  # from our own client
+        try:
+            return function(task)
+        except OSError as error:
+            text = f"{error.strerror or error}, on worker {get_worker().name}"
+            raise OSError(error.errno, text, error.filename) from error
+
+    return call

@@ -1,58 +1,54 @@
-"""What a worker of a cluster must have, as this machine has it: packages, files, and our code."""
+"""Needs of a run on a cluster: packages, files, folders and our code, to be checked in each worker.
 
-import io
+`list_members` runs in the scheduler and `prepare` in each worker. Both travel by value, so they use the
+standard library alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
 import os
-import pickle
-import platform
-import zipfile
-from collections.abc import Callable, Sequence
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import cloudpickle
+from typing import Any, NamedTuple
 
 from common.files.storage import is_remote, packages_for
 from common.files.whole_files import LOCK_NAME
-from common.workers import worker as cluster_worker
-from common.workers.worker import PROBE_BYTES, Needs
 
-HERE = platform.python_version()
+PROBE_BYTES = 256  # of a file that workers must see
 
 
-class ByValue:
-    """A function that travels with its code: by name a worker would look for it in modules of its own."""
+class Needs(NamedTuple):
+    """What a worker must have before it gets tasks."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        cloudpickle.register_pickle_by_value(cluster_worker)
-        self.data = cloudpickle.dumps(function)
-        cloudpickle.unregister_pickle_by_value(cluster_worker)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (self.data,)
-
-    def __call__(self) -> None:
-        raise NotImplementedError  # here it is only handed on
-
-
-def same_python(found: str) -> bool:
-    """Tell whether a version of Python differs from this one in its last number at most."""
-    return found.split(".")[:2] == HERE.split(".")[:2]
+    versions: Mapping[str, str]  # of packages, "" for any
+    files: Mapping[str, bytes]  # by path, their first bytes
+    folders: Sequence[str]  # to write into
+    code: Mapping[str, bytes]  # the modules of our package, by path
+    resource: str  # name of the Dask resource that a worker offers when it is ready
 
 
 def find_needs(packages: Sequence[str], reads: Sequence[Path], writes: Sequence[Path]) -> Needs:
-    """Return what workers need: these packages as they are here, these files and folders."""
+    """Return the needs of a run: these packages as they are here, these files and folders, our code."""
+    places = (*reads, *writes)
+    here = Path(__file__).parents[1]
     return Needs(
-        versions(packages) | {package: "" for place in (*reads, *writes) for package in packages_for(place)},
-        {str(path.absolute()): head(path) for place in (*reads, *writes) for path in probe(place)},
+        _versions(packages) | {package: "" for place in places for package in packages_for(place)},
+        {str(path.absolute()): _head(path) for place in places for path in _files_of(place)},
         [str(folder.absolute()) for folder in writes if not is_remote(folder)],
+        {str(path.relative_to(here.parent)): path.read_bytes() for path in here.rglob("*.py")},
+        f"open_images_{secrets.token_hex(8)}",
     )
 
 
-def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the versions of packages; one that is not here under this name is nobody's need."""
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of packages; those not installed here are left out."""
     found = {}
     for package in packages:
         with suppress(PackageNotFoundError):
@@ -60,8 +56,8 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def probe(place: Path) -> list[Path]:
-    """Return a file by which to know a place: itself, or of a folder its lock or any file it has."""
+def _files_of(place: Path) -> list[Path]:
+    """Return a file by which to know a place: the file itself, a folder's lock or any file in it."""
     if is_remote(place):
         return []
     if place.is_file():
@@ -73,17 +69,85 @@ def probe(place: Path) -> list[Path]:
         return [Path(entry.path) for entry in islice((each for each in entries if each.is_file()), 1)]
 
 
-def head(path: Path) -> bytes:
-    """Return the first bytes of a file."""
+def _head(path: Path) -> bytes:
     with open(path, "rb") as stream:
         return stream.read(PROBE_BYTES)
 
 
-def zip_of_code() -> bytes:
-    """Return our modules as a zip whose bytes depend on nothing but theirs."""
-    folder = Path(__file__).parents[1]
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*.py")):
-            archive.writestr(zipfile.ZipInfo(path.relative_to(folder.parent).as_posix()), path.read_bytes())
-    return stream.getvalue()
+# --- in the scheduler, and in a worker -----------------------------------------------------------
+
+
+def list_members(dask_scheduler: Any) -> list[tuple[str, str, int, str, list[str]]]:
+    """Return the address, name, number of threads, Python and resources of each worker."""
+    return [
+        (each.address, str(each.name), each.nthreads, each.versions["host"]["python"], list(each.resources))
+        for each in dask_scheduler.workers.values()
+    ]
+
+
+async def prepare(
+    versions: Mapping[str, str],
+    files: Mapping[str, bytes],
+    folders: Sequence[str],
+    code: Mapping[str, bytes],
+    resource: str,
+    dask_worker: Any,
+) -> str:
+    """Make a worker ready for the tasks of a run. Return what it lacks, "" if nothing."""
+    problem = await asyncio.to_thread(find_problem, versions, files, folders)
+    problem = problem or load_code(code, os.path.join(dask_worker.local_directory, "open-images"))
+    if problem:
+        return problem
+    await dask_worker.set_resources(**{resource: 1})
+    # Tasks that no worker could take are looked at again only when a worker starts to run: let it seem so.
+    running = dask_worker.status
+    dask_worker.status = type(running).paused
+    dask_worker.status = running
+    return ""
+
+
+def find_problem(versions: Mapping[str, str], files: Mapping[str, bytes], folders: Sequence[str]) -> str:
+    """Return the first need that is not met, "" if none."""
+    for package, expected in versions.items():
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            return f"{package} is not installed, {expected or 'any version'} was expected"
+        if expected and found != expected:
+            return f"{package} {found}, {expected} as here was expected"
+    try:
+        for path, first in files.items():
+            with open(path, "rb") as stream:
+                if stream.read(len(first)) != first:
+                    return f"{path}: another file there: the folder must be one that all machines share"
+        for folder in folders:
+            path = os.path.join(folder, f".{secrets.token_hex(8)}.part")
+            with open(path, "xb"):
+                os.unlink(path)
+    except OSError as error:
+        return f"{path}: {error.strerror} there: the folder must be one that all machines share"
+    return ""
+
+
+def load_code(code: Mapping[str, bytes], folder: str) -> str:
+    """Import our package as it is in `code`. Return what is wrong, "" if nothing.
+
+    A process keeps the modules that it has once imported, so it serves one version of them.
+    """
+    loaded = sys.modules.get("common")
+    if loaded is not None:
+        same = getattr(loaded, "code", None) == code
+        return "" if same else "another version of our code is loaded there: restart the workers"
+    for name, content in code.items():
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as stream:
+            stream.write(content)
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    package: Any = importlib.import_module("common")
+    package.code = code
+    # A worker given up for dead may still write what another writes again: each has its own temporary names.
+    scratch: Any = importlib.import_module("common.files.scratch")
+    scratch.WRITER = secrets.token_hex(4)
+    return ""

@@ -50,7 +50,10 @@ class Processes(Workers):
         is_done = False
         try:
             yield from run_window(
-                lambda task: pool.submit(function, task), tasks, lambda: 2 * number, ordered=ordered
+                lambda task: pool.submit(function, task),
+                tasks,
+                lambda: 2 * number,
+                ordered=ordered,
             )
             is_done = True
         except BrokenProcessPool:

@@ -6,7 +6,8 @@ import queue
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from typing import TypeVar, cast
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,25 +51,29 @@ class Workers(ABC):
 
 
 def run_window(
-    submit: Callable[[Any], Any], tasks: Iterable[Any], under_way: Callable[[], int], *, ordered: bool
-) -> Generator[Any, None, None]:
-    """Yield the results of tasks of which `under_way()` at most are submitted and unfinished.
+    submit: Callable[[Item], Future[Result]],
+    tasks: Iterable[Item | None],
+    limit: Callable[[], int],
+    *,
+    ordered: bool,
+) -> Generator[Result, None, None]:
+    """Yield the results of tasks, of which `limit()` at most are submitted and unfinished at a time.
 
-    `submit(task)` returns a future (of concurrent.futures or Dask). Those left at the end are cancelled.
+    `submit(task)` returns a future. Futures left at the end are cancelled.
     """
     source = iter(tasks)
-    begun: deque[Any] = deque()  # futures not yielded, in the order of their tasks
-    finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    begun: deque[Future[Result]] = deque()  # futures not yielded, in the order of their tasks
+    finished: queue.SimpleQueue[Future[Result]] = queue.SimpleQueue()
     running = 0
     has_more = True
     try:
         while True:
-            while has_more and running < under_way() and len(begun) < WINDOW * under_way():
+            while has_more and running < (most := limit()) and len(begun) < WINDOW * most:
                 task = next(source, _END)
                 has_more = task is not _END
                 if task is None or task is _END:
                     break
-                begun.append(submit(task))
+                begun.append(submit(cast(Item, task)))
                 begun[-1].add_done_callback(finished.put)
                 running += 1
             if ordered and begun and begun[0].done():

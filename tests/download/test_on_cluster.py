@@ -21,15 +21,13 @@ __all__ = ["folder", "server"]
 
 
 @pytest.fixture(scope="module")
-def three_threads(tmp_path_factory):
-    """A cluster of a worker with one thread and one with two."""
-    with cluster(tmp_path_factory.mktemp("cluster")) as found:
-        found.add_worker("small", 1)
-        found.add_worker("large", 2)
+def three_workers(tmp_path_factory):
+    """A cluster of three workers."""
+    with cluster(tmp_path_factory.mktemp("cluster"), workers=3) as found:
         yield found
 
 
-def test_every_fault_has_the_reason_that_it_has_on_one_machine(three_threads, script, tmp_path):
+def test_every_fault_has_the_reason_that_it_has_on_one_machine(three_workers, script, tmp_path):
     outcomes = []
     with fault_server() as faults, fault_server() as busy:
         apart = ("429", "503", "busy_then_good", "busy_by_date", "unavailable_then_good")
@@ -39,7 +37,7 @@ def test_every_fault_has_the_reason_that_it_has_on_one_machine(three_threads, sc
             for route in routes
         } | {f"fine{number}": f"{faults.base}/good/fine{number}" for number in range(60)}
         write_index(tmp_path / "index.json", urls)
-        for name, more in (("alone", []), ("clustered", ["--dask_scheduler", three_threads.address])):
+        for name, more in (("alone", []), ("clustered", ["--dask_scheduler", three_workers.address])):
             faults.asked.clear()
             busy.asked.clear()
             outcomes.append(
@@ -76,26 +74,26 @@ class Slow:
 
 
 @pytest.mark.parametrize("most", [2, 6])
-def test_connections_to_a_host_are_a_total(three_threads, script, server, folder, most):
+def test_connections_to_a_host_are_a_total(three_workers, script, server, folder, most):
     slow = server.routes["good"] = Slow()
     write_entries(folder, good(server, 200))
-    flags = ["--max_per_host", most, "--threads", 30, "--dask_scheduler", three_threads.address]
+    flags = ["--max_per_host", most, "--threads", 30, "--dask_scheduler", three_workers.address]
     outcome = script("download_images", *arguments(folder, *flags))
     assert (outcome.code, outcome.counts["downloaded"]) == (0, 200), outcome.err
     assert most / 2 < slow.most <= most
 
 
-def test_threads_are_a_total(three_threads, script, server, folder):
+def test_threads_are_a_total(three_workers, script, server, folder):
     slow = server.routes["good"] = Slow()
     write_entries(folder, good(server, 200))
-    flags = ["--max_per_host", 30, "--threads", 2, "--dask_scheduler", three_threads.address]
+    flags = ["--max_per_host", 30, "--threads", 2, "--dask_scheduler", three_workers.address]
     outcome = script("download_images", *arguments(folder, *flags))
     assert (outcome.code, outcome.counts["downloaded"]) == (0, 200), outcome.err
     assert slow.most <= 2
 
 
 def test_a_pause_that_one_task_is_asked_for_holds_for_all_and_holds_up_no_other_host(
-    three_threads, script, server, folder
+    three_workers, script, server, folder
 ):
     """The 429 comes when all three processes are at work on that host, and then for 2.5 s no one asks it."""
     with fault_server() as other:
@@ -122,7 +120,7 @@ def test_a_pause_that_one_task_is_asked_for_holds_for_all_and_holds_up_no_other_
         write_entries(folder, [{"id": "busy", "url": f"{server.base}/busy/busy"}, *entries])
         flags = ["--max_per_host", 3, "--threads", 6, "--deadline", 2]
         outcome = script(
-            "download_images", *arguments(folder, *flags, "--dask_scheduler", three_threads.address)
+            "download_images", *arguments(folder, *flags, "--dask_scheduler", three_workers.address)
         )
     assert (outcome.code, outcome.counts["downloaded"]) == (0, 211), outcome.err
     asked = times["busy"][0]
@@ -132,22 +130,22 @@ def test_a_pause_that_one_task_is_asked_for_holds_for_all_and_holds_up_no_other_
     assert [each for each in times["other"] if asked + 0.5 < each < asked + 2.9]
 
 
-def test_a_host_that_wants_a_longer_pause_is_left_by_all(three_threads, script, server, folder):
+def test_a_host_that_wants_a_longer_pause_is_left_by_all(three_workers, script, server, folder):
     with fault_server() as other:
         entries = [{"id": f"l{n}", "url": f"{server.base}/429_long/l{n}"} for n in range(90)]
         write_entries(folder, [*entries, *good(other, 5)])
-        flags = ["--max_per_host", 3, "--dask_scheduler", three_threads.address]
+        flags = ["--max_per_host", 3, "--dask_scheduler", three_workers.address]
         outcome = script("download_images", *arguments(folder, *flags))
     assert (outcome.counts["downloaded"], outcome.counts["rate_limited"]) == (5, 90)
     assert server.asked.total() <= 12  # of 90: some before the word went round
 
 
-def test_photos_are_shrunk_as_on_one_machine(three_threads, script, server, folder):
+def test_photos_are_shrunk_as_on_one_machine(three_workers, script, server, folder):
     write_entries(folder, good(server, 60))
     flags = ["--max_side", 20]
     alone = folder.with_name("alone")
     outcomes = [
-        script("download_images", *arguments(folder, *flags, "--dask_scheduler", three_threads.address)),
+        script("download_images", *arguments(folder, *flags, "--dask_scheduler", three_workers.address)),
         script("download_images", *arguments(alone, *flags)),
     ]
     assert outcomes[0].code == 0, outcomes[0].err

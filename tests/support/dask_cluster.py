@@ -99,7 +99,6 @@ class Cluster:
     def add_worker(
         self,
         name: str,
-        threads: int = 1,
         *flags: str,
         python: str = sys.executable,
         machine: "Machine | None" = None,
@@ -114,7 +113,7 @@ class Cluster:
         command = [
             *(machine.inside if machine else inside), python, "-m", "dask", "worker", f"tcp://{address}:{self.port}",
             "--no-dashboard", "--host", host,
-            "--nthreads", str(threads), "--name", name, "--local-directory", str(self.folder / name), *flags,
+            "--nthreads", "1", "--name", name, "--local-directory", str(self.folder / name), *flags,
         ]  # fmt: skip
         self.workers.append(self.start(name, command, "Starting established connection", **environment))
         return self.workers[-1]
@@ -146,7 +145,6 @@ class Cluster:
 def cluster(
     folder: Path,
     workers: int = 0,
-    threads: int = 1,
     host: str = "127.0.0.1",
     python: str = sys.executable,
     **environment: str,
@@ -156,7 +154,7 @@ def cluster(
     found = Cluster(folder, host, python, **environment)
     try:
         for number in range(workers):
-            found.add_worker(f"worker{number}", threads)
+            found.add_worker(f"worker{number}")
         yield found
     finally:
         found.stop()

@@ -92,7 +92,7 @@ def two_workers(folder):
         cluster(folder, host="0.0.0.0", DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP=quick) as found,
     ):
         for name, machine in (("steady", steady), ("lost", lost)):
-            found.add_worker(name, 1, machine=machine)
+            found.add_worker(name, machine=machine)
         yield found, lost
 
 
