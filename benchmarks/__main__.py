@@ -1,10 +1,10 @@
-"""All benchmarks, one after the other: what they say to benchmarks/RESULTS.md, and in short to the README.
+"""Run all benchmarks in turn; write their output to benchmarks/RESULTS.md and a summary to the README.
 
     make bench-packages     nginx, from Debian's packages (root)
     make bench              all of them: an hour
-    .venv/bin/python -m benchmarks --only metadata     one; what is there of the others stays
+    .venv/bin/python -m benchmarks --only metadata     one; the results of the others are kept
 
-Leave the machine alone meanwhile: the ways of one benchmark run in turn, but a guest slows them all.
+Use an idle machine: the ways of one benchmark run in turn, but other work slows them all.
 """
 
 import argparse
@@ -26,20 +26,20 @@ README = ROOT / "README.md"
 RUNS = {
     "metadata": ("Step 3: boxes and index to JSON", "metadata --full"),
     "download": (
-        "Step 4: photos over HTTPS, beside pycurl",
+        "Step 4: images over HTTPS, compared with pycurl",
         "download --photos 10000 --servers https,slow --ways download_images.py,pycurl",
     ),
     "download-all": (
-        "Step 4: photos over HTTPS, all ways",
+        "Step 4: images over HTTPS, all clients",
         "download --photos 2000 --servers https --rounds 1",
     ),
-    "download-memory": ("Step 4: a run that is gone on with", "download_memory"),
-    "images": ("Step 5: verify and shrink", "images"),
+    "download-memory": ("Step 4: a resumed run", "download_memory"),
+    "images": ("Step 5: verify and resize", "images"),
     "records": ("Step 7: records", "records --photos 20000"),
-    "scaling": ("Over threads and workers", "scaling --docs_directory docs"),
-    "cluster": ("A Dask cluster beside processes", "cluster"),
-    "store": ("An object store beside folders", "store"),
-    "soak": ("All seven steps, 50,000 photos", "soak --docs_directory docs"),
+    "scaling": ("Steps 4, 5 and 7 by threads and workers", "scaling --docs_directory docs"),
+    "cluster": ("A Dask cluster compared with processes", "cluster"),
+    "store": ("An object store compared with folders", "store"),
+    "soak": ("All seven steps, 50,000 images", "soak --docs_directory docs"),
 }
 PACKAGES = (
     "aiohttp", "boto3", "distributed", "opencv-python-headless", "pillow", "pyarrow", "pycurl", "pyvips",
@@ -77,7 +77,7 @@ def sections(text: str) -> dict[str, str]:
 
 
 def in_short(page: str) -> str:
-    """Return the tables of figures that the sections of a page end with, as one, below their machine."""
+    """Return the summary tables at the ends of a page's sections as one table, headed by the machine."""
     where = re.findall(r"^[0-9]+ cores of .*?, [0-9]+ GB", page, re.M)[0]
     head = f"| {' | '.join(IN_SHORT)} |"
     rows: list[str] = []
@@ -87,14 +87,14 @@ def in_short(page: str) -> str:
 
 
 def machine() -> str:
-    """Return what was measured on."""
+    """Return a description of the machine and the versions."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    there = {each.name.lower(): each.version for each in distributions()}
-    versions = [f"{name} {there[name]}" for name in PACKAGES if name in there]
+    found = {each.name.lower(): each.version for each in distributions()}
+    versions = [f"{name} {found[name]}" for name in PACKAGES if name in found]
     if nginx := shutil.which("nginx"):
-        said = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
-        versions.append(said.strip().rpartition(" ")[2].replace("/", " "))
+        output = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
+        versions.append(output.strip().rpartition(" ")[2].replace("/", " "))
     model = cpu[1] if cpu else platform.machine()
     return (
         f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GB, {platform.system()} "
@@ -103,12 +103,12 @@ def machine() -> str:
 
 
 def write(found: dict[str, str]) -> None:
-    """Write the page, and its figures into the README."""
+    """Write the page, and its summary to the README."""
     titles = [title for title, _ in RUNS.values() if title in found]
     page = (
         "# What was measured\n\n"
         "`make bench` wrote this page. Clients and servers shared one machine: the figures compare ways\n"
-        "with each other, in one run, and say little of another machine.\n\n"
+        "with each other in one run; they do not predict the rates of another machine.\n\n"
         f"{machine()}\n\n" + "\n".join(found[title] for title in titles)
     )
     RESULTS.write_text(page, encoding="utf-8")
@@ -124,7 +124,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--only", choices=RUNS, nargs="+", default=list(RUNS), metavar="NAME",
-        help=f"these, instead of all of {' '.join(RUNS)}",
+        help=f"only these, out of {' '.join(RUNS)}",
     )  # fmt: skip
     args = parser.parse_args()
     for name in args.only:

@@ -1,4 +1,4 @@
-"""What a Dask cluster costs against worker processes, on this machine's cores: seconds, and their ratio.
+"""Cost of a Dask cluster compared with worker processes on this machine's cores: seconds, and their ratio.
 
     .venv/bin/python -m benchmarks.cluster
 
@@ -31,7 +31,7 @@ from tests.support.dask_cluster import cluster
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 2.0  # of one core, a task
 TASKS = 6  # a core and round
-CONTENTS = 50  # different photos; the others are links to these
+CONTENTS = 50  # different images; the others are links to these
 
 
 def main() -> None:
@@ -53,8 +53,8 @@ def main() -> None:
         tasks = report(f"{TASKS * cores} tasks of {SECONDS:g} s", ways, args.rounds, work)
         make_photos(folder, args.photos)
         work = functools.partial(process, folder, cores)
-        photos = report(f"process_images.py, {args.photos} photos", ways, args.rounds, work)
-        done = ("tasks of 2 s", TASKS * cores, tasks), ("photos of step 5", args.photos, photos)
+        photos = report(f"process_images.py, {args.photos} images", ways, args.rounds, work)
+        done = ("tasks of 2 s", TASKS * cores, tasks), ("images of step 5", args.photos, photos)
         print_in_short([
             (f"a Dask cluster, {name} a second", number / seconds[1], [("processes", number / seconds[0])])
             for name, number, seconds in done
@@ -64,7 +64,7 @@ def main() -> None:
 def report(
     name: str, ways: dict[str, str | None], rounds: int, measure: Callable[[str | None], float]
 ) -> list[float]:
-    """Print and return the median seconds of each way; print what each adds to the first."""
+    """Print and return the median seconds of each way; also print its difference from the first."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds):
         for way in list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]:
@@ -76,7 +76,7 @@ def report(
 
 @functools.cache
 def iterations(seconds: float) -> int:
-    """Return how often a hash takes so long on an idle core."""
+    """Return the number of hash iterations that take so long on an idle core."""
     number = 200_000
     best = min(timed(number) for _ in range(5))
     return round(number * seconds / best)
@@ -89,7 +89,7 @@ def timed(number: int) -> float:
 
 
 def compute(cores: int, tasks: int, scheduler: str | None) -> float:
-    """Return the seconds that so many tasks take."""
+    """Return the seconds that the tasks take."""
     work = functools.partial(hashlib.pbkdf2_hmac, "sha256", b"", b"")
     number = iterations(SECONDS)
     begun = time.perf_counter()

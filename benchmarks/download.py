@@ -1,16 +1,16 @@
-"""Step 4 against other clients, on nginx on this machine: photos a second, CPU, memory, and the ratio.
+"""Step 4 compared with other clients, on nginx on this machine: images a second, CPU, memory, ratio.
 
     apt-get install nginx-light libnginx-mod-http-echo
     .venv/bin/pip install -r requirements-bench.txt
     make .venv-img2dataset
     .venv/bin/python -m benchmarks.download
 
-Photos of 210 kB over HTTPS, over HTTP, and over HTTPS with a delay before each answer; all ways have as many
-connections, and those that can, as many processes. Each way is a process of its own, start-up included, in
-interleaved rounds, and the median counts. CPU is that of the client and its workers, memory the most that
-they had at once (each shared page counted once). Client and server share the cores: the figures compare the
-ways, and say little of another machine. img2dataset is the release that PyPI has, in an environment of its
-own, since it asks for versions that others cannot live with; --img2dataset names it.
+Images of 210 kB over HTTPS, over HTTP, and over HTTPS with a delay before each answer. All ways have the same
+number of connections and, where they can, of processes. Each way is a process of its own, start-up included,
+in interleaved rounds; the tables show medians. CPU is that of the client and its workers, memory their peak
+(each shared page counted once). Client and server share the cores: the figures compare the ways; they do not
+predict the rates of another machine. img2dataset is the release on PyPI, in an environment of its own because
+its requirements conflict with others; --img2dataset names the program.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from benchmarks.tables import print_head, print_in_short, print_row
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "download_images.py"
 REFERENCE = "pycurl, checked"
-UNFAIR = ("img2dataset to 256 pixels",)  # to be compared with ours that shrinks
-LOOK_SECONDS = 0.25  # between two looks at the memory
+UNFAIR = ("img2dataset to 256 pixels",)  # compares with our way that resizes
+LOOK_SECONDS = 0.25  # between two measurements of memory
 
 Photo = tuple[str, int, str]  # id, size, MD5
 
@@ -88,7 +88,7 @@ def measure(command: list[str], environment: dict[str, str]) -> tuple[float, flo
 
 
 def commands(base: str, photos: list[Photo], folder: Path, args: argparse.Namespace) -> dict[str, list[str]]:
-    """Return the command of each way, the index and the lists that they read written."""
+    """Write the index and lists that the ways read; return the command of each way."""
     index = [{"id": i, "url": f"{base}/{i}.jpg", "size": size, "md5": md5} for i, size, md5 in photos]
     (folder / "index.json").write_text(json.dumps(index))
     (folder / "list").write_text("".join(f"{p['id']} {p['url']} {p['size']} {p['md5']}\n" for p in index))
@@ -107,7 +107,7 @@ def commands(base: str, photos: list[Photo], folder: Path, args: argparse.Namesp
         args.img2dataset, "--url_list", folder / "urls.txt", "--output_folder", out / "i",
         "--output_format", "files", "--resize_mode", "no",
         "--processes_count", processes, "--thread_count", -(-threads // processes),
-        # Two shards a process, else one of them would have all the work.
+        # Two shards a process, or one of them would have all the work.
         "--number_sample_per_shard", -(-len(photos) // (2 * processes)),
     ]  # fmt: skip
     ways["img2dataset"] = img2dataset
@@ -122,16 +122,16 @@ def commands(base: str, photos: list[Photo], folder: Path, args: argparse.Namesp
 
 
 def check(way: str, out: Path, photos: list[Photo]) -> None:
-    """End where a way did not bring all photos."""
+    """Exit if a way did not download all images."""
     found = sum(path.stat().st_size > 0 for path in out.rglob("*.jpg"))
     if found != len(photos) and "nothing" not in way:
-        sys.exit(f"{way}: {found} of {len(photos)} photos came")
+        sys.exit(f"{way}: {found} of {len(photos)} images downloaded")
 
 
 def report(
     title: str, base: str, photos: list[Photo], folder: Path, args: argparse.Namespace
 ) -> dict[str, float]:
-    """Measure every way at one server and print a table; return the photos a second of each way."""
+    """Measure every way at one server and print a table; return the images a second of each way."""
     ways = commands(base, photos, folder, args)
     bundle = str(folder / "ca.pem")
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "NO_ALBUMENTATIONS_UPDATE": "1"}
@@ -145,8 +145,8 @@ def report(
             results[way].append(measure(command, environment))
             check(way, out, photos)
     size = sum(photo[1] for photo in photos)
-    print(f"\n### {title}: {len(photos)} photos, {args.connections} connections, median of {args.rounds}\n")
-    print_head("way", "photos/s", "Gbit/s", "CPU s/1,000", "peak MB", f"of {REFERENCE}", "ours is")
+    print(f"\n### {title}: {len(photos)} images, {args.connections} connections, median of {args.rounds}\n")
+    print_head("way", "images/s", "Gbit/s", "CPU s/1,000", "peak MB", f"of {REFERENCE}", "ours is")
     seconds = {way: statistics.median(row[0] for row in rows) for way, rows in results.items()}
     for way, rows in results.items():
         cpu = statistics.median(row[1] for row in rows) / len(photos) * 1000
@@ -166,20 +166,24 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--servers", default="https,http,slow", help="out of https,http,slow (over HTTPS)")
+    parser.add_argument("--servers", default="https,http,slow", help="of https,http,slow (over HTTPS)")
     parser.add_argument("--delay", type=int, default=50, help="of the slow server, in ms")
     parser.add_argument(
-        "--ways", default="", help="only those that are, or else contain, one of these, comma-separated"
+        "--ways",
+        default="",
+        help="only ways with these names, or these words in their names, comma-separated",
     )
     parser.add_argument(
-        "--folder", default="/dev/shm", help="to serve from and write to; memory, so that no disk counts"
+        "--folder",
+        default="/dev/shm",
+        help="folder to serve from and write to, in memory",
     )
     parser.add_argument(
         "--img2dataset", default=ROOT / ".venv-img2dataset/bin/img2dataset", help="the program"
     )
     args = parser.parse_args()
     if not os.path.exists(args.img2dataset):
-        parser.error(f"{args.img2dataset} is not there: make .venv-img2dataset")
+        parser.error(f"{args.img2dataset} is missing: make .venv-img2dataset")
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         folder = Path(name)
         photos = make_photos(folder / "www", args.photos)
@@ -194,7 +198,7 @@ def main() -> None:
                 for title, base in map(places.__getitem__, args.servers.split(","))
             }
     print_in_short([
-        (f"step 4, photos a second, {title}, {args.photos} photos", of[OURS],
+        (f"step 4, images a second, {title}, {args.photos} images", of[OURS],
          [(way, rate) for way, rate in of.items() if OURS not in way and way not in UNFAIR])
         for title, of in rates.items() if OURS in of
     ])  # fmt: skip

@@ -1,10 +1,10 @@
-"""Step 4 resumed, nearly all photos on disk already: seconds until it asks for the first one, and memory.
+"""Step 4 resumed with nearly all images on disk: seconds until the first request, and memory.
 
     .venv/bin/python -m benchmarks.download_memory
 
-An index as step 3 writes it, of 100,000 and of 1,000,000 photos, all but 100 of them in the folder (empty
-files here: a resumed run looks at their names alone). Memory is the peak of the process that holds the ids;
-what an id takes is the slope between the two sizes.
+The index is like one of step 3, of 100,000 and of 1,000,000 images; all but 100 of them are in the folder
+(empty files here: a resumed run checks only their names). Memory is the peak of the process that holds the
+ids; the bytes an id are the slope between the two sizes.
 """
 
 import argparse
@@ -27,11 +27,11 @@ PHOTO = b"\xff\xd8\xff" + bytes(1000)
 
 
 class Server(ThreadingHTTPServer):
-    first = float("inf")  # when it was asked, by time.perf_counter
+    first = float("inf")  # the time of the first request, by time.perf_counter
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves photos, and says when it was asked first."""
+    """Serve images and record the time of the first request."""
 
     protocol_version = "HTTP/1.1"
     server: Server
@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def make(folder: Path, number: int, base: str) -> None:
-    """Write an index and all photos but MISSING, spread evenly."""
+    """Write an index and all images but MISSING, spread evenly."""
     photos = folder / "photos"
     photos.mkdir()
     with open(folder / "index.json", "w") as stream:
@@ -70,7 +70,7 @@ def make(folder: Path, number: int, base: str) -> None:
 def measure(folder: Path, server: Server, *flags: str) -> tuple[float, float, int]:
     """Return seconds to the first request and in all, and the peak memory of the parent in bytes."""
     server.first = float("inf")
-    # The parent's own peak, not its workers': it prints it as it ends.
+    # The peak of the parent without its workers, which it prints when it ends.
     code = (
         "import sys, resource; from common.cli import run; from download_images import main\n"
         "try: main(sys.argv[1:])\n"
@@ -101,7 +101,7 @@ def main() -> None:
     with Server(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{server.server_address[1]}"
-        print_head("photos", "first asked for, s", "all, s", "peak MB", "bytes an id")
+        print_head("images", "first request, s", "all, s", "peak MB", "bytes an id")
         before = None
         for number in args.photos:
             with tempfile.TemporaryDirectory() as name:

@@ -1,9 +1,9 @@
-"""Other ways to download photos, functions of (urls, folder, connections), for `benchmarks.download`.
+"""Other ways to download images, as functions of (urls, folder, connections), for `benchmarks.download`.
 
     python3 -m benchmarks.download_rivals WAY URLS_FILE FOLDER CONNECTIONS CA_BUNDLE
 
-`checked` ones do what step 4 does with each photo: magic bytes, size, MD5, temporary file and rename; that of
-pycurl has a deadline and a cap too.
+The `checked` ways do what step 4 does with each image: magic bytes, size, MD5, temporary file and rename.
+That of pycurl also has a deadline and a size limit.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ Way = Callable[[list[Photo], Path, int, str], None]  # photos, folder, connectio
 
 
 def save(photo: Photo, folder: Path, data: bytes) -> None:
-    """Check a photo and write it, whole or not at all."""
+    """Check an image and write it completely or not at all."""
     image_id, _, size, md5 = photo
     if not data.startswith(b"\xff\xd8\xff") or len(data) != size:
-        raise SystemExit(f"{image_id}: not the photo")
+        raise SystemExit(f"{image_id}: not the image")
     if b64encode(hashlib.md5(data).digest()).decode() != md5:
         raise SystemExit(f"{image_id}: another MD5")
     part = folder / f".{image_id}.part"
@@ -37,7 +37,7 @@ def save(photo: Photo, folder: Path, data: bytes) -> None:
 
 
 def one_connection_each(photos: list[Photo], folder: Path, connections: int, bundle: str) -> None:
-    """The usual script: requests.get in 16 processes."""
+    """Use requests.get in 16 processes, as the usual script does."""
     with ProcessPoolExecutor(16) as pool:
         list(pool.map(partial(_get, folder=folder, bundle=bundle), photos, chunksize=16))
 
@@ -49,7 +49,7 @@ def _get(photo: Photo, folder: Path, bundle: str) -> None:
 
 
 def requests_sessions(photos: list[Photo], folder: Path, connections: int, bundle: str) -> None:
-    """A thread and a Session for each connection, `.content`."""
+    """Use a thread and a Session for each connection, and `.content`."""
     import requests
 
     local = threading.local()
@@ -64,7 +64,7 @@ def requests_sessions(photos: list[Photo], folder: Path, connections: int, bundl
 
 
 def urllib3_pool(photos: list[Photo], folder: Path, connections: int, bundle: str) -> None:
-    """One PoolManager, a thread for each connection."""
+    """Use one PoolManager and a thread for each connection."""
     import urllib3
 
     manager = urllib3.PoolManager(
@@ -99,12 +99,12 @@ def aiohttp_session(photos: list[Photo], folder: Path, connections: int, bundle:
 def pycurl_multi(
     photos: list[Photo], folder: Path, connections: int, bundle: str, checked: bool = True
 ) -> None:
-    """One thread, libcurl's multi interface."""
+    """Use one thread and libcurl's multi interface."""
     import pycurl
 
     multi = pycurl.CurlMulti()
     waiting = iter(photos)
-    kept = []  # handles are not to be collected while in use
+    kept = []  # handles must not be collected while in use
 
     def begin(handle: "pycurl.Curl") -> bool:
         photo = next(waiting, None)
@@ -144,7 +144,7 @@ def pycurl_multi(
 
 
 def boto3_threads(photos: list[Photo], folder: Path, connections: int, bundle: str) -> None:
-    """As the data set's own downloader.py does: `download_file` of an unsigned client, in threads."""
+    """Use `download_file` of an unsigned client in threads, as the data set's own downloader.py does."""
     import boto3
     import botocore
 

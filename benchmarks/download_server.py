@@ -1,8 +1,8 @@
-"""What the benchmarks of step 4 download from: nginx on this machine, with photos of 210 kB.
+"""nginx on this machine with images of 210 kB, for the benchmarks of step 4.
 
     apt-get install nginx-light libnginx-mod-http-echo
 
-/www/NAME comes at once, /slow/NAME after a delay, as from a far server.
+/www/NAME is answered at once, /slow/NAME after a delay, as by a distant server.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ import numpy
 import trustme
 from PIL import Image
 
-CONTENTS = 50  # different photos; the others are links to these
+CONTENTS = 50  # different images; the others are links to these
 SIZE = (1024, 683)  # pixels, the mirror's
-NOISE = 9.4  # of 255: what makes such a photo 210 kB
+NOISE = 9.4  # of 255; makes an image of 210 kB
 ECHO = "/usr/lib/nginx/modules/ngx_http_echo_module.so"
 
 CONFIGURATION = """
@@ -56,7 +56,7 @@ def free_port() -> int:
 def nginx(folder: Path, delay: float) -> Iterator[dict[str, str]]:
     """Yield the base address by scheme of an nginx that serves `folder`; `delay` in seconds.
 
-    `folder`/ca.pem is what a client trusts: the authority of this server, among those of the internet.
+    `folder`/ca.pem holds the authorities to trust: this server's and those of the internet.
     """
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if not program or not os.path.exists(ECHO):
@@ -96,7 +96,7 @@ def draw(seed: int) -> bytes:
 
 
 def make_photos(folder: Path, number: int) -> list[tuple[str, int, str]]:
-    """Write the photos to serve and return id, size and MD5 of each."""
+    """Write the images to serve; return id, size and MD5 of each."""
     folder.mkdir()
     folder.chmod(0o755)
     photos = []

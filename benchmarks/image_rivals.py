@@ -1,4 +1,4 @@
-"""The ways to shrink a photo, and to find that it is damaged, that benchmarks/images.py compares."""
+"""Ways to resize an image, and to detect that it is damaged, for benchmarks/images.py."""
 
 import io
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from common.images.jpeg import decode_jpeg
 from common.images.process import process_bytes
 from common.images.settings import ImageSettings
 
-pyvips.cache_set_max(0)  # the second round would find the first one's photos
+pyvips.cache_set_max(0)  # the second round would find the images of the first
 SIDE = 256
 QUALITY = ImageSettings().quality
 
@@ -25,7 +25,7 @@ QUALITY = ImageSettings().quality
 
 
 def usual(source: Path, target: Path) -> None:
-    """What most scripts do: verify, which sees next to nothing, open again, thumbnail."""
+    """Do what most scripts do: verify, which finds almost nothing, open again, thumbnail."""
     with Image.open(source) as image:
         image.verify()
     with Image.open(source) as image:
@@ -69,7 +69,7 @@ def opencv(source: Path, target: Path, flag: int) -> None:
 
 
 def libvips(source: Path, target: Path) -> None:
-    """Shrink on load, then Lanczos; strict, which it is not as it comes."""
+    """Shrink on load, then Lanczos; strict, which is not the default."""
     image = pyvips.Image.thumbnail(str(source), SIDE, no_rotate=True, fail_on="warning")
     image.write_to_file(str(target), Q=QUALITY, keep="none")
 
@@ -87,7 +87,7 @@ def ours_precise(source: Path, target: Path) -> None:
 
 
 def limit(source: Path, target: Path) -> None:
-    """The least there is to do: decode strictly to an eighth, grey, and write nothing."""
+    """Do the least possible: decode strictly to an eighth, grey, and write nothing."""
     simplejpeg.decode_jpeg(source.read_bytes(), "GRAY", min_width=1)
 
 

@@ -1,4 +1,4 @@
-"""Step 5 as a whole: rates by number of workers, what handing tasks over costs, a million files again."""
+"""Step 5 as a script: rates by number of workers, cost of passing tasks, a million finished files."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from process_images import BATCH_IMAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKS = 20_000  # to one file; file systems have a limit
-IDLE = 200_000  # tasks handed over
+IDLE = 200_000  # tasks to pass
 
 
 def peak_memory(pid: int) -> float:
-    """Return the most memory in MB that a process has held; getrusage counts its parent's before exec."""
+    """Return the peak memory of a process in MB; getrusage would count its parent's before exec."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -29,11 +29,11 @@ def peak_memory(pid: int) -> float:
 
 
 def measure_script(paths: list[Path], folder: Path, photos: int, cores: int, rounds: int) -> None:
-    """Print rates of the whole script by number of workers, and what handing its tasks over costs."""
+    """Print rates of the script by number of workers, and the cost of passing its tasks."""
     data = [path.read_bytes() for path in paths]
     make_photos(folder / "many", photos, data)
-    print(f"\n### The script, {photos} photographs of 1024x768, start-up included, best of {rounds}\n")
-    print("| run | photos/s | x one worker | peak MB, all processes |\n| --- | ---: | ---: | ---: |")
+    print(f"\n### The script, {photos} images of 1024x768, start-up included, best of {rounds}\n")
+    print("| run | images/s | x one worker | peak MB, all processes |\n| --- | ---: | ---: | ---: |")
     best: dict[int, tuple[float, float]] = {}
     for number in range(rounds):
         for workers in range(1, cores + 1):
@@ -45,14 +45,14 @@ def measure_script(paths: list[Path], folder: Path, photos: int, cores: int, rou
             f"| --workers {workers} | {photos / seconds:.0f} | {one / seconds:.2f} | {peak:.0f} |", flush=True
         )
     idle = idle_seconds()
-    share = f"{100 * idle * photos / one:.2g} % of the {1e3 * one / photos:.1f} ms that a photo takes"
-    print(f"\nA task to a worker and back, {BATCH_IMAGES} at a time: {idle * 1e6:.0f} us, {share}.")
+    share = f"{100 * idle * photos / one:.2g} % of the {1e3 * one / photos:.1f} ms that an image takes"
+    print(f"\nPassing a task, {BATCH_IMAGES} at a time, and its result: {idle * 1e6:.0f} us, {share}.")
 
 
 def measure_again(folder: Path, files: int, photo: bytes, cores: int) -> None:
-    """Print what a run over very many photos takes, and a second one, which has nothing to do."""
+    """Print seconds and memory of a run over many images, and of a second run, which has nothing to do."""
     make_photos(folder / "million", files, [photo])
-    print(f"\n### {files} photos that are as asked for already\n")
+    print(f"\n### {files} images that need no change\n")
     print("| run | seconds | peak MB, all processes |\n| --- | ---: | ---: |")
     for name in ("first, each decoded and copied", "second"):
         seconds, peak = run_script(folder / "million", cores, "copies")
@@ -60,7 +60,7 @@ def measure_again(folder: Path, files: int, photo: bytes, cores: int) -> None:
 
 
 def make_photos(folder: Path, number: int, data: list[bytes]) -> None:
-    """Write so many photos, most of them links, and their datapoints."""
+    """Write `number` images, most of them links, and their datapoints."""
     (folder / "photos").mkdir(parents=True)
     first: dict[int, Path] = {}
     with open(folder / "points.json", "w") as points:
@@ -79,7 +79,7 @@ def make_photos(folder: Path, number: int, data: list[bytes]) -> None:
 
 
 def run_script(folder: Path, workers: int, into: str) -> tuple[float, float]:
-    """Return the seconds it took, and the most memory in MB that the script and its workers held."""
+    """Return the seconds of a run, and the peak memory of the script and its workers in MB."""
     start = time.monotonic()
     script = subprocess.Popen(
         [
@@ -100,7 +100,7 @@ def run_script(folder: Path, workers: int, into: str) -> tuple[float, float]:
 
 
 def idle_seconds() -> float:
-    """Return the seconds that handing one image's task to a worker takes, and taking its result back."""
+    """Return the seconds that it takes to pass one task to a worker and its result back."""
     with open_workers(2, None, [], [], []) as workers:
         results = workers.map(be_idle, batches(idle_tasks(), BATCH_IMAGES))
         next(results)  # the workers have started

@@ -1,14 +1,14 @@
-"""Step 5 against what people use in its place: speed, memory, quality of the files, damage found.
+"""Step 5 compared with what people use instead: speed, memory, quality of the files, damage found.
 
     .venv/bin/pip install -r requirements-bench.txt
     .venv/bin/python -m benchmarks.images
 
-Photographs: those that scikit-image and scikit-learn ship, as they are (400 to 1411 pixels), and pieces of
-them set side by side, 1024x768 and 1024x683 (sizes of the mirror's photos) and 3000x2000 (an original's).
-Each way runs in a process of its own, file to file, one core; rates are by CPU time, the best of --rounds
-interleaved rounds. Quality is that of the saved files, against full decoding and Lanczos. Then the script as
-a whole: over cores, what handing tasks over costs, and a second run over a million finished photos (--files;
-4 GB of disk for the copies). Takes about twenty minutes.
+The images are photographs that scikit-image and scikit-learn ship, unchanged (400 to 1411 pixels), and
+mosaics of them: 1024x768 and 1024x683 (sizes of the mirror) and 3000x2000 (an original). Each way runs in a
+process of its own, file to file, on one core; rates are by CPU time, the best of --rounds interleaved
+rounds. Quality is that of the saved files, compared with full decoding and Lanczos. Then the script itself:
+rates by workers, the cost of passing tasks, and a second run over a million finished images (--files; 4 GB
+of disk for the copies). About twenty minutes.
 """
 
 import argparse
@@ -40,8 +40,8 @@ from sample.damage import DAMAGES
 ROOT = Path(__file__).resolve().parent.parent
 TILE = (512, 384)
 DAMAGED = 400  # files of each kind of damage, quality and process
-EXPLAINED = 64  # of those missed: reading one bit by bit takes a fifth of a second
-QUALITIES = (75, 85, 92)  # where more bits go to a block, damage is told apart otherwise
+EXPLAINED = 64  # of the missed files: each takes a fifth of a second
+QUALITIES = (75, 85, 92)  # more bits a block change what can be detected
 
 
 def photographs() -> list[Image.Image]:
@@ -53,7 +53,7 @@ def photographs() -> list[Image.Image]:
 
 
 def mosaic(photos: list[Image.Image], size: tuple[int, int], rng: random.Random) -> Image.Image:
-    """Return pieces of photographs set side by side, most of them pixel for pixel."""
+    """Return a mosaic of pieces of photographs, most of them unscaled."""
     image = Image.new("RGB", size)
     for y in range(0, size[1], TILE[1]):
         for x in range(0, size[0], TILE[0]):
@@ -92,7 +92,7 @@ def make_sets(folder: Path) -> dict[str, list[Path]]:
 
 
 def run_way(name: str, paths: list[Path], folder: Path) -> dict[str, float]:
-    """Run one way over all photos in this process; return photos a second and peak memory in MB."""
+    """Run one way over all images in this process; return images a second and peak memory in MB."""
     cv2.setNumThreads(1)
     folder.mkdir(exist_ok=True)
     WAYS[name](paths[0], folder / "warm.jpg")
@@ -109,7 +109,7 @@ def run_way(name: str, paths: list[Path], folder: Path) -> dict[str, float]:
 
 
 def measure(sets: dict[str, list[Path]], folder: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Print the table of each set; return the photos a second of each way, by set."""
+    """Print the table of each set; return the images a second of each way, by set."""
     rates: dict[str, dict[str, float]] = {}
     for name, paths in sets.items():
         best: dict[str, dict[str, float]] = {}
@@ -126,8 +126,8 @@ def measure(sets: dict[str, list[Path]], folder: Path, rounds: int) -> dict[str,
                 if way not in best or result["rate"] > best[way]["rate"]:
                     best[way] = result
         rates[name] = {way: result["rate"] for way, result in best.items()}
-        print(f"\n### {name}, {len(paths)} photographs\n")
-        print("| way | photos/s | x usual | PSNR dB | SSIM | bytes | peak MB |")
+        print(f"\n### {name}, {len(paths)} images\n")
+        print("| way | images/s | x usual | PSNR dB | SSIM | bytes | peak MB |")
         print("| --- |" + " ---: |" * 6)
         for way, result in best.items():
             made = [folder / "out" / name / way.replace("/", " ") / path.name for path in paths]
@@ -137,7 +137,7 @@ def measure(sets: dict[str, list[Path]], folder: Path, rounds: int) -> dict[str,
 
 
 def print_figures(rates: dict[str, dict[str, float]]) -> None:
-    """Print what the README shows: ours, as it comes and precise, beside the others."""
+    """Print the summary: our rate, with and without --precise, and the others."""
     usual, limit = "usual script (verify, thumbnail)", "limit: strict decode to 1/8 grey"
     shown = {
         ("1024x768", "process_images.py"): (usual, "OpenCV, full", "libvips", limit),
@@ -145,14 +145,14 @@ def print_figures(rates: dict[str, dict[str, float]]) -> None:
         ("3000x2000", "process_images.py"): (usual, limit),
     }
     print_in_short([
-        (f"{way}, photos of {name} a second and core", rates[name][way],
+        (f"{way}, images of {name} a second and core", rates[name][way],
          [(rival, rates[name][rival]) for rival in rates[name] if rival.startswith(names)])
         for (name, way), names in shown.items()
     ])  # fmt: skip
 
 
 def quality(paths: list[Path], made: list[Path]) -> str:
-    """Return mean PSNR, SSIM and bytes of saved files, against full decoding and Lanczos."""
+    """Return mean PSNR, SSIM and bytes of saved files, compared with full decoding and Lanczos."""
     if not made[0].exists():
         return "- | - | -"
     psnr, ssim = [], []
@@ -170,7 +170,7 @@ def quality(paths: list[Path], made: list[Path]) -> str:
 
 
 def measure_damage(paths: list[Path]) -> None:
-    """Print how many percent of damaged files each decoder refuses, baseline and progressive."""
+    """Print the percentage of damaged files that each decoder refuses, baseline and progressive."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     photos = [Image.open(path).convert("RGB") for path in paths[:20]]
     print(f"\n### Damaged files found, percent of {DAMAGED} each, baseline / progressive, 1024x768\n")
@@ -195,34 +195,34 @@ def measure_damage(paths: list[Path]) -> None:
     for name in DAMAGES:
         cells = [f"{100 * total[name, finder] / every:.1f}" for finder in FINDERS]
         print(f"| {name} | all {every} | {' | '.join(cells)} |", flush=True)
-    print("\n### What of the baseline files process_images.py did not find, and why, percent\n")
+    print("\n### Damaged baseline files that process_images.py missed, and why, percent\n")
     print(f"| damage | quality | missed | {' | '.join(WHYS)} |\n| --- |{' ---: |' * (2 + len(WHYS))}")
     print("\n".join(reasons), flush=True)
 
 
 def damaged(files: list[bytes], name: str) -> Iterator[bytes]:
-    """Yield as many damaged files as are to be found, the same ones each time."""
+    """Yield DAMAGED damaged files, the same ones each time."""
     rng = random.Random(7)
     return (DAMAGES[name](files[n % len(files)], rng) for n in range(DAMAGED))
 
 
 def shares(missed: list[bytes]) -> str:
-    """Return how many percent of these files, or of the first of many, were missed for each reason."""
+    """Return the percentage of these files, or of the first EXPLAINED, missed for each reason."""
     found = [why_missed(data) for data in missed[:EXPLAINED]]
     return " ".join(f" {100 * found.count(why) / max(len(found), 1):.0f} |" for why in WHYS)
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Send what C code writes to stderr away: OpenCV's libjpeg has a line for each damaged file."""
-    there = os.dup(2)
+    """Discard what C code writes to stderr: OpenCV's libjpeg prints a line for each damaged file."""
+    saved = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(there, 2)
-        os.close(there)
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def main() -> None:

@@ -1,21 +1,21 @@
-"""Why damage was missed: baseline JPEGs read bit by bit, by the letter of the standard and far too slowly."""
+"""Reasons for missed damage: a slow reader of baseline JPEGs, bit by bit, strictly by the standard."""
 
 from collections.abc import Iterator
 
 LEGAL = "legal to the last bit"
 PAST_END = "runs past the end of a block"
-NO_CODE = "a code that is in no table"
+NO_CODE = "an unknown code"
 LEFT_OVER = "up to 7 bytes left over"
 WHYS = (LEGAL, PAST_END, NO_CODE, LEFT_OVER)
 DHT, SOF0, SOS = 0xC4, 0xC0, 0xDA
 
 
 def why_missed(data: bytes) -> str:
-    """Return what is wrong with a baseline file, one scan without restarts, that libjpeg does not warn of.
+    """Return the fault of a baseline file (one scan, no restarts) that libjpeg does not report.
 
-    A block has 64 coefficients; where bits changed, runs go past them, which libjpeg cuts off in silence.
-    Where it is fast it takes a code that it does not know for zero, and at the end does not look at what it
-    has taken in beyond the last block. Source: ITU-T T.81, F.2.2.
+    A block has 64 coefficients; changed bits make runs go past them, which libjpeg cuts off silently. Its
+    fast path takes an unknown code for zero, and ignores the bits that it has read beyond the last block.
+    Source: ITU-T T.81, F.2.2.
     """
     tables: dict[int, dict[str, int]] = {}
     for marker, body, end in segments(data):
@@ -40,9 +40,9 @@ def why_missed(data: bytes) -> str:
 
 
 def read_blocks(bits: str, blocks: list[tuple[dict[str, int], dict[str, int]]]) -> tuple[int, bool]:
-    """Return where the last block ends, and whether a run went past the end of one.
+    """Return the end of the last block, and whether a run went past the end of a block.
 
-    Raises KeyError where a code is in no table.
+    Raises KeyError for an unknown code.
     """
     place, past_end = 0, False
     for dc, ac in blocks:
@@ -58,7 +58,7 @@ def read_blocks(bits: str, blocks: list[tuple[dict[str, int], dict[str, int]]]) 
 
 
 def segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Yield marker, body and end of each segment before the picture."""
+    """Yield marker, body and end of each segment before the image data."""
     marker, place = 0, 2
     while marker != SOS:
         marker, end = data[place + 1], place + 2 + int.from_bytes(data[place + 2 : place + 4])
@@ -82,7 +82,7 @@ def huffman_tables(body: bytes) -> dict[int, dict[str, int]]:
 
 
 def next_value(bits: str, place: int, table: dict[str, int]) -> tuple[int, int]:
-    """Return where the code at `place` ends, and its value."""
+    """Return the end of the code at `place`, and its value."""
     for end in range(place + 1, place + 17):
         value = table.get(bits[place:end])
         if value is not None:

@@ -1,13 +1,13 @@
-"""Step 3 against the plain way (whole lists of dicts from `csv`, then `json.dump`), at growing sizes.
+"""Step 3 compared with the plain way (lists of dicts from `csv`, then `json.dump`), at growing sizes.
 
     .venv/bin/python -m benchmarks.metadata          three minutes, 1 GB below TMPDIR
     .venv/bin/python -m benchmarks.metadata --full   10 minutes, 15 GB
 
-Files like those of the V6 train split, with --full in its full size too. Each way runs in a process of its
-own, file to file; the best of --rounds interleaved rounds. `in columns` is process_metadata.py as it comes,
-`200 images` with --max_images 200; `row by row` is what it does with files that the columns are not for.
-The plain way gets the largest part of the files that fits into four fifths of the memory: 20 kB an image.
-At the smallest size its files are compared with ours.
+The files are like those of the V6 train split; --full adds its full size. Each way runs in a process of its
+own, file to file; the table shows the best of --rounds interleaved rounds. `in columns` is
+process_metadata.py, `200 images` adds --max_images 200; `row by row` is its method for files that the
+columns cannot read. The plain way gets as many images as fit into four fifths of the memory, at 20 kB an
+image. At the smallest size its files are compared with ours.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from common.cli import make_parser
 ROOT = Path(__file__).resolve().parent.parent
 FULL = 1_743_042  # images
 SIZES = 6_250, 25_000, 100_000
-ROW_BY_ROW_UP_TO = 100_000  # images: it is there to be compared with, not to be waited for
-PLAIN_BYTES = 20_000  # that the plain way holds of an image
+ROW_BY_ROW_UP_TO = 100_000  # images: enough for a comparison
+PLAIN_BYTES = 20_000  # of memory an image in the plain way
 WAYS = "plain", "row by row", "in columns", "200 images"
 
 
@@ -46,7 +46,7 @@ def run_way(way: str, folder: Path) -> None:
 
     @contextmanager
     def refuse(path: str | Path, *, keep_together: bool) -> Iterator[tuple[list[str], Iterator[Any]]]:
-        raise csv_tables.NotPlainError("the wish of this benchmark")
+        raise csv_tables.NotPlainError("as this benchmark asks")
         yield
 
     if way == "row by row":
@@ -72,13 +72,13 @@ def measure(way: str, folder: Path) -> tuple[float, float, float]:
 
 
 def plain_limit() -> int:
-    """Return how many images the plain way survives on this machine."""
+    """Return the number of images that the plain way can hold on this machine."""
     memory = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
     return int(memory) * 1024 * 4 // 5 // PLAIN_BYTES
 
 
 def compare(images: int, rounds: int) -> dict[str, float]:
-    """Print the rows of the table for files of so many images; return the boxes a second of each way."""
+    """Print the table's rows for this number of images; return the boxes a second of each way."""
     few = min(images, plain_limit())
     with tempfile.TemporaryDirectory() as name:
         whole = part = Path(name, "whole")
@@ -103,13 +103,13 @@ def compare(images: int, rounds: int) -> dict[str, float]:
 
 
 def make(folder: Path, images: int) -> int:
-    """Write files of so many images in a process of its own; return how many boxes there are."""
+    """Write files for this number of images in a process of its own; return the number of boxes."""
     command = [sys.executable, "-m", "benchmarks.metadata_files", str(folder), str(images)]
     return int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def check_equal(folder: Path) -> None:
-    """Exit with a message where the ways do not write the same."""
+    """Exit with a message if the ways write different files."""
     for name in ("points.json", "images.json"):
         columns = (folder / "in columns" / name).read_bytes()
         if columns != (folder / "row by row" / name).read_bytes():

@@ -27,13 +27,13 @@ WORDS = (
     "sunset", "IMG_2041", "the", "Café", "&quot;Rex&quot;", "Tokyo,", "日本", "cat's", "DSC00112", "at",
     "Market", "St.", "São", "Berlin", "2009", "of",
 )  # fmt: skip
-SHARES = 0.6, 0.2, 0.05, 0.05, 0.01  # of boxes that are occluded, truncated, ...; a tenth are not known
+SHARES = 0.6, 0.2, 0.05, 0.05, 0.01  # of boxes that are occluded, truncated, ...; a tenth are unknown
 ROTATIONS = {"0.0": 0.91, "90.0": 0.012, "180.0": 0.002, "270.0": 0.012, "": 0.064}
 SIX = pa.array([f"{number / 1e6:.6f}" for number in range(1_000_001)] + ["-1.000000"])
 
 
 def make(folder: Path, images: int) -> int:
-    """Write boxes, index and class list for so many images; return how many boxes there are."""
+    """Write boxes, index and class list for this number of images; return the number of boxes."""
     rng = np.random.default_rng(1)
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "boxes.csv", folder / "images.csv", folder / "classes.txt"

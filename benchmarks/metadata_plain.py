@@ -1,4 +1,4 @@
-"""Step 3 the plain way: whole files as lists of dicts from `csv`, grouped in a dict, then `json.dump`."""
+"""Step 3 in the plain way: files as lists of dicts from `csv`, grouped in a dict, then `json.dump`."""
 
 import csv
 import json

@@ -1,15 +1,15 @@
-"""Step 7 against the loop that people write in its place, and against reading and hashing the same photos.
+"""Step 7 compared with the loop that people write instead, and with reading and hashing the images.
 
     .venv/bin/pip install -r requirements-bench.txt
     .venv/bin/python -m benchmarks.records
 
---photos files of about 20 kB, 256 pixels, with 8 boxes each on average, as V7's train split has. "cold":
-the photos are dropped from the system's memory before each run, so that the disk reads them again, as it must
-those of a set larger than memory; "warm": they are in memory. Every way is a process of its own. Each runs on
---few photos, which are enough for record_maker.py to start all its processes, and on all: rates are those of
-the photos beyond the few, so that loading TensorFlow, once a process, does not count; "with start" are
-those of the whole run. "CPU us" are microseconds of all processes for a photo beyond the few. Medians of
---rounds interleaved rounds. Takes about ten minutes.
+The input is --photos images of about 20 kB and 256 pixels, with 8 boxes on average, as in V7's train split.
+"Cold": the images are dropped from memory before each run, so that the disk reads them again, as with a set
+larger than memory; "warm": they are in memory. Every way is a process of its own. Each runs on --few images,
+enough for record_maker.py to start all its processes, and on all of them. Rates are those of the images
+beyond the few, so that loading TensorFlow, once a process, does not count; "with start" is the rate of the
+whole run. "CPU us" are microseconds of all processes for an image beyond the few. The tables show medians of
+--rounds interleaved rounds. About ten minutes.
 """
 
 import argparse
@@ -35,11 +35,11 @@ from common.records.sets import RECORDS_A_PROCESS
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = [f"/m/0c{number}" for number in range(601)]
 SHARDS = 16
-KINDS = 128  # different photos, written again and again
+KINDS = 128  # different images, written repeatedly
 
 
 def make_input(folder: Path, number: int) -> None:
-    """Write `number` photos and their datapoints, as step 5 leaves them, and the class list."""
+    """Write `number` images and their datapoints, as step 5 does, and the class list."""
     rng = random.Random(1)
     photos = photographs()
     kinds = [jpeg(mosaic(photos, (1024, 768), rng).resize((256, 192)), quality=90) for _ in range(KINDS)]
@@ -70,7 +70,7 @@ def make_box(name: str, rng: random.Random) -> dict[str, Any]:
 
 
 def read_and_hash(folder: Path, processes: int) -> None:
-    """Read and hash every photo: what no way of making records can do without."""
+    """Read and hash every image, the least that any way of making records does."""
     points = json.loads((folder / "points.json").read_bytes())
     paths = [f"{folder}/images/{point['id']}.jpg" for point in points]
     if processes == 1:
@@ -132,7 +132,7 @@ def record_maker(folder: Path, out: Path, workers: int) -> list[str]:
 
 
 def this(folder: Path, out: Path, way: str) -> list[str]:
-    """Return the command that runs a way above in a process of its own."""
+    """Return the command that runs one of the ways above in a process of its own."""
     return [sys.executable, "-m", "benchmarks.records", "--way", way, str(folder), str(out)]
 
 
@@ -152,7 +152,7 @@ def commands(cores: int) -> dict[str, partial[list[str]]]:
 
 
 def forget(folder: Path) -> None:
-    """Drop the photos from the system's memory, which needs no root; what is known of their places stays."""
+    """Drop the images from the page cache, which needs no root; their inodes stay cached."""
     for path in (folder / "images").iterdir():
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -160,7 +160,7 @@ def forget(folder: Path) -> None:
 
 
 def timed(command: list[str]) -> tuple[float, float, float]:
-    """Return the seconds that a command took, its CPU seconds, and the most memory in MB it held, in all."""
+    """Return the seconds of a command, its CPU seconds, and the peak memory of all its processes in MB."""
     start, before = time.monotonic(), os.times()
     script = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     peaks: dict[int, float] = {}
@@ -176,7 +176,7 @@ def timed(command: list[str]) -> tuple[float, float, float]:
 
 
 def measure(folder: Path, photos: int, few: int, rounds: int, *, cold: bool) -> dict[str, float]:
-    """Print the table of one state of the system's memory; return the photos a second of each way."""
+    """Print the table of cold or warm runs; return the images a second of each way."""
     ways = commands(len(os.sched_getaffinity(0)))
     runs: dict[str, list[tuple[float, float, float]]] = {
         f"{name} {which}": [] for name in ways for which in ("few", "all")
@@ -198,8 +198,8 @@ def measure(folder: Path, photos: int, few: int, rounds: int, *, cold: bool) -> 
     megabytes = sum(path.stat().st_size for path in (folder / "all/images").iterdir()) / 1e6
     limit = min(found[0] for name, found in beyond.items() if name.startswith("read"))
     loop = beyond["TFRecordWriter loop, 1 process"][0]
-    print(f"\n### {'Cold' if cold else 'Warm'}, {photos} photos, {megabytes:.0f} MB\n")
-    print("| way | photos/s | MB/s | x read and hash | x loop | with start | CPU us | peak MB |")
+    print(f"\n### {'Cold' if cold else 'Warm'}, {photos} images, {megabytes:.0f} MB\n")
+    print("| way | images/s | MB/s | x read and hash | x loop | with start | CPU us | peak MB |")
     print("| --- |" + " ---: |" * 7)
     for name, (seconds, cpu, _) in beyond.items():
         whole, _, peak = middle[f"{name} all"]
@@ -220,7 +220,7 @@ def main() -> None:
     few = RECORDS_A_PROCESS * cores
     parser.add_argument("--few", type=int, default=few, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--directory", help="on the disk to measure (default: that of TMPDIR)")
+    parser.add_argument("--directory", help="a folder on the disk to measure (default: TMPDIR)")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -230,7 +230,7 @@ def main() -> None:
         read_and_hash(args.paths[0], int(args.way.removeprefix("hash")))
     else:
         if not few <= args.few < args.photos:
-            parser.error(f"--few is at least {few}, and less than --photos")
+            parser.error(f"--few must be at least {few} and less than --photos")
         print(f"{cores} cores, load {os.getloadavg()[0]:.1f}")
         with tempfile.TemporaryDirectory(dir=args.directory) as name:
             folder = Path(name)
@@ -241,7 +241,7 @@ def main() -> None:
                 for where in ("on disk", "in memory")
             }
         print_in_short([
-            (f"step 7, records a second, photos {where}", of[f"record_maker.py --workers {cores}"],
+            (f"step 7, records a second, images {where}", of[f"record_maker.py --workers {cores}"],
              [(name, of[name]) for name in of if "loop" in name or f"hash, {cores}" in name])
             for where, of in rates.items()
         ])  # fmt: skip

@@ -1,11 +1,11 @@
-"""Step 4 over threads, steps 5 and 7 over workers: a table of each, and a picture of both.
+"""Rates of step 4 by threads, of steps 5 and 7 by workers: tables and a chart.
 
-    .venv/bin/python -m benchmarks.scaling                          after what benchmarks.download asks for
+    .venv/bin/python -m benchmarks.scaling                          needs what benchmarks.download needs
     .venv/bin/python -m benchmarks.scaling --docs_directory docs    writes docs/scaling.svg
 
-Step 4 on nginx on this machine, over HTTPS, answers given 50 ms late, as from far away, and at once. Step 5
-on photos of 1024x768, step 7 on ten times as many of 256 pixels. Commands as a user gives them, start-up
-included; the best of --rounds counts.
+Step 4 runs on nginx on this machine, over HTTPS, with answers 50 ms late, as from a distant server, and at
+once. Step 5 runs on images of 1024x768, step 7 on ten times as many of 256 pixels. Start-up is included; the
+tables show the best of --rounds.
 """
 
 import argparse
@@ -26,13 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 THREADS = (4, 8, 16, 32, 64, 128)
 DELAY = 0.05  # seconds
 CLASSES = "/m/01yrx\n"
-COPIES = 10  # of each photo for step 7, whose start takes as long as 5,000 records
+COPIES = 10  # of each image for step 7, whose start takes as long as 5,000 records
 
-Points = list[tuple[int, float]]  # threads or workers, photos a second
+Points = list[tuple[int, float]]  # threads or workers, images a second
 
 
 def rate(photos: int, rounds: int, command: list[object], **environment: str) -> float:
-    """Return the photos a second of a command that finds {out} empty in each round."""
+    """Return the images a second of a command; {out} in it is an empty folder in each round."""
     best = float("inf")
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir="/dev/shm") as out:
@@ -47,7 +47,7 @@ def rate(photos: int, rounds: int, command: list[object], **environment: str) ->
 
 
 def over_threads(folder: Path, photos: int, rounds: int) -> dict[str, Points]:
-    """Return step 4's rates over threads, with and without a delay."""
+    """Return the rates of step 4 by threads, with and without a delay."""
     listed = make_served_photos(folder / "www", photos)
     found: dict[str, Points] = {}
     with nginx(folder, DELAY) as bases:
@@ -70,7 +70,7 @@ def over_threads(folder: Path, photos: int, rounds: int) -> dict[str, Points]:
 
 
 def over_workers(folder: Path, photos: int, rounds: int) -> dict[str, Points]:
-    """Return the rates of steps 5 and 7 over workers, up to twice the cores."""
+    """Return the rates of steps 5 and 7 by workers, up to twice the cores."""
     make_photos(folder, photos)
     (folder / "classes.txt").write_text(CLASSES)
     shrink = [
@@ -102,7 +102,7 @@ def over_workers(folder: Path, photos: int, rounds: int) -> dict[str, Points]:
 
 
 def copy_photos(folder: Path) -> None:
-    """List each shrunk photo COPIES times, under names of its own, in copies.json."""
+    """List each resized image COPIES times, under different names, in copies.json."""
     points = []
     for point in json.loads((folder / "small.json").read_text()):
         for number in range(COPIES):
@@ -116,7 +116,7 @@ def print_points(head: str, found: dict[str, Points]) -> None:
     print()
     print_head(head, *(number for number, _ in next(iter(found.values()))))
     for name, points in found.items():
-        print_row(f"{name}, photos/s", *(f"{value:,.0f}" for _, value in points))
+        print_row(f"{name}, images/s", *(f"{value:,.0f}" for _, value in points))
 
 
 def plot(threads: dict[str, Points], workers: dict[str, Points], path: Path) -> None:
@@ -132,7 +132,7 @@ def plot(threads: dict[str, Points], workers: dict[str, Points], path: Path) -> 
                 axes.plot(*zip(*points, strict=True), marker="o", label=label)
             axes.set_title(name)
             axes.set_xlabel(unit)
-            axes.set_ylabel("photos a second")
+            axes.set_ylabel("images a second")
             axes.set_xscale("log", base=2)
             axes.set_xticks(*zip(*((number, str(number)) for number, _ in points), strict=True))
             axes.set_ylim(bottom=0)
@@ -148,9 +148,9 @@ def main() -> None:
     )
     parser.add_argument("--photos", type=int, default=5000, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--docs_directory", type=Path, help="where scaling.svg is written")
+    parser.add_argument("--docs_directory", type=Path, help="folder for scaling.svg")
     args = parser.parse_args()
-    counts = f"{args.photos} photos, {args.photos * COPIES} of step 7"
+    counts = f"{args.photos} images, {args.photos * COPIES} of step 7"
     print(f"{len(os.sched_getaffinity(0))} cores, {counts}, best of {args.rounds} rounds")
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         threads = over_threads(Path(name), args.photos, args.rounds)

@@ -1,13 +1,12 @@
-"""All seven steps over 50,000 photos with faults: memory and open files over time, and what came out.
+"""All seven steps on 50,000 images with faults: memory and open files over time, and the counts.
 
     .venv/bin/python -m benchmarks.soak
     .venv/bin/python -m benchmarks.soak --docs_directory docs     writes docs/soak.md and docs/soak.svg
 
-Makes a sample of --images photos, three in five of them in the train split and with boxes (gone, truncated,
-CMYK, PNG named .jpg, ... as everywhere in it), serves it on the loopback in a process of its own, runs
-make_dataset.sh on it, and looks once a second at the processes of the step under way: proportional set size,
-which counts a page shared by n processes as 1/n in each, and file descriptors. Linux only. About ten minutes
-and 5 GB of disk on two cores.
+Makes a sample of --images images, three in five of them in the train split with boxes, serves it on this
+machine in a process of its own, runs make_dataset.sh on it, and measures once a second the processes of the
+current step: proportional set size (a page shared by n processes counts as 1/n in each) and file
+descriptors. Linux only. About ten minutes and 5 GB of disk on two cores.
 """
 
 import argparse
@@ -29,12 +28,12 @@ NAMES = (
     "get_dataset.sh", "translate_class_descriptions.py", "process_metadata.py", "download_images.py",
     "process_images.py", "create_label_map.py", "record_maker.py",
 )  # fmt: skip
-SECONDS = 1.0  # between two looks
+SECONDS = 1.0  # between two measurements
 
 
 @dataclass
 class Step:
-    """One step of the run: a look a second at its processes, and its last line."""
+    """One step of the run: a measurement a second of its processes, and its counts."""
 
     name: str
     begun: float
@@ -44,7 +43,7 @@ class Step:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return a process and all below it; those that end meanwhile are left out."""
+    """Return a process and its descendants, without those that end meanwhile."""
     found = [pid]
     for parent in found:
         try:
@@ -56,7 +55,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def look(pid: int) -> tuple[float, int]:
-    """Return the memory in MB and the open files of a process and all below it."""
+    """Return the memory in MB and the open files of a process and its descendants."""
     memory = files = 0
     for process in descendants(pid):
         try:
@@ -112,7 +111,7 @@ def run(addresses: dict[str, str], folder: Path) -> list[Step]:
 
 
 def growth(step: Step) -> str:
-    """Return the memory of the last quarter of a step over that of its second, where it lasts."""
+    """Return the memory of the last quarter of a step divided by that of the second, if it lasts."""
     memory = [megabytes for _, megabytes, _ in step.looks]
     quarter = len(memory) // 4
     if quarter < 5:
@@ -161,7 +160,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=int, default=85_000, help="(default: %(default)s)")
-    parser.add_argument("--docs_directory", type=Path, help="where soak.md and soak.svg are written")
+    parser.add_argument("--docs_directory", type=Path, help="folder for soak.md and soak.svg")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -182,17 +181,17 @@ def main() -> None:
     print("", *lines, "", "```", *counts, "```", sep="\n")
     if args.docs_directory:
         plot(steps, args.docs_directory / "soak.svg")
-        page = f"""# Fifty thousand photos in one go
+        page = f"""# All seven steps on fifty thousand images
 
 `python -m benchmarks.soak --docs_directory docs`, on {machine}, client and server on one machine.
-The sample's photos are gone, changed, truncated and of odd colours in the shares that its plan says.
-Looked at once a second: 0 MB is a step too short to be seen.
+Images of the sample are gone, changed, truncated or in unusual colour modes, as `sample/plan.py` sets.
+Measured once a second: 0 MB means that the step was too short to be measured.
 
 {chr(10).join(lines)}
 
 ![Memory and open files over time](soak.svg)
 
-What each step counted:
+The counts of each step:
 
 ```
 {chr(10).join(counts)}

@@ -1,12 +1,13 @@
-"""Steps 5 and 7 on an object store against the same on local folders: what asking for each photo costs.
+"""Steps 5 and 7 on an object store compared with local folders: the cost of a request for each image.
 
     .venv/bin/pip install -r requirements-dev.txt -r requirements-bench.txt
     .venv/bin/python -m benchmarks.store
 
---photos of 1024x768 pixels and some 300 kB, as the mirror has them, on moto's S3 server in a process of its
-own. Rates are by the CPU time of our processes, best of --rounds interleaved rounds: the server answers some
-300 requests a second and costs more than we do, so the clock would measure it. Also put and fetched as they
-are: what step 4 pays beside its download. The start of a step is what it takes for one photo. Two minutes.
+The --photos images have 1024x768 pixels and some 300 kB, as in the mirror, on moto's S3 server in a process
+of its own. Rates are by the CPU time of our processes, best of --rounds interleaved rounds: the server
+answers some 300 requests a second and costs more than our processes, so wall time would measure the server.
+Images are also put and fetched unchanged, the extra cost of step 4. The time for one image, a step's start,
+is subtracted. Two minutes.
 """
 
 import argparse
@@ -33,11 +34,11 @@ store.thread.join()
 """
 BUCKET = "s3://bench"
 BATCH = 64
-KINDS = 32  # different photos, put again and again
+KINDS = 32  # different images, put repeatedly
 
 
 def make_input(folder: Path, photos: dict[str, bytes]) -> None:
-    """Write the photos, their datapoints and a class list, and put the photos into the store."""
+    """Write the images, their datapoints and a class list, and put the images to the store."""
     (folder / "photos").mkdir()
     for name, data in photos.items():
         (folder / "photos" / name).write_bytes(data)
@@ -49,7 +50,7 @@ def make_input(folder: Path, photos: dict[str, bytes]) -> None:
 
 
 def step(folder: Path, place: str, number: int, out: str) -> tuple[float, float]:
-    """Run steps 5 and 7 on so many photos and return the CPU seconds of each."""
+    """Run steps 5 and 7 on `number` images; return the CPU seconds of each."""
     five = [
         "process_images.py", "--image_directory", f"{place}/photos", "--datapoints_input_path",
         folder / f"points-{number}.json", "--image_saving_directory", f"{place}/{out}",
@@ -64,7 +65,7 @@ def step(folder: Path, place: str, number: int, out: str) -> tuple[float, float]
 
 
 def cpu_seconds(command: list[object]) -> float:
-    """Run a script with one worker and return what CPU time it took."""
+    """Run a script with one worker; return its CPU seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, *map(str, command), "--workers", "1"],
@@ -77,7 +78,7 @@ def cpu_seconds(command: list[object]) -> float:
 
 
 def put_and_fetch(photos: dict[str, bytes]) -> tuple[float, float]:
-    """Return the CPU seconds of putting and of fetching the photos as they are."""
+    """Return the CPU seconds of putting and of fetching the images unchanged."""
     names, folder = list(photos), folder_of(parse_path(f"{BUCKET}/photos"))
     begun = time.process_time()
     for start in range(0, len(names), BATCH):
@@ -89,11 +90,11 @@ def put_and_fetch(photos: dict[str, bytes]) -> tuple[float, float]:
 
 
 def measure(folder: Path, number: int, rounds: int) -> dict[str, float]:
-    """Return the CPU seconds of each way: those of the quickest round, less those of the quickest start."""
+    """Return the CPU seconds of each way: the fastest round minus the fastest start."""
     rng = random.Random(1)
     kinds = [jpeg(mosaic(photographs(), (1024, 768), rng)) for _ in range(KINDS)]
     photos = {f"{index:016x}.jpg": kinds[index % KINDS] for index in range(number)}
-    print(f"{number} photos of {sum(map(len, photos.values())) / number / 1000:.0f} kB")
+    print(f"{number} images of {sum(map(len, photos.values())) / number / 1000:.0f} kB")
     make_input(folder, photos)
     parse_path(BUCKET).fs.mkdir("bench")  # type: ignore[attr-defined]
     times: dict[str, list[float]] = {}
@@ -133,7 +134,7 @@ def main() -> None:
         finally:
             server.kill()
     print()
-    print_head("way", "ms of CPU a photo", "photos a CPU second")
+    print_head("way", "ms of CPU an image", "images a CPU second")
     for name, seconds in times.items():
         print_row(name, f"{seconds * 1000 / args.photos:.2f}", f"{args.photos / seconds:.0f}")
 

@@ -1,12 +1,12 @@
-"""Tables in Markdown, and the few figures of a benchmark that the README shows."""
+"""Tables in Markdown, and the summary of a benchmark that the README shows."""
 
-Rival = tuple[str, float]  # what is compared with, and its figure
+Rival = tuple[str, float]  # name and figure
 
-IN_SHORT = ("in short", "this", "beside it", "this is")
+IN_SHORT = ("summary", "this", "compared with", "ratio")
 
 
 def print_head(*names: object) -> None:
-    """Print the head of a table; all columns but the first are numbers."""
+    """Print the head of a table; all columns but the first hold numbers."""
     print_row(*names)
     print_row("---", *["---:"] * (len(names) - 1))
 
@@ -16,9 +16,9 @@ def print_row(*cells: object) -> None:
 
 
 def print_in_short(figures: list[tuple[str, float, list[Rival]]]) -> None:
-    """Print what a reader of one page should know: what was measured, our figure, and the rivals'.
+    """Print the summary: what was measured, our figure and each rival's.
 
-    Figures are rates: more is better, and "this is" says how many times the rival ours is.
+    Figures are rates: more is better. The ratio is our figure divided by the rival's.
     """
     print()
     print_head(*IN_SHORT)
@@ -28,5 +28,5 @@ def print_in_short(figures: list[tuple[str, float, list[Rival]]]) -> None:
 
 
 def number(value: float) -> str:
-    """Return a number with the digits that a measurement on a shared machine deserves."""
+    """Return a number with as many digits as a measurement on a shared machine supports."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -8,7 +8,7 @@ BLOCK = 60  # images; the positions of ROTATIONS repeat with each block
 SCENES = 5 * BLOCK  # images; after these the scenes repeat under new ids
 
 # Position in the first of five blocks: fault. So a sample of 60 shows every fault, and a large sample has
-# about as few as the real data set. Of five positions the fourth is of validation, the fifth of test.
+# about as few as the real data set. Of five positions the fourth is in validation, the fifth in test.
 FAULTS = {
     1: "gone",  # mirror 404, original redirects to the placeholder
     10: "gone",
