@@ -310,7 +310,7 @@ EVIL_POINTS = {
     "not JSON": ("[{\n'id'}]", "points.json:2: not JSON"),
     "cut short": (
         json.dumps([point("f1")])[:-1],
-        "points.json:1: ',' or ']' was expected after an element; is the file cut short?",
+        "points.json:1: the file ends in the middle of an array or object; is it cut short?",
     ),
     "id of a path": (json.dumps([point("../f1")]), "at `$.id`: '../f1'"),
     "no annotations": (

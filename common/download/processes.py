@@ -34,8 +34,7 @@ from common.download.threads import (
     PhotoThreads,
     Stop,
 )
-from common.files.storage import is_remote
-from common.files.whole_files import part_path
+from common.files.whole_files import sweep_parts
 from common.openimages.ids import image_file_name
 
 BATCH = 16  # photos handed over at a time
@@ -93,9 +92,7 @@ def download(photos: Iterable[Photo], settings: DownloadSettings) -> Generator[O
         for worker in workers:
             worker.process.join()
             worker.pipe.close()
-            if not is_remote(settings.folder):
-                for image_id in worker.photos:
-                    part_path(settings.folder / image_file_name(image_id)).unlink(missing_ok=True)
+        sweep_parts(settings.folder, image_file_name(""))
 
 
 def _start_workers(settings: DownloadSettings) -> list[_Worker]:

@@ -23,9 +23,6 @@ from common.cli import InputError
 STORES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 LOCK_NAME = ".lock"  # in a folder that one run holds
 CHUNK = 1 << 20  # bytes read at a time
-# In the processes of a cluster the part of a file has the writer's name: one that was given up for dead may
-# still be writing what another writes again.
-WRITER = os.environ.get("OPEN_IMAGES_WRITER", "")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -98,7 +95,7 @@ class Folder:
         """
         path = self.path / name
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        part = part_path(target)
+        part = part_path(target, ours=True)
         try:
             with open(part, "wb") as stream:
                 stream.write(data)
@@ -131,7 +128,7 @@ class Folder:
             target.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"{path}: a file stands where its folder is to be") from None
-        part = part_path(target)
+        part = part_path(target, ours=not locked)
         lock = open_locked(part, f"{path}: another run is writing this file") if locked else None
         try:
             yield part
@@ -159,11 +156,12 @@ class Folder:
         """Remove a file; it may be missing."""
         (self.path / name).unlink(missing_ok=True)
 
-    def sweep(self, suffix: str) -> None:
-        """Remove the half-written files of killed runs whose names end in `suffix`; a store has none."""
+    def sweep(self, names: str) -> None:
+        """Remove half-written files of killed runs whose names match a pattern; a store has none."""
+        part = re.compile(rf"\.{names}(\..+-[0-9]+)?\.part")
         with os.scandir(self.path) as entries:
             for entry in entries:
-                if entry.name.startswith(".") and entry.name.endswith(f"{suffix}.part"):
+                if part.fullmatch(entry.name):
                     os.unlink(entry)
 
     @contextmanager
@@ -269,9 +267,15 @@ def remove(path: Path) -> None:
 # --- on disk ---------------------------------------------------------------------------------------------
 
 
-def part_path(path: Path) -> Path:
-    """Return where the file `path` is written before it is complete."""
-    return path.with_name(f".{WRITER}{path.name}.part")
+def part_path(path: Path, *, ours: bool) -> Path:
+    """Return where the file `path` is written before it is complete.
+
+    With `ours` no other process writes there: a worker that was given up for lost may still be writing what
+    another one writes again.
+    """
+    return path.with_name(
+        f".{path.name}.{socket.gethostname()}-{os.getpid()}.part" if ours else f".{path.name}.part"
+    )
 
 
 def owner() -> str:

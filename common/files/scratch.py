@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from common.files.folders import WRITER, folder_of, is_remote, open_locked, parse_path
+from common.files.folders import folder_of, is_remote, open_locked, parse_path
 
 
 def scratch_path(path: Path) -> Path:
@@ -19,7 +19,7 @@ def scratch_path(path: Path) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise OSError(f"{folder}: not ours, another TMPDIR is needed")
-    return folder / f"{hashlib.sha256(f'{WRITER} {path}'.encode()).hexdigest()[:32]}.part"
+    return folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.part"
 
 
 @contextmanager

@@ -155,7 +155,7 @@ class StoreFolder(Folder):
     def drop_cut_line(self, name: str) -> None:
         """Do nothing: an object is complete."""
 
-    def sweep(self, suffix: str) -> None:
+    def sweep(self, names: str) -> None:
         """Do nothing: an object is complete."""
 
     @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Iterator
@@ -22,12 +23,11 @@ from common.files.folders import (
     is_folder,
     is_remote,
     parse_path,
-    part_path,
     read_small,
     replace_file,
 )
 
-__all__ = ["CHUNK", "LOCK_NAME", "part_path", "read_small", "replace_file"]
+__all__ = ["CHUNK", "LOCK_NAME", "read_small", "replace_file"]
 
 MAX_ITEM = 1 << 26  # characters; a line or field larger than this is a damaged file
 
@@ -55,7 +55,7 @@ def locked_folder(directory: str | Path) -> Iterator[Path]:
 
 def sweep_parts(folder: Path, suffix: str) -> None:
     """Remove from a locked folder the half-written files of killed runs whose names end in `suffix`."""
-    folder_of(folder).sweep(suffix)
+    folder_of(folder).sweep(f".*{re.escape(suffix)}")
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.cli import say
-from common.files.storage import files_named, is_remote, remove
+from common.files.folders import folder_of, remove
 from common.files.whole_files import open_output, read_small
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def read_manifest(path: Path, inputs: str) -> dict[str, dict[str, Any]]:
         if manifest["inputs"] != inputs:
             return {}
         shards = {shard["file"]: shard for shard in manifest["shards"]}
-        there = files_named(path.with_name(path.name.removesuffix(MANIFEST)))
+        there = folder_of(path.parent).list(path.name.removesuffix(MANIFEST))
         return {
             name: shard
             for name, shard in shards.items()
@@ -93,10 +92,7 @@ def write_manifest(path: Path, inputs: str, shards: dict[str, dict[str, Any]]) -
 def remove_older(path: Path, kept: Sequence[Path]) -> None:
     """Remove the shards of this name that are not of the set just finished, and what is half-written."""
     name = re.escape(path.name) + r"(-[0-9]{5}-of-[0-9]{5})?"
-    for found in files_named(path):
+    for found in folder_of(path.parent).list(path.name):
         if re.fullmatch(name, found) and path.with_name(found) not in kept:
             remove(path.with_name(found))
-    if not is_remote(path):
-        for found in os.listdir(path.parent):
-            if re.fullmatch(rf"\.[0-9a-f]*{name}\.part", found):
-                remove(path.with_name(found))
+    folder_of(path.parent).sweep(name)
