@@ -36,8 +36,8 @@ from typing import Any
 
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
 from common.files.failures import Failure, FailureList, parse_failure_limit
+from common.files.folders import folder_of, is_folder, is_same_place, parse_path
 from common.files.json_files import json_writer
-from common.files.storage import is_folder, is_same_place, parse_path, statuses
 from common.files.whole_files import locked_folder, sweep_parts
 from common.images.finished import FinishedImage, FinishedImages
 from common.images.fit import FITS, parse_turn
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         planned = plan_images(args.datapoints_input_path, source, finished)
         work = partial(process_batch, source=source, target=target, settings=settings)
         with progress(None, "image", "images") as bar:
-            for point, result in process_all(planned, work, workers):
+            for point, result, is_new in process_all(planned, work, workers):
                 counts["images"] += 1
                 if isinstance(result, Failure):
                     counts["failed"] += 1
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     failed.append(result.id)
                 else:
                     counts[result.how] += 1
-                    if result.how != "already_there":
+                    if is_new:
                         finished.add(result.image.line())
                     write(finished_point(point, result.image, settings))
                 bar.update()
@@ -105,7 +105,7 @@ def plan_images(path: str, source: Path, finished: FinishedImages) -> Iterator[P
     from common.openimages.datapoints import read_raw_datapoints
 
     seen: set[str] = set()
-    originals = finished.status if source == finished.folder else statuses(source)
+    originals = finished.status if source == finished.folder else folder_of(source).statuses()
     for line, point in read_raw_datapoints(path):
         image_id, rotation = point["id"], point.get("rotation")
         turn = parse_turn(rotation) if finished.settings.rotate_upright else 0
@@ -115,14 +115,16 @@ def plan_images(path: str, source: Path, finished: FinishedImages) -> Iterator[P
         if image_id in seen:  # two workers would write one file
             raise InputError(f"{path}:{line}: duplicate image id {image_id}")
         seen.add(image_id)
-        task = ImageTask(image_id, turn, originals(image_file_name(image_id)))
-        yield point, task, finished.take(image_id, task.original, turn)
+        original = originals(image_file_name(image_id))
+        image = finished.take(image_id, original, turn)
+        is_listed = not image and finished.is_listed(image_id, original)
+        yield point, ImageTask(image_id, turn, original, is_listed), image
 
 
 def process_all(
     planned: Iterable[Planned], work: partial[list[ImageResult | Failure]], workers: Workers
-) -> Iterator[tuple[dict[str, Any], ImageResult | Failure]]:
-    """Yield each datapoint and its image's result, in order, while the workers process the next batches."""
+) -> Iterator[tuple[dict[str, Any], ImageResult | Failure, bool]]:
+    """Yield each datapoint, its image's result and whether that is news, while the workers process others."""
     under_way: deque[list[Planned]] = deque()
 
     def tasks() -> Iterator[list[ImageTask]]:
@@ -133,7 +135,7 @@ def process_all(
     for results in workers.map(work, tasks()):
         made = iter(results)
         for point, _, image in under_way.popleft():
-            yield point, ImageResult("already_there", image) if image else next(made)
+            yield point, ImageResult("already_there", image) if image else next(made), not image
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -82,7 +82,7 @@ def put_and_fetch(photos: dict[str, bytes]) -> tuple[float, float]:
     names, folder = list(photos), folder_of(parse_path(f"{BUCKET}/photos"))
     begun = time.process_time()
     for start in range(0, len(names), BATCH):
-        folder.write_many({name: photos[name] for name in names[start : start + BATCH]})
+        folder.write_many((name, photos[name]) for name in names[start : start + BATCH])
     put = time.process_time() - begun
     begun = time.process_time()
     assert list(folder.read_many(names)) == list(photos.values())

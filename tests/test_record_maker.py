@@ -281,7 +281,10 @@ EVIL = {
     "empty array": ([], "points.json: no images in it"),
     "empty file": ("", "points.json: no images in it"),
     "not JSON": ("id,url\n", "points.json:1: not JSON (invalid char in json text)"),
-    "cut short": (json.dumps(POINT)[:-1], "points.json:1: the file ends in the middle of an array or object; is it cut short?"),
+    "cut short": (
+        json.dumps(POINT)[:-1],
+        "points.json:1: the file ends in the middle of an array or object; is it cut short?",
+    ),
     "a number": (
         "[\n1\n]",
         "points.json:2: Expected `object`, got `int`: 1",

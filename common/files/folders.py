@@ -12,7 +12,8 @@ import re
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple, cast
@@ -23,6 +24,7 @@ from common.cli import InputError
 STORES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 LOCK_NAME = ".lock"  # in a folder that one run holds
 CHUNK = 1 << 20  # bytes read at a time
+AHEAD = 64  # files opened before they are read
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -73,9 +75,23 @@ class Folder:
         except FileNotFoundError:
             return None
 
-    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        """Yield what `read` returns for each name; a store fetches several at a time."""
-        return map(self.read, names)
+    def read_many(self, names: Iterable[str]) -> Iterator[bytes | OSError | None]:
+        """Yield the bytes of each file, None where it is missing, or on disk why it cannot be read.
+
+        The next files are on their way: disks and stores serve many requests at a time.
+        """
+        waiting: deque[int | OSError] = deque()
+        try:
+            for name in names:
+                waiting.append(_open_soon(f"{self.path}/{name}"))
+                if len(waiting) > AHEAD:
+                    yield _read_whole(waiting.popleft())
+            while waiting:
+                yield _read_whole(waiting.popleft())
+        finally:
+            for descriptor in waiting:
+                if isinstance(descriptor, int):
+                    os.close(descriptor)
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -108,10 +124,10 @@ class Folder:
             error.filename = error.filename or str(path)
             raise
 
-    def write_many(self, files: Mapping[str, bytes]) -> None:
-        """Write files by their names as `write` does; a store puts several at a time."""
-        for name, data in files.items():
-            self.write(name, data)
+    def write_many(self, files: Iterable[tuple[str, bytes]], *, sync: bool = False) -> None:
+        """Write files, name and bytes of each, as `write` does; a store puts several at a time."""
+        for name, data in files:
+            self.write(name, data, sync=sync)
 
     @contextmanager
     def complete(self, name: str, *, locked: bool = True) -> Iterator[Path]:
@@ -265,6 +281,30 @@ def remove(path: Path) -> None:
 
 
 # --- on disk ---------------------------------------------------------------------------------------------
+
+
+def _open_soon(path: str) -> int | OSError:
+    """Return a descriptor of a file that the system is asked to read ahead, or why there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return error
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+    return descriptor
+
+
+def _read_whole(descriptor: int | OSError) -> bytes | OSError | None:
+    """Return the bytes of an open file, which is closed; None where it was missing."""
+    if isinstance(descriptor, OSError):
+        return None if isinstance(descriptor, FileNotFoundError) else descriptor
+    try:
+        with open(descriptor, "rb", buffering=0, closefd=False) as stream:
+            return stream.read()
+    except OSError as error:
+        return error
+    finally:
+        os.close(descriptor)
 
 
 def part_path(path: Path, *, ours: bool) -> Path:

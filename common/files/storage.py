@@ -48,8 +48,8 @@ def put_bytes(path: Path, data: bytes) -> None:
 
 
 def put_objects(folder: Path, objects: dict[str, bytes]) -> None:
-    folder_of(folder).write_many(objects)
+    folder_of(folder).write_many(objects.items())
 
 
 def read_objects(folder: Path, names: Sequence[str]) -> Iterator[bytes | None]:
-    return folder_of(folder).read_many(names)
+    return folder_of(folder).read_many(names)  # type: ignore[return-value]

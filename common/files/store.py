@@ -13,9 +13,10 @@ import sys
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -92,9 +93,9 @@ class StoreFolder(Folder):
     def read(self, name: str) -> bytes | None:
         return next(self.read_many([name]))
 
-    def read_many(self, names: Sequence[str]) -> Iterator[bytes | None]:
-        for start in range(0, len(names), AT_ONCE):
-            keys = [self.key(name) for name in names[start : start + AT_ONCE]]
+    def read_many(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        iterator = iter(names)
+        while keys := [self.key(name) for name in islice(iterator, AT_ONCE)]:
             with store_errors(self.path):
                 found = self.store.cat_ranges(keys, 0, 1 << 40, on_error="return")
             for key, data in zip(keys, found, strict=True):
@@ -126,9 +127,11 @@ class StoreFolder(Folder):
         with store_errors(self.path / name):
             self.store.pipe_file(self.key(name), data)
 
-    def write_many(self, files: Mapping[str, bytes]) -> None:
-        with store_errors(self.path):
-            self.store.pipe({self.key(name): data for name, data in files.items()}, batch_size=AT_ONCE)
+    def write_many(self, files: Iterable[tuple[str, bytes]], *, sync: bool = False) -> None:
+        iterator = iter(files)
+        while some := {self.key(name): data for name, data in islice(iterator, AT_ONCE)}:
+            with store_errors(self.path):
+                self.store.pipe(some, batch_size=AT_ONCE)
 
     @contextmanager
     def complete(self, name: str, *, locked: bool = True) -> Iterator[Path]:

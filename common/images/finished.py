@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common.cli import InputError
+from common.files.folders import Status, folder_of, read_small, replace_file, status
 from common.files.journal import Journal, read_journal, remove_journal, replace_journal
-from common.files.storage import Status, statuses
-from common.files.whole_files import open_output, read_lines, read_small
+from common.files.whole_files import read_lines
 from common.images.header import rgb_size
 from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
@@ -78,8 +78,7 @@ def replace_settings(folder: Path, settings: ImageSettings, *, keep_stale: bool 
         replace_journal(journal, lines)
     else:
         remove_journal(journal)
-    with open_output(folder / SETTINGS_NAME) as stream:
-        stream.write(json.dumps(asdict(settings), indent=2).encode() + b"\n")
+    replace_file(folder / SETTINGS_NAME, json.dumps(asdict(settings), indent=2).encode() + b"\n", sync=True)
 
 
 def read_finished(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -102,8 +101,24 @@ class FinishedImages(Journal):
             replace_settings(folder, settings)
         self.folder = folder
         self.settings = settings
-        self.status = statuses(folder)  # of a file, by name
+        self.status = folder_of(folder).statuses()  # of a file, by name
+        self.settings_status = status(folder / SETTINGS_NAME)
         self.numbers = dict(read_finished(folder))  # as text: a tuple takes three times the memory
+
+    def is_listed(self, image_id: str, original: Status | None) -> bool:
+        """Return whether a store shows that an image was put after its original and after the settings.
+
+        A run killed before it put its journal made it from them, then: nobody can set a store's clock.
+        Neither the turn nor the size without padding can be seen from the image.
+        """
+        made = self.status(image_file_name(image_id, self.settings.format))
+        times = [each.put_at for each in (made, original, self.settings_status) if each and each.put_at]
+        return (
+            len(times) == 3
+            and times[0] > max(times[1:])
+            and self.settings.fit != "pad"
+            and not self.settings.rotate_upright
+        )
 
     def take(self, image_id: str, original: Status | None, turn: int) -> FinishedImage | None:
         """Remove and return an image, None where it has to be made (again) of this original."""

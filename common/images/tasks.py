@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common.files.failures import Failure
-from common.files.storage import Status, is_remote, put_objects, read_objects, status
-from common.files.whole_files import replace_file
+from common.files.folders import Status, folder_of, status
 from common.images.finished import FinishedImage
 from common.images.fit import Fit, move_box
-from common.images.header import BadImageError
-from common.images.process import check_file_size, process_bytes
+from common.images.header import BadImageError, rgb_size
+from common.images.process import process_bytes
 from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
 
@@ -25,6 +24,7 @@ class ImageTask:
     id: str
     turn: int = 0  # degrees counterclockwise
     original: Status | None = None  # looked up before the file is read: one replaced meanwhile is made again
+    is_listed: bool = False  # made by a run that was killed, as a store's listing shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,41 +39,44 @@ def process_batch(
     tasks: Sequence[ImageTask], source: Path, target: Path, settings: ImageSettings
 ) -> list[ImageResult | Failure]:
     """Process a batch of images in a worker; return the results in order. In place `target` is `source`."""
-    results: list[ImageResult | Failure] = []
-    objects: dict[str, bytes] = {}  # to put: a store takes many at a time
-    names = [image_file_name(task.id) for task in tasks]
-    fetched = read_objects(source, names) if is_remote(source) else None
-    for task, name in zip(tasks, names, strict=True):
-        try:
-            original = next(fetched) if fetched else _read_image(source / name)
-            if original is None:
-                raise BadImageError("missing")
-            data, made = process_bytes(original, settings, task.turn)
-        except BadImageError as bad:
-            results.append(Failure(task.id, bad.reason, bad.detail))
-            continue
-        if made.how != "unchanged" or source != target:
-            own_name = image_file_name(task.id, settings.format)
-            if is_remote(target):
-                objects[own_name] = data
-            else:
-                # In place it is on the disk before the original goes: there is no other copy.
-                replace_file(target / own_name, data, sync=source == target)
-        image = FinishedImage(task.id, task.original, task.turn, *made.fit.scaled, len(data))
-        results.append(ImageResult(made.how, image))
-    if objects:
-        put_objects(target, objects)
-    return [_with_own_status(result, target) for result in results] if source == target else results
+    results = _read_listed([task for task in tasks if task.is_listed], target, settings)
+    left = [task for task in tasks if task.id not in results]
+
+    def made() -> Iterator[tuple[str, bytes]]:
+        """Yield name and bytes of each file to write, and note every result."""
+        originals = folder_of(source).read_many(image_file_name(task.id) for task in left)
+        for task, original in zip(left, originals, strict=True):
+            try:
+                if original is None:
+                    raise BadImageError("missing")
+                if isinstance(original, OSError):
+                    raise BadImageError("unreadable", original.strerror or str(original))
+                data, done = process_bytes(original, settings, task.turn)
+            except BadImageError as bad:
+                results[task.id] = Failure(task.id, bad.reason, bad.detail)
+                continue
+            if done.how != "unchanged" or source != target:
+                yield image_file_name(task.id, settings.format), data
+            image = FinishedImage(task.id, task.original, task.turn, *done.fit.scaled, len(data))
+            results[task.id] = ImageResult(done.how, image)
+
+    # In place an image is on the disk before its original goes: there is no other copy.
+    folder_of(target).write_many(made(), sync=source == target)
+    ordered = [results[task.id] for task in tasks]
+    return [_with_own_status(result, target) for result in ordered] if source == target else ordered
 
 
-def _read_image(path: Path) -> bytes:
-    try:
-        check_file_size(path.stat().st_size)
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise BadImageError("missing") from None
-    except OSError as error:
-        raise BadImageError("unreadable", error.strerror or str(error)) from None
+def _read_listed(
+    tasks: list[ImageTask], target: Path, settings: ImageSettings
+) -> dict[str, ImageResult | Failure]:
+    """Return the results of images that need not be made again, by id; their headers alone are read."""
+    results: dict[str, ImageResult | Failure] = {}
+    names = [image_file_name(task.id, settings.format) for task in tasks]
+    for task, data in zip(tasks, folder_of(target).read_many(names), strict=True):
+        if isinstance(data, bytes) and (size := rgb_size(data)):
+            image = FinishedImage(task.id, task.original, task.turn, *size, len(data))
+            results[task.id] = ImageResult("already_there", image)
+    return results
 
 
 def _with_own_status(result: ImageResult | Failure, folder: Path) -> ImageResult | Failure:

@@ -128,7 +128,7 @@ def test_objects_are_put_read_listed_and_removed(bucket):
 def test_many_objects_go_and_come_with_one_listing(bucket, object_store):
     folder = folder_of(parse_path(f"{bucket}/many"))
     wanted = {f"{number:02x}.jpg": bytes([number]) * (number + 1) for number in range(40)}
-    folder.write_many(wanted)
+    folder.write_many(wanted.items())
     assert dict(zip(wanted, folder.read_many(list(wanted)), strict=True)) == wanted
     object_store.requests.clear()
     look = folder.statuses()

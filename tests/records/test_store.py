@@ -60,7 +60,7 @@ def test_a_damaged_object_is_found_by_name(script, places):
     assert script("record_maker", *flags(there, here)).code == 0
     data = bytearray(written(there)["train.tfrecord"])
     data[5000] ^= 1
-    folder_of(parse_path(f"{there}/out")).write_many({"train.tfrecord": bytes(data)})
+    folder_of(parse_path(f"{there}/out")).write_many([("train.tfrecord", bytes(data))])
     outcome = script("record_maker", *flags(there, here, "--verify"))
     assert outcome.code == 1
     assert f"{there}/out/train.tfrecord: record 1: " in outcome.err

@@ -28,7 +28,7 @@ def fill(place: Path | str, photos: dict[str, bytes], ids: list[str]) -> None:
         for name, data in named.items():
             (place / "photos" / name).write_bytes(data)
     else:
-        folder_of(parse_path(f"{place}/photos")).write_many(named)
+        folder_of(parse_path(f"{place}/photos")).write_many(named.items())
     with json_writer(f"{place}/points.json.gz") as write:
         for image_id in ids:
             write(point(image_id))

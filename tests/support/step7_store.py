@@ -19,7 +19,7 @@ def places(bucket, tmp_path):
     (tmp_path / "resized").mkdir()
     for name, data in photos.items():
         (tmp_path / "resized" / name).write_bytes(data)
-    folder_of(parse_path(f"{bucket}/resized")).write_many(photos)
+    folder_of(parse_path(f"{bucket}/resized")).write_many(photos.items())
     for place in (tmp_path, bucket):
         with json_writer(f"{place}/points.json") as write:
             for image_id in [*IDS, "missing"]:
