@@ -39,7 +39,7 @@ from common.files.failures import Failure, FailureList, parse_failure_limit
 from common.files.folders import folder_of, is_folder, is_same_place, parse_path
 from common.files.json_files import json_writer
 from common.files.whole_files import locked_folder, sweep_parts
-from common.images.finished import FinishedImage, FinishedImages
+from common.images.finished import TAKEN, FinishedImage, FinishedImages
 from common.images.fit import FITS, parse_turn
 from common.images.header import BAD_IMAGE_REASONS
 from common.images.settings import add_image_flags, image_settings
@@ -48,10 +48,9 @@ from common.openimages.ids import image_file_name
 from common.workers.batches import add_scheduler_flag, batches, open_workers, usable_cores
 from common.workers.window import Workers
 
-BATCH_IMAGES = 64  # a task of a quarter of a second
+BATCH_IMAGES = 64  # of a task, which takes a quarter of a second
 PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the images depend on them
-RESULTS = ("resized", "unchanged", "damaged_kept", "already_there")
-REASONS = ("missing", *BAD_IMAGE_REASONS)
+OUTCOMES = ("resized", "unchanged", "damaged_kept", "already_there", "failed", "missing", *BAD_IMAGE_REASONS)
 
 Planned = tuple[dict[str, Any], ImageTask, FinishedImage | None]  # a datapoint, its task, or what exists
 
@@ -65,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         source, target = source.absolute(), target.absolute()
     failures_path = parse_path(args.failures_path or target / "process_failures.csv")
     suffix = image_file_name("", settings.format)
-    counts = dict.fromkeys(("images", *RESULTS, "failed", *REASONS), 0)
+    counts = dict.fromkeys(("images", *OUTCOMES), 0)
     failed: list[str] = []
     with (
         locked_folder(target),
@@ -104,7 +103,6 @@ def plan_images(path: str, source: Path, finished: FinishedImages) -> Iterator[P
     """Yield each datapoint with its task and, where that is done already, the finished image."""
     from common.openimages.datapoints import read_raw_datapoints
 
-    seen: set[str] = set()
     originals = finished.status if source == finished.folder else folder_of(source).statuses()
     for line, point in read_raw_datapoints(path):
         image_id, rotation = point["id"], point.get("rotation")
@@ -112,9 +110,8 @@ def plan_images(path: str, source: Path, finished: FinishedImages) -> Iterator[P
         if turn is None:
             what = f"rotation of {image_id} is {rotation!r:.80}"
             raise InputError(f"{path}:{line}: {what}, 0, 90, 180 or 270 was expected")
-        if image_id in seen:  # two workers would write one file
+        if finished.row_of.get(image_id) == TAKEN:  # two workers would write one file
             raise InputError(f"{path}:{line}: duplicate image id {image_id}")
-        seen.add(image_id)
         original = originals(image_file_name(image_id))
         image = finished.take(image_id, original, turn)
         is_listed = not image and finished.is_listed(image_id, original)
@@ -146,20 +143,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--image_saving_directory", metavar="RESIZED_DIRECTORY_PATH",
         help="folder for the resized images (default: they replace those in IMAGE_DIRECTORY_PATH)",
     )  # fmt: skip
-    add(
-        "--datapoints_input_path", required=True, metavar="DATAPOINTS_INPUT_PATH", help="datapoints of step 3"
-    )
+    add("--datapoints_input_path", required=True, metavar="DATAPOINTS_INPUT_PATH", help="written by step 3")
     add(
         "--datapoints_output_path", required=True, metavar="DATAPOINTS_OUTPUT_PATH",
         help="where to write the datapoints of the images that can be used",
     )  # fmt: skip
     add_image_flags(parser, FITS)
-    add(
-        "--format",
-        choices=("jpeg", "png"),
-        default="jpeg",
-        help="<id>.jpg or <id>.png (default: %(default)s)",
-    )
+    add("--format", choices=("jpeg", "png"), default="jpeg", help="of the images (default: %(default)s)")
     add("--rotate_upright", action="store_true", help="turn images and boxes by the datapoints' rotation")
     add(
         "--workers", type=whole_number(1), default=usable_cores(), metavar="N",
@@ -181,23 +171,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         raise InputError(f"{source}: no such folder, one with images was expected")
     points_in, points_out = parse_path(args.datapoints_input_path), parse_path(args.datapoints_output_path)
     if is_same_place(points_in, points_out):
-        parser.error(
-            f"{points_out} is also the input: an image that fails once would be lost from it for good"
-        )
+        parser.error(f"{points_out} is also the input: an image that fails once would be lost from it")
     target = args.image_saving_directory
     if not target or is_same_place(source, parse_path(target)):
         args.image_saving_directory = None  # in place: a second run would turn or pad its own result again
-        png, pad = args.format == "png", args.fit == "pad"
-        if (
-            flag := "--rotate_upright"
-            if args.rotate_upright
-            else "--fit pad"
-            if pad
-            else "--format png"
-            if png
-            else ""
-        ):
-            parser.error(f"{flag} needs an --image_saving_directory other than the --image_directory")
+        refused = [("--rotate_upright", args.rotate_upright), ("--fit pad", args.fit == "pad")]
+        for flag, given in [*refused, ("--format png", args.format == "png")]:
+            if given:
+                parser.error(f"{flag} needs an --image_saving_directory other than the --image_directory")
     return args
 
 

@@ -17,7 +17,6 @@ from common.files.storage import status
 from common.images.finished import (
     JOURNAL_NAME,
     SETTINGS_NAME,
-    STALE_LINE,
     has_other_settings,
     read_finished,
     replace_settings,
@@ -71,7 +70,7 @@ def mark_finished(
     if status(folder / SETTINGS_NAME):  # without it no one knows what the journal is of
         for image_id, numbers in read_finished(folder):
             if there.get(image_id):
-                there[image_id] = STALE if other or numbers == STALE_LINE else FINISHED
+                there[image_id] = STALE if other or not any(numbers) else FINISHED
     return other
 
 

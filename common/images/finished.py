@@ -23,8 +23,11 @@ from common.openimages.ids import image_file_name
 
 SETTINGS_NAME = "process_settings.json"
 JOURNAL_NAME = ".process_finished"
-STALE_LINE = b"0 0 0"  # in the place of a line's numbers: made with other settings than the folder's
-_LINE = re.compile(r"([A-Za-z0-9._-]+) ([0-9]{1,19} -?[0-9]{1,20} [0-9]{1,3}(?:(?: [0-9]{1,10}){3})?)")
+TAKEN = -1
+# Numbers of a line: size and time of the original, turn; width, height and size of the image.
+_NUMBERS = r" ([0-9]{1,9}) (-?[0-9]{1,20}) ([0-9]{1,3})(?: ([0-9]{1,9}) ([0-9]{1,9}) ([0-9]{1,9}))?"
+_LINE = re.compile(r"([A-Za-z0-9._-]+)" + _NUMBERS)
+_ROW = "u4, i8, u2, u4, u4, u4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,32 +73,37 @@ def has_other_settings(folder: Path, settings: ImageSettings, *, overwrite: bool
 def replace_settings(folder: Path, settings: ImageSettings, *, keep_stale: bool = False) -> None:
     """Write a folder's settings; none of its images counts as finished any more.
 
-    With `keep_stale` the images made with the settings before stay in the journal, as STALE_LINE.
+    With `keep_stale` the images made with the settings before stay in the journal, with zeros for numbers.
     """
     journal = folder / JOURNAL_NAME
     if keep_stale:
-        lines = (b"%s %s\n" % (image_id.encode(), STALE_LINE) for image_id, _ in read_finished(folder))
-        replace_journal(journal, lines)
+        replace_journal(journal, (f"{image_id} 0 0 0\n".encode() for image_id, _ in read_finished(folder)))
     else:
         remove_journal(journal)
     replace_file(folder / SETTINGS_NAME, json.dumps(asdict(settings), indent=2).encode() + b"\n", sync=True)
 
 
-def read_finished(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield id and numbers of each line of a folder's journal."""
+def read_finished(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield id and numbers of each line of a folder's journal.
+
+    Lines of an earlier version end after the turn: the last three numbers are 0.
+    """
     for journal in read_journal(folder / JOURNAL_NAME):
         for line, text in read_lines(journal):
             match = _LINE.fullmatch(text.rstrip("\n"))
             if not match:
                 expected = "id, size, time, turn, width, height and size were expected"
                 raise InputError(f"{journal}:{line}: {text.rstrip()[:80]!r}, {expected}")
-            yield match[1], match[2].encode()
+            image_id, *numbers = match.groups("0")
+            yield image_id, tuple(map(int, numbers))
 
 
 class FinishedImages(Journal):
     """A locked folder's finished images, under 200 bytes of memory each, and the journal to add more to."""
 
     def __init__(self, folder: Path, settings: ImageSettings, *, overwrite: bool) -> None:
+        import numpy
+
         super().__init__(folder / JOURNAL_NAME)
         if has_other_settings(folder, settings, overwrite=overwrite):
             replace_settings(folder, settings)
@@ -103,7 +111,13 @@ class FinishedImages(Journal):
         self.settings = settings
         self.status = folder_of(folder).statuses()  # of a file, by name
         self.settings_status = status(folder / SETTINGS_NAME)
-        self.numbers = dict(read_finished(folder))  # as text: a tuple takes three times the memory
+        self.row_of: dict[str, int] = {}  # by id; TAKEN once it was asked for
+        self.rows = numpy.fromiter(self._read_rows(), _ROW)
+
+    def _read_rows(self) -> Iterator[tuple[int, ...]]:
+        for row, (image_id, (size, time, *others)) in enumerate(read_finished(self.folder)):
+            self.row_of[image_id] = row
+            yield size, time if abs(time) < 1 << 63 else 0, *others  # an image of after 2262 is made again
 
     def is_listed(self, image_id: str, original: Status | None) -> bool:
         """Return whether a store shows that an image was put after its original and after the settings.
@@ -121,23 +135,24 @@ class FinishedImages(Journal):
         )
 
     def take(self, image_id: str, original: Status | None, turn: int) -> FinishedImage | None:
-        """Remove and return an image, None where it has to be made (again) of this original."""
-        line = self.numbers.pop(image_id, b"")
+        """Return an image, None where it has to be made (again) of this original; mark it as TAKEN."""
+        row = self.row_of.get(image_id)
+        self.row_of[image_id] = TAKEN
         name = image_file_name(image_id, self.settings.format)
         found = self.status(name)
-        if not (line and original and found):
+        if row is None or not (original and found):
             return None
-        size, version, turned, *own = map(int, line.split())
+        size, version, turned, width, height, own_size = self.rows[row].tolist()
         if (size, version, turned) != (original.size, original.version, turn):
             return None
-        if own[2:] not in ([], [found.size]):
+        if own_size not in (0, found.size):
             return None
-        if own:
-            return FinishedImage(image_id, original, turn, own[0], own[1], found.size)
-        # The line of an earlier version ends here. The size of a padded image is not in its header.
-        pixels = None if self.settings.fit == "pad" else rgb_size(read_small(self.folder / name) or b"")
-        if not pixels:
-            return None
-        image = FinishedImage(image_id, original, turn, *pixels, found.size)
-        self.add(image.line())
+        if not own_size:  # a line of an earlier version; a padded image's header does not have its size
+            pixels = None if self.settings.fit == "pad" else rgb_size(read_small(self.folder / name) or b"")
+            if not pixels:
+                return None
+            width, height = pixels
+        image = FinishedImage(image_id, original, turn, width, height, found.size)
+        if not own_size:
+            self.add(image.line())
         return image

@@ -48,14 +48,10 @@ def add_image_flags(parser: argparse.ArgumentParser, fits: Sequence[str], max_si
         help="; ".join(f"{fit}: {text}" for fit, text in _FITS.items() if fit.split(",")[0] in fits)
         + " (default: %(default)s)",
     )  # fmt: skip
-    add(
-        "--quality", type=whole_number(1, most=100), default=85, metavar="1-100",
-        help="quality of the JPEGs, which keep full colour resolution (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--precise", action="store_true",
-        help="decode larger and resize with Lanczos: sharper, 0.6 times the speed",
-    )  # fmt: skip
+    quality = "of the JPEGs (default: %(default)s)"
+    add("--quality", type=whole_number(1, most=100), default=85, metavar="1-100", help=quality)
+    precise = "decode larger and resize with Lanczos: sharper, 0.6 times the speed"
+    add("--precise", action="store_true", help=precise)
     add("--keep_damaged", action="store_true", help="keep images whose image data is damaged")
 
 
