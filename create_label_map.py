@@ -6,14 +6,14 @@ r"""Write the label map that TensorFlow's detectors and evaluation read.
         --class_description_path data/classes/class-descriptions.csv \
         --label_map_save_path work/label_map.pbtxt
 
-Reads a class list (one MID a line) and the release's class descriptions (CSV: MID, name), and writes a
-StringIntLabelMap in protobuf's text format, as the official Open Images maps are written: `name` the MID,
-`id` the position in the class list from 1 (0 is the background), `display_name` the readable name. The
-records number classes by the same rule, so give both steps the same class list. Either input may also be
-the folder that holds the file. A class without a description is an error that lists all such classes.
+Reads a class list (one MID a line) and the release's class descriptions (CSV: MID, name). Writes a
+StringIntLabelMap in protobuf's text format, in the form of the official Open Images maps: `name` is the MID,
+`id` the position in the class list from 1 (0 is background), `display_name` the readable name. The records
+number classes by the same rule, so give both steps the same class list. Either input may also be the folder
+that holds the file. Classes without a description are an error that lists them all.
 
-For records made with --class_text name, --name_field name writes the readable name as `name` too, followed by
-the MID where several classes share it: "Bench (/m/076lb9)".
+For records made with --class_text name, --name_field name makes `name` the readable name too. A name that
+several classes share is followed by the MID: "Bench (/m/076lb9)".
 
 Exit codes: 0 done; 1 bad input; 2 wrong flags; 130 interrupted.
 """
@@ -25,7 +25,7 @@ from common.files.whole_files import open_output
 from common.openimages.classes import class_ids, class_texts, describe, read_classes
 from common.openimages.outputs import check_outputs
 
-# What protobuf's text format writes in place of a letter inside double quotes; others stay UTF-8.
+# Escapes of protobuf's text format inside double quotes; all other letters stay UTF-8.
 ESCAPES = str.maketrans(
     {"\\": "\\\\", '"': '\\"', "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
     | {chr(code): f"\\{code:03o}" for code in [*range(32), 127] if chr(code) not in "\n\r\t"}
@@ -55,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--label_map_save_path", required=True, metavar="LABEL_MAP_PATH",
-        help="where the label map is written (.pbtxt)",
+        help="label map to write (.pbtxt)",
     )  # fmt: skip
     parser.add_argument(
         "--name_field", choices=("mid", "name"), default="mid",
-        help="what `name` says; the same as record_maker.py's --class_text (default: %(default)s)",
+        help="content of `name`, the same as record_maker.py's --class_text (default: %(default)s)",
     )  # fmt: skip
     args = parser.parse_args(argv)
     check_outputs(parser, args, ["label_map_save_path"])

@@ -6,11 +6,11 @@ r"""Translate the MIDs of the trainable classes into their readable names.
         --class_description_path data/classes/class-descriptions.csv \
         --trainable_translated_path work/classes-translated.json
 
-Reads a class list (one MID a line) and the release's class descriptions (CSV: MID, name), and writes a
-JSON array of the names in the order of the class list, kept as they are written. Either input may also be
-the folder that holds the file. A class without a description is an error that lists all such classes.
+Reads a class list (one MID a line) and the release's class descriptions (CSV: MID, name). Writes a JSON array
+of the names, unchanged and in the order of the class list. Either input may also be the folder that holds the
+file. Classes without a description are an error that lists them all.
 
-Names are for reading: several classes can share one (Bench, Mouse), so nothing is keyed by them.
+Names are for people: several classes can share one (Bench, Mouse), so no file is keyed by them.
 
 Exit codes: 0 done; 1 bad input; 2 wrong flags; 130 interrupted.
 """
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--trainable_translated_path", required=True, metavar="TRAINABLE_TRANSLATED_PATH",
-        help="where the JSON array of names is written",
+        help="JSON array of names to write",
     )  # fmt: skip
     args = parser.parse_args(argv)
     check_outputs(parser, args, ["trainable_translated_path"])

@@ -244,6 +244,6 @@ def test_a_step_that_fails_is_named_and_ends_the_run(sample, tmp_path):
     result = run_all(sample[1], tmp_path / "data", tmp_path / "out", CLASSES="Unicorn")
     assert result.returncode == 1
     last = result.stderr.splitlines()[-2:]
-    assert last[0].startswith("process_metadata.py: --classes: class 'Unicorn' is not known")
+    assert last[0].startswith("process_metadata.py: --classes: class 'Unicorn' is unknown")
     assert last[1] == "make_dataset.sh: step 3 of 7 failed with exit code 1"
     assert not (tmp_path / "out/train/points.json").exists()

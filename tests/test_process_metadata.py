@@ -165,7 +165,7 @@ def test_bad_files_are_one_line_and_leave_nothing(step, tmp_path, boxes, index, 
 def test_two_outputs_on_one_path_are_refused(step, tmp_path):
     outcome = step(GOOD, INDEX, "--image_index_output_path", tmp_path / "out/../out/points.json")
     assert outcome.code == 2
-    assert "the outputs need a path each" in outcome.err
+    assert "two outputs have the same path" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["boxes.csv", "images.csv", "classes.txt"])

@@ -1,4 +1,6 @@
-"""Choosing classes by name or MID among the trainable ones."""
+"""Choice of some of the trainable classes, by name or MID."""
+
+from __future__ import annotations
 
 import csv
 import difflib
@@ -9,13 +11,13 @@ from common.cli import InputError
 from common.files.whole_files import read_lines
 from common.openimages.classes import read_descriptions
 
-NEAREST = 5  # names offered in place of one that is not known
+SUGGESTIONS = 5  # names offered in place of an unknown one
 
 
 def asked_classes(classes: str | None, classes_path: str | Path | None) -> list[tuple[str, str]]:
     """Return what `--classes` (comma-separated, as CSV) or `--classes_path` (one a line) asks for.
 
-    Each class comes after where it stands.
+    Each is a pair of the place, for messages, and the name or MID.
     """
     if classes is not None:
         try:
@@ -35,40 +37,41 @@ def asked_classes(classes: str | None, classes_path: str | Path | None) -> list[
 def choose_classes(
     asked: Sequence[tuple[str, str]], trainable: Sequence[str], descriptions: str | Path | None
 ) -> list[str]:
-    """Return the trainable classes that `asked_classes` says, in the order of the trainable list.
+    """Return the trainable classes that are `asked` for, in the order of the trainable list.
 
-    Names are compared exactly after folding case. A name that is unknown, that several MIDs share, or
-    that is not trainable is an error that says where it stands, with the candidates.
+    Names match whatever their case. A name that is unknown, not trainable, or shared by several trainable
+    classes is an error that names its place and the candidates.
     """
     names = read_descriptions(descriptions) if descriptions is not None else {}
-    by_name: dict[str, list[str]] = {}
+    mids: dict[str, list[str]] = {}  # by name
     for mid, name in names.items():
-        by_name.setdefault(name.strip().casefold(), []).append(mid)
+        mids.setdefault(name.strip().casefold(), []).append(mid)
+    known = dict.fromkeys(trainable)
     wanted = set()
     for where, text in asked:
         if not names and not text.startswith("/"):
-            raise InputError(f"{where}: --class_description_path is needed to know classes by their names")
+            raise InputError(f"{where}: class {text!r} is a name: names need --class_description_path")
         try:
-            wanted.add(_choose(text, set(trainable), names, by_name))
+            wanted.add(_choose(text, known, names, mids.get(text.casefold(), [])))
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
     return [mid for mid in trainable if mid in wanted]
 
 
-def _choose(text: str, trainable: set[str], names: dict[str, str], by_name: dict[str, list[str]]) -> str:
+def _choose(text: str, trainable: dict[str, None], names: dict[str, str], mids: Sequence[str]) -> str:
+    """Return the trainable class that is called `text`; `mids` are all classes of that name."""
     if text.startswith("/"):
         if text not in trainable:
-            known = f" ({names[text]})" if text in names else ""
-            raise InputError(f"class {text}{known} is not among the {len(trainable)} trainable classes")
+            name = f" ({names[text]})" if text in names else ""
+            raise InputError(f"class {text}{name} is not one of the {len(trainable)} trainable classes")
         return text
-    mids = by_name.get(text.casefold(), [])
-    fit = [mid for mid in mids if mid in trainable]
-    if len(fit) == 1:
-        return fit[0]
-    if fit:
-        raise InputError(f"class {text!r} is {len(fit)} classes, name one by its MID: {', '.join(fit)}")
-    trainable_names = {name.casefold(): name for mid, name in names.items() if mid in trainable}
-    near = difflib.get_close_matches(text.casefold(), trainable_names, NEAREST, cutoff=0.5)
-    hint = f"; near it are {', '.join(trainable_names[name] for name in near)}" if near else ""
-    why = f"is not trainable ({', '.join(mids)})" if mids else "is not known"
-    raise InputError(f"class {text!r} {why}{hint}")
+    found = [mid for mid in mids if mid in trainable]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"{len(found)} classes are named {text!r}: give a MID ({' or '.join(found)})")
+    trainable_names = {names[mid].casefold(): names[mid] for mid in trainable if mid in names}
+    similar = difflib.get_close_matches(text.casefold(), trainable_names, SUGGESTIONS, cutoff=0.5)
+    hint = f"; similar names: {', '.join(trainable_names[name] for name in similar)}" if similar else ""
+    reason = f"is not trainable ({', '.join(mids)})" if mids else "is unknown"
+    raise InputError(f"class {text!r} {reason}{hint}")

@@ -1,39 +1,40 @@
-"""What is true of Open Images: its class lists, descriptions, ids, columns and datapoints.
+"""Class lists and class descriptions.
 
-Classes are keyed by MID (such as /m/01yrx), never by name: names are shared by several classes.
-The class id of TensorFlow's label map and records is the position in the list of trainable
-classes, from 1; 0 is the background.
+Classes are keyed by MID (such as /m/01yrx), never by name: several classes can share a name. The class id in
+TensorFlow's label map and records is the position in the list of trainable classes, from 1; 0 is background.
 """
+
+from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from common.cli import InputError
 from common.files.csv_files import read_csv
 from common.files.whole_files import read_lines
 
 DESCRIPTION_HEADER = ["LabelName", "DisplayName"]  # from V6 on
+HEAD_LINES = 10  # of a file, to tell by its content what it is
 _MID = re.compile(r"/[a-z]+/[0-9A-Za-z_]+")
 
 
 def read_classes(path: str | Path) -> list[str]:
     """Return the MIDs of a class list, one a line; `path` may be the folder that holds it.
 
-    Blank lines are passed over; a repeated class, a line that is no MID or an empty list is an error.
+    Blank lines are skipped. A duplicate class, a line that is no MID or an empty list is an error.
     """
     path = class_list_file(path)
     lines: dict[str, int] = {}
     for line, text in read_lines(path):
-        mid = text.strip().removeprefix("\ufeff")
+        mid = _text(text)
         if not mid:
             continue
-        if not _MID.fullmatch(mid):
-            raise InputError(f"{path}:{line}: {mid[:80]!r}, a class MID such as /m/01yrx was expected")
+        _check_mid(mid, f"{path}:{line}")
         if mid in lines:
-            raise InputError(f"{path}:{line}: {mid} stands in line {lines[mid]} already")
+            raise InputError(f"{path}:{line}: duplicate class {mid}, first in line {lines[mid]}")
         lines[mid] = line
     if not lines:
         raise InputError(f"{path}: no classes in it, one MID a line was expected")
@@ -46,7 +47,7 @@ def class_ids(classes: Sequence[str]) -> dict[str, int]:
 
 
 def read_descriptions(path: str | Path) -> dict[str, str]:
-    """Return the display name of each MID, as it is written; `path` may be the folder that holds the file."""
+    """Return the name of each MID, unchanged; `path` may be the folder that holds the file."""
     path = descriptions_file(path)
     names: dict[str, str] = {}
     for line, row in read_csv(path, needs_last_line_end=False):
@@ -55,10 +56,9 @@ def read_descriptions(path: str | Path) -> dict[str, str]:
         if row == DESCRIPTION_HEADER and not names:
             continue
         mid, name = row
-        if not _MID.fullmatch(mid):
-            raise InputError(f"{path}:{line}: {mid[:80]!r}, a class MID such as /m/01yrx was expected")
+        _check_mid(mid, f"{path}:{line}")
         if names.setdefault(mid, name) != name:
-            raise InputError(f"{path}:{line}: {mid} is {name!r} here and {names[mid]!r} before")
+            raise InputError(f"{path}:{line}: {mid} is named {name!r}, but {names[mid]!r} above")
     if not names:
         raise InputError(f"{path}: no class descriptions in it")
     return names
@@ -71,87 +71,64 @@ def describe(classes: Sequence[str], classes_path: str | Path, descriptions_path
     if missing:
         raise InputError(
             f"{descriptions_path}: no description of {len(missing)} of the {len(classes)} classes in "
-            f"{classes_path}: {', '.join(missing)}{_better_descriptions(missing, Path(descriptions_path))}"
+            f"{classes_path}: {', '.join(missing)}; give the class-descriptions.csv of the same release"
         )
     return [names[mid] for mid in classes]
 
 
 def class_texts(classes: Sequence[str], names: Sequence[str], kind: str) -> dict[str, str]:
-    """Return what records and label map call each MID: itself, or for `kind` name the name of the class.
+    """Return what records and label map call each MID: the MID or, if `kind` is name, the name of the class.
 
-    Where several of the classes share a name, the MID follows it.
+    A name that several of the classes share is followed by the MID.
     """
     if kind == "mid":
         return dict(zip(classes, classes, strict=True))
-    shared = {name for name, times in Counter(names).items() if times > 1}
+    number = Counter(names)
     return {
-        mid: f"{name} ({mid})" if name in shared else name for mid, name in zip(classes, names, strict=True)
+        mid: f"{name} ({mid})" if number[name] > 1 else name for mid, name in zip(classes, names, strict=True)
     }
 
 
-def _better_descriptions(missing: Sequence[str], path: Path) -> str:
-    """Return a hint at the nearby descriptions file that knows most of the missing classes, if any does."""
-    folder = path if path.is_dir() else path.parent
-    known: dict[Path, int] = {}
-    for file in sorted([*folder.glob("*.csv"), *folder.glob("*/*.csv")]):
-        if file.is_file() and not (path.is_file() and file.samefile(path)) and _is_descriptions(file):
-            try:
-                names = read_descriptions(file)
-            except InputError:
-                continue  # not the file that was asked for: its faults are no one's concern here
-            known[file] = sum(mid in names for mid in missing)
-    best = max(known, key=lambda file: known[file], default=None)
-    if best is None or not known[best]:
-        return "; the class-descriptions.csv of the same release is what is needed"
-    return f"; {best} has {known[best]} of them"
-
-
 def class_list_file(path: str | Path) -> Path:
-    """Return the class list that `path` names: itself, or the one in that folder; InputError if not one."""
-    return _class_file(Path(path), "a class list (one MID a line)", _is_class_list)
+    """Return the class list at `path`, or the one in that folder; none or several are an error."""
+    return _find_file(Path(path), "a class list (one MID a line)", lambda line: bool(_MID.fullmatch(line)))
 
 
 def descriptions_file(path: str | Path) -> Path:
-    """Return the class descriptions that `path` names: itself, or those in that folder; errors likewise."""
-    return _class_file(Path(path), "class descriptions (two CSV columns: MID, name)", _is_descriptions)
+    """Return the class descriptions at `path`, or those in that folder; none or several are an error."""
+    return _find_file(Path(path), "class descriptions (CSV: MID, name)", _is_description)
 
 
-def _class_file(path: Path, what: str, fits: Any) -> Path:
-    """Return `path`, or the one file in the folder `path` whose content fits."""
+def _is_description(line: str) -> bool:
+    mid, comma, _ = line.partition(",")
+    return bool(comma and _MID.fullmatch(mid)) or line == ",".join(DESCRIPTION_HEADER)
+
+
+def _find_file(path: Path, kind: str, matches: Callable[[str], bool]) -> Path:
+    """Return `path` or, if it is a folder, the one file in it whose first lines match."""
     if not path.is_dir():
         return path
-    found = [file for file in sorted(path.iterdir()) if file.is_file() and fits(file)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    found = [file for file in sorted(path.iterdir()) if file.is_file() and _head_matches(file, matches)]
+    if not found:
+        raise InputError(f"{path}: no file in this folder is {kind}")
+    if len(found) > 1:
         names = ", ".join(file.name for file in found)
-        raise InputError(f"{path}: {len(found)} files in this folder are {what}, name one: {names}")
-    raise InputError(f"{path}: no file in this folder is {what}")
+        raise InputError(f"{path}: {len(found)} files in this folder are {kind}, give one of them: {names}")
+    return found[0]
 
 
-def _is_class_list(path: Path) -> bool:
-    return _head_fits(path, lambda line: _MID.fullmatch(line) is not None)
-
-
-def _is_descriptions(path: Path) -> bool:
-    def fits(line: str) -> bool:
-        mid, comma, _ = line.partition(",")
-        return line == ",".join(DESCRIPTION_HEADER) or (comma == "," and _MID.fullmatch(mid) is not None)
-
-    return _head_fits(path, fits)
-
-
-def _head_fits(path: Path, fits: Any) -> bool:
-    """Tell whether the first lines with text in a file all fit, and there is one."""
-    seen = 0
+def _head_matches(path: Path, matches: Callable[[str], bool]) -> bool:
     try:
-        for _, line in read_lines(path):
-            text = line.strip().removeprefix("\ufeff")
-            if text and not fits(text):
-                return False
-            seen += bool(text)
-            if seen == 10:
-                break
-    except InputError:
-        return False  # binary, or no text of ours
-    return seen > 0
+        head = list(islice(filter(None, (_text(line) for _, line in read_lines(path))), HEAD_LINES))
+    except InputError:  # not text
+        return False
+    return bool(head) and all(map(matches, head))
+
+
+def _text(line: str) -> str:
+    return line.strip().removeprefix("\ufeff")
+
+
+def _check_mid(text: str, where: str) -> None:
+    if not _MID.fullmatch(text):
+        raise InputError(f"{where}: {text[:80]!r}, a class MID such as /m/01yrx was expected")

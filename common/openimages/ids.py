@@ -1,4 +1,4 @@
-"""Image ids, their files, and the splits of a release."""
+"""Image ids, the names of their files, and the splits of a release."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def is_image_id(text: Any) -> bool:
-    """Tell whether `text` may be used in a file name; official ids are 16 hexadecimal digits."""
+    """Report whether `text` is an id that can be a file name; official ids are 16 hexadecimal digits."""
     return isinstance(text, str) and IMAGE_ID.fullmatch(text) is not None
 
 

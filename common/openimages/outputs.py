@@ -1,4 +1,6 @@
-"""What a step writes may not replace what it reads: looked at before anything is read or written."""
+"""Check, before anything is read, that no output replaces an input or another output."""
+
+from __future__ import annotations
 
 import argparse
 import os
@@ -12,25 +14,24 @@ FOLDERS = {"trainable_classes_path": class_list_file, "class_description_path": 
 
 
 def check_outputs(parser: argparse.ArgumentParser, args: argparse.Namespace, outputs: Sequence[str]) -> None:
-    """End with a usage error where outputs share a path, or one of them is a file that is read.
+    """End with a usage error if two outputs have the same path or an output is an input.
 
-    Every other argument that ends in `_path` is an input. `outputs` are names of arguments.
+    `outputs` are names of arguments. Every other argument that ends in `_path` is an input.
     """
     paths = {name: value for name, value in vars(args).items() if name.endswith("_path") and value}
     written = [paths[name] for name in outputs if name in paths]
     if len(set(map(os.path.realpath, written))) != len(written):
-        parser.error("the outputs need a path each")
-    inputs = {file for name, path in paths.items() if name not in outputs for file in _read(name, path)}
+        parser.error("two outputs have the same path")
+    inputs = {file for name, path in paths.items() if name not in outputs for file in _files(name, path)}
     for path in written:
         if os.path.realpath(path) in inputs:
             parser.error(f"{path} is an input: an output would replace it")
 
 
-def _read(name: str, path: str) -> list[str]:
-    """Return an input and, where it is the folder of a class file, the file in it that is read."""
-    files = [os.path.realpath(path)]
+def _files(name: str, path: str) -> list[str]:
+    """Return the real path of an input and, if it is the folder of a class file, of that file."""
+    files = [path]
     if name in FOLDERS and os.path.isdir(path):
-        # Where no one file fits, whoever reads it says so; a step may do without.
-        with suppress(InputError, OSError):
-            files.append(os.path.realpath(FOLDERS[name](path)))
-    return files
+        with suppress(InputError, OSError):  # the step itself reports a folder without such a file
+            files.append(str(FOLDERS[name](path)))
+    return list(map(os.path.realpath, files))

@@ -84,14 +84,14 @@ def test_classes_are_chosen_by_a_file_too(choose, tmp_path):
     assert (tmp_path / "chosen.txt").read_text().split() == [DOG, CAT, "/m/01z1m1x"]
     (tmp_path / "wanted.txt").write_text("Cat\nMouse\n")
     outcome = choose("", "--classes_path", tmp_path / "wanted.txt")
-    assert (outcome.code, "class 'Mouse' is 2 classes, name one by its MID" in outcome.err) == (1, True)
+    assert (outcome.code, "2 classes are named 'Mouse': give a MID" in outcome.err) == (1, True)
 
 
 WRONG_CHOICES = {
-    "unknown": ("Dgo", "class 'Dgo' is not known; near it are Dog"),
+    "unknown": ("Dgo", "class 'Dgo' is unknown; similar names: Dog"),
     "not trainable": ("Tree", f"class 'Tree' is not trainable ({TREE})"),
-    "shared": ("Mouse", "class 'Mouse' is 2 classes, name one by its MID: /m/04rmv, /m/020lf"),
-    "MID that is not trainable": (TREE, f"class {TREE} (Tree) is not among the 6 trainable classes"),
+    "shared": ("Mouse", "2 classes are named 'Mouse': give a MID (/m/04rmv or /m/020lf)"),
+    "MID that is not trainable": (TREE, f"class {TREE} (Tree) is not one of the 6 trainable classes"),
     "nothing": (" , ", "--classes: no class in it, names or MIDs were expected"),
     "open quote": ('"Dog', "--classes: unexpected end of data, names separated by commas were expected"),
 }
@@ -307,7 +307,7 @@ BAD_HIERARCHIES = {
     ),
     "children that are no array": (
         '{"LabelName": "/m/a", "Subcategory": 1}',
-        "Subcategory of /m/a is no array",
+        "Subcategory of /m/a is not an array",
     ),
 }
 
