@@ -7,117 +7,209 @@ r"""Write the TFRecords that TensorFlow's object detectors train on.
         --trainable_classes_path dataset/classes-trainable.txt \
         --record_save_path dataset/train/records/train.tfrecord --num_shards 10
 
-Reads the datapoints that process_images.py left, their photos, and the class list that the label map was
-made from. Writes one tf.train.Example for each photo: the file as it is, its size, and its boxes; about 20 kB
-each. They are in one file at --record_save_path, or dealt evenly over --num_shards N files
-NAME-00000-of-000NN, or over as many of about --shard_bytes 100M as it takes.
+Reads the datapoints that process_images.py wrote, their images, and the class list of the label map. Writes
+one tf.train.Example for each image: the image file unchanged, its size, and its boxes; about 20 kB each. They
+are in one file at --record_save_path, or dealt evenly over --num_shards N files NAME-00000-of-000NN, or over
+as many files of about --shard_bytes 100M as needed.
 
-With --eval_record_save_path some images are kept out for evaluation: those that --eval_fraction 0.1 picks by
-a hash of the id, so that an image never changes sides when the data grow, or all of --eval_subset validation.
-With --tfds_metadata, tfds.builder_from_directory reads the folder; the splits are called train and eval where
+With --eval_record_save_path some images are held out for evaluation: those that --eval_fraction 0.1 chooses
+by a hash of the id, so that an image never changes sides when the data grow, or those of --eval_subset.
+With --tfds_metadata, tfds.builder_from_directory reads the folder; the splits are called train and eval if
 the records are train.tfrecord and eval.tfrecord.
 --verify reads back every file, also those of earlier runs, and names what is damaged.
 
---preview_path draws some records with their boxes and names on one sheet; --report_path writes a page with
-counts, charts and a gallery, in one HTML file made from the records, with the names of
---class_description_path and the losses that the --failures_path of earlier steps list, where these are given.
+--preview_path draws some records with their boxes and names on one sheet. --report_path writes counts, charts
+and a gallery as one HTML file, made from the records. It uses the names of --class_description_path and lists
+the losses in the --failures_path of earlier steps, if these are given.
 
-Photos that are missing or no RGB JPEG (or PNG) are counted and left out, as are boxes and image labels of
-classes that are not in the list, and photos without a box or a verified label of one.
-NAME.manifest.json says what the files were made from: run again with the same inputs, what is missing is
-made; with others, all is made anew and, when the new set is whole, shards of an older one are removed.
-Photos, datapoints and records may be on an object store, by an address such as s3://bucket/records/train.
+Left out and counted: images that are missing or not an RGB JPEG (or PNG), boxes and image labels of classes
+that are not in the list, and images without a box or a verified label of a class in the list.
+NAME.manifest.json records what the files were made from. Run the same command again: it writes the missing
+files. With other inputs it writes all files, then removes the shards of the older set.
+Images, datapoints and records can be on an object store, at an address such as s3://bucket/records/train.
 
-Exit codes: 0 done, the counts say what was left out; 1 bad input, no record at all, a damaged file, or more
-than --max_failures; 2 wrong flags; 130 interrupted.
+Exit codes: 0 done, the counts list what was left out; 1 bad input, no record at all, a damaged file, or more
+failures than --max_failures; 2 wrong flags; 130 interrupted.
 """
 
+from __future__ import annotations
+
 import argparse
+import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from common.cli import InputError, make_parser, print_counts, run, say, whole_number
-from common.files.failures import parse_failure_limit, read_failures
-from common.files.storage import is_folder, parse_path
+from common.files.failures import FailureLimit, parse_failure_limit, read_failures
+from common.files.folders import is_folder, parse_path
 from common.openimages.classes import class_ids, class_texts, describe, read_classes
 from common.openimages.ids import SPLITS
-from common.records.preview import PHOTOS, write_preview
-from common.records.report import gather, write_report
-from common.records.sets import RecordSet, make_sets, read_set, sample_set, verify_set, write_set
-from common.records.shards import byte_count
-from common.records.split import Split, share
-from common.records.tfds import check_tfds_names, write_tfds_metadata
-from common.records.work_list import LOSSES, open_work_list, usable_points, work_path, write_work_list
-from common.records.write import RecordSettings
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
+if TYPE_CHECKING:
+    from common.records.types import RecordSet
+
 PACKAGES = ("msgspec", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
-def add_set_flags(parser: argparse.ArgumentParser) -> None:
-    """Add which files the records go to, and which of them are for evaluation."""
-    add = parser.add_argument
-    how_many = parser.add_mutually_exclusive_group()
-    how_many.add_argument(
-        "--num_shards",
-        type=whole_number(1, 10000),
-        help="deal the records over this many files (default: one)",
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    # Imported here since --help works without any package.
+    from common.records import preview, report, sets, tfds, types, verify, work_list
+
+    classes = read_classes(args.trainable_classes_path)
+    names = classes
+    if args.class_description_path is not None:
+        names = describe(classes, args.trainable_classes_path, args.class_description_path)
+    earlier = {path: Counter(row.reason for row in read_failures(path)) for path in args.failures_path}
+    folder = parse_path(args.saved_images_directory)
+    if not is_folder(folder):
+        raise InputError(f"{folder}: no such folder, the resized images were expected")
+    record_sets = sets.make_sets(args.record_save_path, args.eval_record_save_path)
+    if args.tfds_metadata:
+        tfds.check_names(record_sets)
+    if args.dask_scheduler:  # its workers run in other folders
+        folder = folder.absolute()
+        for records in record_sets:
+            records.path = records.path.absolute()
+    settings = types.RecordSettings(
+        work_list=work_list.work_path(record_sets[0].path),
+        images=folder,
+        ids=class_ids(classes),
+        texts=class_texts(classes, names, args.class_text),
+        compression={"none": "", "gzip": "GZIP"}[args.compression],
+        num_shards=args.num_shards,
+        shard_bytes=args.shard_bytes,
     )
-    how_many.add_argument(
-        "--shard_bytes",
-        type=byte_count,
-        metavar="BYTES",
-        help="or over files of about this size, such as 100M",
-    )
-    add("--compression", choices=("none", "gzip"), default="none", help="(default: %(default)s)")
-    add("--eval_record_save_path", metavar="PATH", help="where the records for evaluation go, named likewise")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--eval_fraction", type=share, metavar="SHARE", help="share of the images, by hash of the id"
-    )
-    which.add_argument("--eval_subset", choices=SPLITS, help="or the images of this subset")
+
+    counts: Counter[str] = Counter()
+    verified: Counter[str] = Counter()
+    with work_list.open_work_list(record_sets) as stream:
+        works = work_list.usable_works(args.points_path, folder, settings.ids, counts)
+        split = partial(work_list.is_for_evaluation, fraction=args.eval_fraction, subset=args.eval_subset)
+        work_list.write_work_list(stream, works, lambda point: record_sets[split(point)])
+        check_enough(record_sets, counts, args.points_path, args.max_failures)
+        outputs = [records.path.parent for records in record_sets]
+        with open_workers(args.workers, args.dask_scheduler, PACKAGES, [folder], outputs) as workers:
+            for records in record_sets:
+                sets.write_set(records, settings, workers)
+            if args.tfds_metadata:
+                tfds.write_metadata(record_sets)
+            if args.verify:
+                for records in record_sets:
+                    verified += verify.verify_set(records, settings, workers)
+
+    total = count_records(record_sets, counts["boxes"])
+    losses = {name: counts[name] for name in work_list.LOSSES}
+    if args.preview_path:
+        sample = verify.sample_set(record_sets[0], preview.IMAGES, settings.compression)
+        preview.write_preview(args.preview_path, sample, dict(enumerate(names, 1)))
+    if args.report_path:
+        every = (
+            record for records in record_sets for record in verify.read_set(records, settings.compression)
+        )
+        statistics = report.gather(every, len(classes))
+        lost = {name: dict(reasons) for name, reasons in earlier.items()} | {"record_maker.py": losses}
+        pairs = list(zip(classes, names, strict=True))
+        report.write_report(args.report_path, statistics, total, pairs, lost)
+    print_counts(total | losses | verified)
+
+
+def check_enough(
+    sets: Sequence[RecordSet], counts: Counter[str], points_path: str, max_failures: FailureLimit | None
+) -> None:
+    """Raise InputError if there is nothing to write or more is missing than the user allows."""
+    if counts["not_rgb"]:
+        say(f"{counts['not_rgb']} images are not RGB JPEGs or PNGs: run process_images.py first")
+    if not any(records.offsets for records in sets):
+        causes = {
+            "missing": "missing in --saved_images_directory",
+            "not_rgb": "not an RGB JPEG or PNG",
+            "without_boxes": "without a box or verified label of a trainable class",
+        }
+        found = [f"{number} {causes[name]}" for name, number in counts.most_common() if name in causes]
+        raise InputError(
+            f"{points_path}: no record can be made of its {counts['images']} images: {', '.join(found)}"
+        )
+    for records in sets:
+        if not records.offsets:
+            raise InputError(f"{records.path}: the split leaves no image for this file")
+    if max_failures:
+        max_failures.check(counts["missing"] + counts["not_rgb"], counts["images"])
+
+
+def count_records(sets: Sequence[RecordSet], boxes: int) -> dict[str, int]:
+    """Return the counts of what was written, for the last line."""
+    shards = [shard for records in sets for shard in records.shards]
+    total = {"records": sum(shard["records"] for shard in shards), "boxes": boxes, "files": len(shards)}
+    if len(sets) > 1:
+        total["eval_records"] = len(sets[1].offsets)
+    return total | {"bytes": sum(shard["bytes"] for shard in shards)}
+
+
+# --- the command line ------------------------------------------------------------------------------------
+
+
+def byte_count(text: str) -> int:
+    """Return the number of bytes in `100M` and the like: an argparse type."""
+    match = re.fullmatch(r"([0-9]{1,9})([KMG]?)B?", text)
+    if not match or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes such as 500K, 100M or 2G")
+    return int(match[1]) * UNITS[match[2]]
+
+
+def fraction(text: str) -> float:
+    """Return a number between 0 and 1: an argparse type."""
+    if not re.fullmatch(r"0?\.[0-9]{1,9}", text) or not float(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction between 0 and 1, such as 0.1")
+    return float(text)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
-    for flag, text in (
-        ("points_path", "datapoints of the resized photos, JSON"),
-        ("record_save_path", "file of records to write; with several, what their names begin with"),
-        ("trainable_classes_path", "class list the label map was made from, one MID a line, or its folder"),
-        ("saved_images_directory", "folder of the resized photos"),
-    ):
-        parser.add_argument(f"--{flag}", required=True, metavar=flag.upper(), help=text)
     add = parser.add_argument
-    add_set_flags(parser)
+    for flag, text in (
+        ("points_path", "datapoints of the resized images, JSON"),
+        ("record_save_path", "file of records to write, or the beginning of the names of several"),
+        ("trainable_classes_path", "class list of the label map, one MID a line, or its folder"),
+        ("saved_images_directory", "folder of the resized images"),
+    ):
+        add(f"--{flag}", required=True, metavar=flag.upper(), help=text)
+    shards = parser.add_mutually_exclusive_group()
+    shards.add_argument("--num_shards", type=whole_number(1, 10000), help="number of files (default: one)")
+    shards.add_argument(
+        "--shard_bytes", type=byte_count, metavar="BYTES", help="or size of each, such as 100M"
+    )
+    add("--compression", choices=("none", "gzip"), default="none", help="(default: %(default)s)")
+    add("--eval_record_save_path", metavar="PATH", help="records for evaluation to write, named likewise")
+    split = parser.add_mutually_exclusive_group()
+    split.add_argument("--eval_fraction", type=fraction, help="fraction for evaluation, by hash of the id")
+    split.add_argument("--eval_subset", choices=SPLITS, help="or the subset for evaluation")
     add(
         "--class_text", choices=("mid", "name"), default="mid",
-        help="what image/object/class/text says; names need --class_description_path and a label map made "
+        help="content of image/object/class/text; name needs --class_description_path and a label map made "
         "with --name_field name (default: %(default)s)",
     )  # fmt: skip
-    add(
-        "--class_description_path", metavar="PATH",
-        help="class descriptions, CSV of MID and name, or its folder",
-    )  # fmt: skip
-    add("--verify", action="store_true", help="read back every file of records and check all that is in it")
-    add(
-        "--tfds_metadata", action="store_true",
-        help="write dataset_info.json and features.json beside the records, for tfds.builder_from_directory",
-    )  # fmt: skip
+    add("--class_description_path", metavar="PATH", help="class descriptions, CSV: MID, name, or folder")
+    add("--verify", action="store_true", help="read back every file of records and check its content")
+    add("--tfds_metadata", action="store_true", help="write metadata for tfds.builder_from_directory")
     add("--preview_path", metavar="PATH", help="contact sheet of some records to write, JPEG")
-    add("--report_path", metavar="PATH", help="page on what is in the records to write, HTML")
+    add("--report_path", metavar="PATH", help="report on the records to write, HTML")
     add(
         "--failures_path", action="append", default=[], metavar="PATH",
-        help="failures of an earlier step to show in the report; may be given again",
+        help="failures of an earlier step to show in the report; can be repeated",
     )  # fmt: skip
     add(
         "--workers", type=whole_number(1), default=usable_cores(), metavar="N",
-        help="processes on this machine that write a file each, 500 MB a process (default: one a core, "
-        "%(default)s here)",
+        help="worker processes on this machine, 500 MB each (default: one a core, %(default)s here)",
     )  # fmt: skip
     add_scheduler_flag(parser)
     add(
         "--max_failures", type=parse_failure_limit, metavar="N|P%",
-        help="exit 1 when more images than this are missing or no RGB (default: no limit)",
+        help="exit 1 when more images than this are missing or not RGB (default: no limit)",
     )  # fmt: skip
     args = parser.parse_args(argv)
     if (args.eval_record_save_path is None) != (args.eval_fraction is None and args.eval_subset is None):
@@ -127,85 +219,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.tfds_metadata and (args.compression != "none" or not (args.num_shards or args.shard_bytes)):
         parser.error("--tfds_metadata needs --num_shards or --shard_bytes, and no --compression")
     return args
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_arguments(argv)
-    classes = read_classes(args.trainable_classes_path)
-    names = classes
-    if args.class_description_path is not None:
-        names = describe(classes, args.trainable_classes_path, args.class_description_path)
-    texts = class_texts(classes, names, args.class_text)
-    earlier = {path: Counter(row.reason for row in read_failures(path)) for path in args.failures_path}
-    folder = parse_path(args.saved_images_directory)
-    if not is_folder(folder):
-        raise InputError(f"{folder}: no such folder, the resized photos were expected")
-    sets = make_sets(args.record_save_path, args.eval_record_save_path)
-    if args.tfds_metadata:
-        check_tfds_names(sets)
-    split = Split(args.eval_fraction, args.eval_subset)
-    compression = {"none": "", "gzip": "GZIP"}[args.compression]
-    if args.dask_scheduler:  # whose workers stand in other folders
-        folder = folder.absolute()
-        for records in sets:
-            records.path = records.path.absolute()
-    settings = RecordSettings(work_path(sets[0].path), folder, class_ids(classes), texts, compression)
-
-    counts: Counter[str] = Counter()
-    verified: Counter[str] = Counter()
-    with open_work_list(sets) as stream:
-        points = usable_points(args.points_path, folder, settings.ids, counts)
-        write_work_list(stream, points, lambda point: sets[split.is_for_evaluation(point)])
-        check_enough(sets, counts, args)
-        outputs = [records.path.parent for records in sets]
-        with open_workers(args.workers, args.dask_scheduler, PACKAGES, [folder], outputs) as workers:
-            for records in sets:
-                write_set(records, args.num_shards, args.shard_bytes, settings, workers)
-            if args.tfds_metadata:
-                write_tfds_metadata(sets)
-            if args.verify:
-                for records in sets:
-                    verified += verify_set(records, settings, workers)
-
-    total = count_records(sets, counts["boxes"])
-    losses = {name: counts[name] for name in LOSSES}
-    if args.preview_path:
-        write_preview(args.preview_path, sample_set(sets[0], PHOTOS, compression), dict(enumerate(names, 1)))
-    if args.report_path:
-        read = (record for records in sets for record in read_set(records, compression))
-        lost = {name: dict(reasons) for name, reasons in earlier.items()} | {"record_maker.py": losses}
-        pairs = list(zip(classes, names, strict=True))
-        write_report(args.report_path, gather(read, len(classes)), total, pairs, lost)
-    print_counts(total | losses | verified)
-
-
-def check_enough(sets: Sequence[RecordSet], counts: Counter[str], args: argparse.Namespace) -> None:
-    """Raise InputError where there is nothing to write, or more is missing than the user allows."""
-    failed = counts["missing"] + counts["not_rgb"]
-    if counts["not_rgb"]:
-        say(f"{counts['not_rgb']} photos are no RGB JPEG or PNG: run process_images.py first")
-    if not any(records.offsets for records in sets):
-        raise InputError(
-            f"{args.points_path}: no record can be made of its {counts['images']} images: {failed} are "
-            f"missing in {args.saved_images_directory} or no RGB JPEG (run process_images.py first), "
-            f"{counts['without_boxes']} have no box of the classes in {args.trainable_classes_path}"
-        )
-    for records in sets:
-        if not records.offsets:
-            raise InputError(
-                f"{records.path}: all images are on the other side of the split, none would be here"
-            )
-    if args.max_failures:
-        args.max_failures.check(failed, counts["images"])
-
-
-def count_records(sets: Sequence[RecordSet], boxes: int) -> dict[str, int]:
-    """Return what was written, as the last line says it."""
-    shards = [shard for records in sets for shard in records.shards]
-    total = {"records": sum(shard["records"] for shard in shards), "boxes": boxes, "files": len(shards)}
-    if len(sets) > 1:
-        total["eval_records"] = len(sets[1].offsets)
-    return total | {"bytes": sum(shard["bytes"] for shard in shards)}
 
 
 if __name__ == "__main__":

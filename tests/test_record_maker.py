@@ -166,7 +166,7 @@ def test_losses_are_counted_and_named(step, tmp_path):
     }  # fmt: skip
     outcome = step(points, images)
     assert outcome.code == 0
-    assert outcome.err == "4 photos are no RGB JPEG or PNG: run process_images.py first\n"
+    assert outcome.err == "4 images are not RGB JPEGs or PNGs: run process_images.py first\n"
     (size,) = {path.stat().st_size for path in (tmp_path / "out").glob("data.tfrecord")}
     assert outcome.counts == {
         "records": 2, "boxes": 2, "files": 1, "bytes": size, "missing": 1, "not_rgb": 4, "without_boxes": 1, "other_labels": 0,
@@ -202,8 +202,8 @@ def test_a_photo_that_is_none_of_step_5_is_one_line(step, tmp_path):
     outcome = step(points, {"a1.jpg": photo("L")})
     assert outcome.code == 1
     assert outcome.err == (
-        f"record_maker.py: {tmp_path}/images/a1.jpg: no RGB JPEG or PNG, though its datapoint has the width and "
-        "height that step 5 gives to such; run process_images.py again\n"
+        f"record_maker.py: {tmp_path}/images/a1.jpg: not an RGB JPEG or PNG, but its datapoint has "
+        "width and height, as step 5 writes them; run process_images.py again\n"
     )
     assert not list((tmp_path / "out").glob("data.tfrecord"))
 
@@ -213,8 +213,8 @@ def test_a_photo_of_another_size_than_its_boxes_were_moved_for_is_one_line(step,
     points = [{"id": "a1", "width": 40, "height": 30, "annotations": [annotation()]}]
     outcome = step(points, {"a1.jpg": photo(size=(50, 20))})
     assert (outcome.code, outcome.err) == (
-        1, f"record_maker.py: {tmp_path}/images/a1.jpg: 50x20 pixels, its datapoint says 40x30; run "
-        "process_images.py again, and give its datapoints together with its photos\n",
+        1, f"record_maker.py: {tmp_path}/images/a1.jpg: 50x20 pixels, but its datapoint has 40x30; run "
+        "process_images.py again, and give the datapoints and images of one run\n",
     )  # fmt: skip
     assert not list((tmp_path / "out").glob("data.tfrecord"))
     assert step(points, {"a1.jpg": photo()}).code == 0
@@ -234,7 +234,7 @@ def test_a_png_that_pillow_does_not_open_is_no_photo(step, tmp_path):
 def test_a_photo_in_two_formats_is_one_line(step, tmp_path):
     photos = {"a1.jpg": photo(), "a1.png": photo(image_format="PNG")}
     assert step(POINT, photos).err == (
-        f"record_maker.py: {tmp_path}/images: a1.jpg and a1.png are both there; remove the files of an "
+        f"record_maker.py: {tmp_path}/images: a1.jpg and a1.png both exist; remove the files of an "
         "earlier run\n"
     )
 
@@ -276,8 +276,11 @@ def test_a_photo_that_changes_under_the_run_is_one_line(step, tmp_path, monkeypa
 
 POINT = [{"id": "a1", "annotations": [annotation()]}]
 EVIL = {
-    "no photo": (POINT, "no record can be made of its 1 images: 1 are missing"),
-    "no class": ([{"id": "a1", "annotations": [annotation(TREE)]}], "1 have no box of the classes in"),
+    "no photo": (POINT, "no record can be made of its 1 images: 1 missing"),
+    "no class": (
+        [{"id": "a1", "annotations": [annotation(TREE)]}],
+        "1 without a box or verified label of a trainable class",
+    ),
     "empty array": ([], "points.json: no images in it"),
     "empty file": ("", "points.json: no images in it"),
     "not JSON": ("id,url\n", "points.json:1: not JSON (invalid char in json text)"),

@@ -1,39 +1,36 @@
-"""One datapoint and its encoded image as the features of a tf.train.Example.
+"""Features of a tf.train.Example: one datapoint and its encoded image.
 
-The names, types and values are those that the Object Detection API's and Model Garden's decoders read
+Names, types and values are those that the decoders of the Object Detection API and Model Garden read
 (object_detection/data_decoders/tf_example_decoder.py, official/vision/dataloaders/tf_example_decoder.py).
 """
 
+from __future__ import annotations
+
 import hashlib
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from common.openimages.datapoints import Annotation
-    from common.records.types import Work
+from common.openimages.datapoints import ATTRIBUTES
+from common.records.types import Work
 
 Values = list[bytes] | list[int] | list[float]
 
 
 def example_features(
-    work: "Work", image: bytes, size: tuple[int, int], ids: dict[str, int], texts: dict[str, str]
+    work: Work, image: bytes, size: tuple[int, int], ids: dict[str, int], texts: dict[str, str]
 ) -> dict[str, Values]:
-    """Return each feature's list of values, all of the kind that `feature_kind` says.
+    """Return the values of each feature, of the type that `feature_kind` names.
 
-    The classes of `work` are in `ids`. `size` is width and height in pixels; `texts` are what class/text says
-    of a MID. All lists of boxes have one length; group_of is 0 where it is unknown, the other attributes -1.
+    `size` is width and height in pixels; `ids` and `texts` are class/label and class/text of each MID. All
+    lists of boxes have the same length. An unknown group_of is 0, as readers expect; the others stay -1.
     """
-    from common.openimages.datapoints import ATTRIBUTES
-
     width, height = size
-    encoded_format = b"png" if image.startswith(b"\x89PNG") else b"jpeg"
-    extension = {b"png": "png", b"jpeg": "jpg"}[encoded_format]
+    encoded_format, extension = ("png", "png") if image.startswith(b"\x89PNG") else ("jpeg", "jpg")
     boxes, labels = work.boxes, work.image_labels
     attributes = {name: [getattr(box, name) for box in boxes] for name in ATTRIBUTES}
     attributes["group_of"] = [max(value, 0) for value in attributes["group_of"]]
     return {
         "image/encoded": [image],
-        "image/format": [encoded_format],
+        "image/format": [encoded_format.encode()],
         "image/filename": [f"{work.id}.{extension}".encode()],
         "image/source_id": [work.id.encode()],
         "image/key/sha256": [hashlib.sha256(image).hexdigest().encode()],
@@ -58,14 +55,9 @@ def example_features(
 
 @cache
 def feature_kind(name: str) -> str:
-    """Return the list of a tf.train.Feature that holds the values of this feature."""
+    """Return the name of the list in tf.train.Feature that holds the values of a feature."""
     if name.endswith(("/text", "/encoded", "/format", "/filename", "/source_id", "/sha256")):
         return "bytes_list"
     if "/bbox/" in name or name.endswith(("/area", "/weight", "/confidence")):
         return "float_list"
     return "int64_list"
-
-
-def record_bytes(boxes: "list[Annotation]", image_bytes: int) -> int:
-    """Return about how many bytes a record takes: its photo, the features' names, and each box."""
-    return image_bytes + 1000 + 80 * len(boxes)

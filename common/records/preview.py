@@ -1,29 +1,33 @@
-"""A contact sheet of records: their photos with boxes and names drawn, in one JPEG."""
+"""A contact sheet of records: their images with boxes and names drawn, in one JPEG."""
+
+from __future__ import annotations
 
 import colorsys
 import io
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
 
 from common.cli import InputError
 from common.files.whole_files import open_output
 from common.images.header import DECODE_ERRORS
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-TILE = 300  # pixels, side of the square that holds one photo
-GAP = 8  # pixels between photos
+TILE = 300  # pixels, side of the square that holds one image
+GAP = 8  # pixels between images
 COLUMNS, ROWS = 4, 4
+IMAGES = COLUMNS * ROWS
 TEXT = 13  # pixels, height of a name
-FONT = "fonts/ttf/DejaVuSans.ttf"  # comes with matplotlib; Pillow's own lacks Ž and Greek
-PHOTOS = COLUMNS * ROWS
+FONT = "fonts/ttf/DejaVuSans.ttf"  # of matplotlib; Pillow's own lacks Ž and Greek
+
+Record = dict[str, list[Any]]  # features by name
+Box = tuple[int, float, float, float, float]  # class id, xmin, xmax, ymin, ymax
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
-    """Return a colour of a class; classes that follow one another are far apart (golden angle)."""
+    """Return the colour of a class; consecutive classes differ most (golden angle)."""
     red, green, blue = colorsys.hsv_to_rgb(number * 0.61803398875 % 1, 0.85, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -34,11 +38,9 @@ def text_colour(background: tuple[int, int, int]) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "white"
 
 
-def write_preview(path: str | Path, records: Iterable[dict[str, list[Any]]], names: dict[int, str]) -> None:
-    """Write a contact sheet of at most PHOTOS records as a JPEG; `names` are those of the class ids."""
-    from PIL import Image
-
-    tiles = [draw_record(record, names) for record in islice(records, PHOTOS)]
+def write_preview(path: str | Path, records: Iterable[Record], names: dict[int, str]) -> None:
+    """Write a contact sheet of the first IMAGES records as a JPEG; `names` are by class id."""
+    tiles = [draw_record(record, names) for record in islice(records, IMAGES)]
     columns = min(COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * (TILE + GAP) + GAP, rows * (TILE + GAP) + GAP), "white")
@@ -49,35 +51,35 @@ def write_preview(path: str | Path, records: Iterable[dict[str, list[Any]]], nam
         sheet.save(stream, "JPEG", quality=90)
 
 
-def record_photo(record: dict[str, list[Any]]) -> "Image":
-    """Return a record's photo, RGB; one that cannot be decoded is an error that names it."""
-    from PIL import Image
-
+def record_image(record: Record) -> Image.Image:
+    """Return a record's image, RGB; InputError names one that cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(record["image/encoded"][0])) as photo:
-            return photo.convert("RGB")
+        with Image.open(io.BytesIO(record["image/encoded"][0])) as image:
+            return image.convert("RGB")
     except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
         image_id = record["image/source_id"][0].decode()
-        raise InputError(
-            f"the photo of {image_id} cannot be decoded ({error}); run process_images.py"
-        ) from None
+        raise InputError(f"image {image_id} cannot be decoded ({error}); run process_images.py") from None
 
 
-def draw_record(record: dict[str, list[Any]], names: dict[int, str]) -> Any:
-    """Return a photo scaled to TILE pixels, with its boxes and their names, large boxes first."""
+def record_boxes(record: Record) -> list[Box]:
+    corners = (record[f"image/object/bbox/{name}"] for name in ("xmin", "xmax", "ymin", "ymax"))
+    return list(zip(record["image/object/class/label"], *corners, strict=True))
+
+
+def draw_record(record: Record, names: dict[int, str]) -> Image.Image:
+    """Return the image scaled to TILE pixels, with its boxes and their names, large boxes first."""
     import matplotlib
-    from PIL import ImageDraw, ImageFont
 
-    photo = record_photo(record)
-    scale = TILE / max(photo.size)
-    tile = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
+    image = record_image(record)
+    scale = TILE / max(image.size)
+    tile = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     draw, font = ImageDraw.Draw(tile), ImageFont.truetype(str(Path(matplotlib.get_data_path(), FONT)), TEXT)
-    for number, xmin, xmax, ymin, ymax in sorted(record_boxes(record), key=lambda box: -_area(*box[1:])):
+    for number, xmin, xmax, ymin, ymax in sorted(record_boxes(record), key=_area, reverse=True):
         left, right = xmin * (tile.width - 1), xmax * (tile.width - 1)
         top, bottom = ymin * (tile.height - 1), ymax * (tile.height - 1)
         colour = class_colour(number)
         draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-        name = " ".join(names[number].split())  # a name may hold line ends; Pillow measures one line
+        name = " ".join(names[number].split())  # a name can contain line ends; Pillow measures one line
         width = draw.textlength(name, font)
         text_left = max(0, min(left, tile.width - width - 4))
         text_top = min(max(0, top - TEXT - 3), tile.height - TEXT - 3)
@@ -86,11 +88,6 @@ def draw_record(record: dict[str, list[Any]], names: dict[int, str]) -> Any:
     return tile
 
 
-def record_boxes(record: dict[str, list[Any]]) -> list[tuple[int, float, float, float, float]]:
-    """Return class id, xmin, xmax, ymin, ymax of each box of a record."""
-    corners = (record[f"image/object/bbox/{name}"] for name in ("xmin", "xmax", "ymin", "ymax"))
-    return list(zip(record["image/object/class/label"], *corners, strict=True))
-
-
-def _area(xmin: float, xmax: float, ymin: float, ymax: float) -> float:
+def _area(box: Box) -> float:
+    _, xmin, xmax, ymin, ymax = box
     return (xmax - xmin) * (ymax - ymin)

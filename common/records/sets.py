@@ -1,47 +1,33 @@
-"""The records of one name: which go into which file, what is written, and what is read back."""
+"""The shards of a set of records, and the manifest that holds what they were made from."""
+
+from __future__ import annotations
 
 import hashlib
 import json
+import re
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from common.cli import InputError, progress, say
-from common.files.storage import is_folder, is_remote, parse_path
-from common.records.shards import (
-    deal,
-    manifest_path,
-    read_manifest,
-    remove_older,
-    shard_paths,
-    write_manifest,
-)
-from common.records.verify import read_records, verify_shard
-from common.records.write import RecordSettings, Shard, with_lines, write_shard
+from common.files.folders import folder_of, is_folder, is_remote, parse_path, read_small
+from common.files.whole_files import open_output
+from common.records.types import RecordSet, RecordSettings, ShardTask
+from common.records.write import with_lines, write_shard
 from common.workers.window import Workers
 
 RECORDS_A_PROCESS = 2000  # fewer take less time than a further process takes to load TensorFlow
 LAYOUT = 3  # raised when the same inputs give other records than before
-
-
-@dataclass
-class RecordSet:
-    """The records of one name, training or evaluation, as lines of the work list."""
-
-    path: Path
-    offsets: "array[int]" = field(default_factory=lambda: array("Q"))  # bytes into the work list
-    sizes: "array[int]" = field(default_factory=lambda: array("Q"))  # about what each record takes, in bytes
-    digest: Any = field(default_factory=hashlib.sha256)  # of its lines
-    shards: list[dict[str, Any]] = field(default_factory=list)  # when written: their entries in the manifest
+MANIFEST = ".manifest.json"
 
 
 def make_sets(path: str, eval_path: str | None) -> list[RecordSet]:
-    """Return the set for training and, where it has a name, the one for evaluation, both empty."""
+    """Return the set for training and, if it has a path, the one for evaluation, both empty."""
     sets = [RecordSet(parse_path(name)) for name in (path, eval_path) if name]
     for records in sets:
         if is_folder(records.path):
@@ -51,85 +37,110 @@ def make_sets(path: str, eval_path: str | None) -> list[RecordSet]:
     return sets
 
 
-# --- writing -------------------------------------------------------------------------------------------
-
-
-def write_set(
-    records: RecordSet,
-    num_shards: int | None,
-    shard_bytes: int | None,
-    settings: RecordSettings,
-    workers: Workers,
-) -> None:
-    """Write the files of a set that are not there yet, and note the entries of all in `records.shards`."""
-    number = number_of_shards(records, num_shards, shard_bytes)
+def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) -> None:
+    """Write the missing shards of a set, remove those of an older set, and fill `records.shards`."""
+    number = number_of_shards(records, settings)
+    paths = shard_paths(records.path, number)
     stated = [LAYOUT, records.digest.hexdigest(), settings.ids, settings.texts, number, settings.compression]
     inputs = hashlib.sha256(json.dumps(stated).encode()).hexdigest()
-    manifest = manifest_path(records.path)
-    paths = shard_paths(records.path, number)
-    finished = read_manifest(manifest, inputs)
-    write_manifest(manifest, inputs, finished)
+    finished = read_manifest(records.path, inputs)
+    write_manifest(records.path, inputs, finished)
     tasks = [
-        Shard(path, array("Q", [records.offsets[index] for index in dealt]))
+        ShardTask(path, array("Q", [records.offsets[index] for index in dealt]))
         for path, dealt in zip(paths, deal(records.sizes, len(paths)), strict=True)
         if path.name not in finished
     ]
-    work: Iterable[Shard] = tasks
-    if not workers.on_this_machine and is_remote(records.path):  # no worker sees the work list
+    work: Iterable[ShardTask] = tasks
+    if not workers.on_this_machine and is_remote(records.path):  # no worker can read the work list
         work = (with_lines(task, settings.work_list) for task in tasks)
+    most = useful_processes(sum(len(task.offsets) for task in tasks), len(tasks))
     with progress(len(tasks), "file", f"writing {records.path.name}") as bar:
-        most = useful_processes(sum(len(task.offsets) for task in tasks), len(tasks))
         for entry in workers.map(partial(write_shard, settings=settings), work, most=most):
             finished[entry["file"]] = entry
-            write_manifest(manifest, inputs, finished)
+            write_manifest(records.path, inputs, finished)
             bar.update()
     remove_older(records.path, paths)
     records.shards = [finished[path.name] for path in paths]
 
 
 def useful_processes(records: int, files: int) -> int:
-    """Return how many processes are worth their start."""
+    """Return the number of processes that are worth their start."""
     return max(1, min(files, records // RECORDS_A_PROCESS))
 
 
-def number_of_shards(records: RecordSet, num_shards: int | None, shard_bytes: int | None) -> int | None:
-    """Return over how many files the records go, None for one file without a number."""
-    if shard_bytes is None:
-        return num_shards
-    return min(-(-sum(records.sizes) // shard_bytes), len(records.offsets))
+def number_of_shards(records: RecordSet, settings: RecordSettings) -> int | None:
+    """Return the number of shards, None for one file without a number in its name."""
+    if settings.shard_bytes is None:
+        return settings.num_shards
+    return min(-(-sum(records.sizes) // settings.shard_bytes), len(records.offsets))
 
 
-# --- reading back --------------------------------------------------------------------------------------
+def shard_paths(path: Path, number: int | None) -> list[Path]:
+    """Return the paths NAME-00000-of-00010 and so on, or `path` itself if `number` is None."""
+    if number is None:
+        return [path]
+    return [path.with_name(f"{path.name}-{index:05d}-of-{number:05d}") for index in range(number)]
 
 
-def read_set(records: RecordSet, compression: str) -> Iterator[dict[str, list[Any]]]:
-    """Yield the features of each record of a set that is written."""
-    for shard in records.shards:
-        yield from read_records(records.path.with_name(shard["file"]), compression)
+def deal(sizes: Sequence[int], number: int) -> list[NDArray[np.intp]]:
+    """Return the records of each of `number` shards, in the order of the input.
+
+    Counts differ by at most 1. Records are dealt in rounds, the largest first; in each round the largest goes
+    to the shard with the fewest bytes, so that bytes differ by about the size of the smallest records.
+    """
+    bytes_of = np.asarray(sizes, dtype=np.int64)
+    largest_first = np.argsort(-bytes_of, kind="stable")
+    totals = np.zeros(number, dtype=np.int64)
+    shard_of = np.empty(len(bytes_of), dtype=np.int32)
+    for start in range(0, len(bytes_of), number):
+        dealt = largest_first[start : start + number]
+        emptiest = np.argsort(totals, kind="stable")[: len(dealt)]
+        shard_of[dealt] = emptiest
+        totals[emptiest] += bytes_of[dealt]
+    by_shard = np.argsort(shard_of, kind="stable")
+    ends = np.cumsum(np.bincount(shard_of, minlength=number))
+    return list(np.split(by_shard, ends[:-1]))
 
 
-def sample_set(records: RecordSet, number: int, compression: str) -> Iterator[dict[str, list[Any]]]:
-    """Yield records from all over the first files, which are dealt evenly; `number` of them or more."""
-    step = max(1, records.shards[0]["records"] // number)
-    return islice(read_set(records, compression), 0, None, step)
+# --- the manifest ----------------------------------------------------------------------------------------
 
 
-def verify_set(records: RecordSet, settings: RecordSettings, workers: Workers) -> Counter[str]:
-    """Read back every file of a set and return the counts; InputError where one is damaged."""
-    counts: Counter[str] = Counter()
-    shards = records.shards
-    damaged = 0
-    verify = partial(verify_shard, folder=records.path.parent, settings=settings)
-    with progress(len(shards), "file", f"verifying {records.path.name}") as bar:
-        most = useful_processes(len(records.offsets), len(shards))
-        for found, problem in workers.map(verify, shards, most=most):
-            counts.update({f"verified_{name}": number for name, number in found.items()})
-            if problem:
-                say(problem)
-                damaged += 1
-            bar.update()
-    if damaged:
-        raise InputError(
-            f"{damaged} of {len(shards)} files are damaged; remove them and run the same command again"
-        )
-    return counts
+def manifest_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}{MANIFEST}")
+
+
+def read_manifest(path: Path, inputs: str) -> dict[str, dict[str, Any]]:
+    """Return the entries, by name, of the shards that exist and were made from the same inputs."""
+    data = read_small(manifest_path(path))
+    if data is None:
+        return {}
+    try:
+        manifest = json.loads(data)
+        existing = folder_of(path.parent).list(path.name)
+        return {
+            shard["file"]: shard
+            for shard in manifest["shards"]
+            if manifest["inputs"] == inputs
+            and shard["file"] in existing
+            and existing[shard["file"]].size == shard["bytes"]
+        }
+    except (ValueError, KeyError, TypeError):
+        say(f"{manifest_path(path)}: not a manifest of record_maker.py, all records are written again")
+        return {}
+
+
+def write_manifest(path: Path, inputs: str, shards: dict[str, dict[str, Any]]) -> None:
+    """Write the hash of the inputs and the entries of the finished shards."""
+    manifest = {"inputs": inputs, "shards": [shards[name] for name in sorted(shards)]}
+    with open_output(manifest_path(path)) as stream:
+        stream.write(json.dumps(manifest, indent=1).encode() + b"\n")
+
+
+def remove_older(path: Path, kept: Sequence[Path]) -> None:
+    """Remove shards of this name that are not in `kept`, and half-written files of a killed run."""
+    name = re.escape(path.name) + r"(-[0-9]{5}-of-[0-9]{5})?"
+    folder = folder_of(path.parent)
+    for found in folder.list(path.name):
+        if re.fullmatch(name, found) and path.with_name(found) not in kept:
+            folder.remove(found)
+    folder.sweep(name)

@@ -1,8 +1,12 @@
-"""What TensorFlow Datasets needs beside the records: dataset_info.json and features.json in their folder.
+"""Metadata for TensorFlow Datasets: dataset_info.json and features.json in the folder of the records.
 
-`tfds.builder_from_directory(folder)` reads them, without a line of code for this data set. Their form is that
-of tensorflow_datasets/core/proto/{dataset_info,feature}.proto, read with TFDS 4.9.
+With them tfds.builder_from_directory reads the folder. Their form is that of
+tensorflow_datasets/core/proto/{dataset_info,feature}.proto (TFDS 4.9). TFDS's own write_metadata cannot be
+used: it takes only files named by one template, does not write to our object stores, and drops the splits of
+earlier runs.
 """
+
+from __future__ import annotations
 
 import json
 import re
@@ -11,109 +15,95 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.files.storage import status
-from common.files.whole_files import open_output, read_small
+from common.files.folders import read_small, status
+from common.files.whole_files import open_output
 from common.records.examples import example_features, feature_kind
-from common.records.sets import RecordSet
+from common.records.types import RecordSet, Work
 
-DATASET, VERSION = "open_images", "1.0.0"
-INFO, FEATURES = "dataset_info.json", "features.json"
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_.-]*)?")  # what a template of TFDS takes as it stands
+NAME = "open_images"
+INFO = "dataset_info.json"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_.-]*)?")  # without what templates of TFDS interpret
 _CLASSES = "tensorflow_datasets.core.features"
-_TYPES = {"int64_list": "int64", "float_list": "float32"}
 
 
-def check_tfds_names(sets: Sequence[RecordSet]) -> None:
-    """Raise InputError where TFDS could not name these records, or their folder holds another data set."""
+def check_names(sets: Sequence[RecordSet]) -> None:
+    """Raise InputError if TFDS cannot name these records or their folder holds another data set."""
     for records in sets:
         if not _FILE_NAME.fullmatch(records.path.name) or split_name(records.path) == "all":
             raise InputError(
-                f"{records.path}: TFDS names a split by what stands before the first dot: letters, digits, "
+                f"{records.path}: the name before the first dot becomes the TFDS split: letters, digits, "
                 "_ and - were expected, and not all"
             )
-        _read_info(records.path.parent / INFO)
+        _read_splits(records.path.parent)
     if len({(records.path.parent, split_name(records.path)) for records in sets}) < len(sets):
-        raise InputError(f"{sets[0].path}: training and evaluation would be one split of TFDS")
+        raise InputError(f"{sets[0].path}: training and evaluation records would be one split of TFDS")
 
 
 def split_name(path: Path) -> str:
-    """Return how TFDS calls the records of this name: `train` for train.tfrecord."""
+    """Return TFDS's name for the records at `path`: `train` for train.tfrecord."""
     return path.name.partition(".")[0]
 
 
-def write_tfds_metadata(sets: Sequence[RecordSet]) -> None:
-    """Write both files into the folder of each set; splits that another run has written there stay listed."""
+def write_metadata(sets: Sequence[RecordSet]) -> None:
+    """Write both files into the folder of each set; existing splits of other runs stay listed."""
     for records in sets:
-        folder = records.path.parent
-        splits = [
-            split
-            for split in _read_info(folder / INFO)
-            if split["name"] != split_name(records.path) and _is_there(split, folder)
-        ]
-        splits.append(
-            {
-                "name": split_name(records.path),
-                "filepathTemplate": f"{records.path.name}-{{SHARD_X_OF_Y}}",
-                "shardLengths": [str(shard["records"]) for shard in records.shards],
-                "numBytes": str(sum(shard["bytes"] for shard in records.shards)),
-            }
-        )
-        splits.sort(key=lambda split: str(split["name"]))
+        folder, name = records.path.parent, split_name(records.path)
+        splits = _read_splits(folder)
+        splits[name] = {
+            "name": name,
+            "filepathTemplate": f"{records.path.name}-{{SHARD_X_OF_Y}}",
+            "shardLengths": [str(shard["records"]) for shard in records.shards],
+            "numBytes": str(sum(shard["bytes"] for shard in records.shards)),
+        }
         info = {
-            "name": DATASET, "version": VERSION, "description": "Photos of Open Images with their boxes.",
-            "fileFormat": "tfrecord", "splits": splits,
+            "name": NAME, "version": "1.0.0", "description": "Images of Open Images with their boxes.",
+            "fileFormat": "tfrecord", "splits": [splits[name] for name in sorted(splits)],
         }  # fmt: skip
-        for name, content in ((FEATURES, _features()), (INFO, info)):
-            with open_output(folder / name) as stream:
+        for file, content in (("features.json", _features()), (INFO, info)):
+            with open_output(folder / file) as stream:
                 stream.write(json.dumps(content, indent=1).encode() + b"\n")
 
 
 def _features() -> dict[str, Any]:
-    from common.records.types import Work
-
-    # A record without boxes: what has a value nonetheless is in every record once.
+    """Return the types of all features; those with a value in a record without boxes are single values."""
     empty = example_features(Work("", "", 0, [], []), b"", (0, 0), {}, {})
-    features = {name: _feature(name) if values else _list(_feature(name)) for name, values in empty.items()}
+    features = {name: _feature(name, single=bool(values)) for name, values in empty.items()}
     return {
         "pythonClassName": f"{_CLASSES}.features_dict.FeaturesDict",
         "featuresDict": {"features": features},
     }
 
 
-def _feature(name: str) -> dict[str, Any]:
+def _feature(name: str, *, single: bool) -> dict[str, Any]:
+    if not single:
+        sequence = {"feature": _feature(name, single=True), "length": "-1"}
+        return {"pythonClassName": f"{_CLASSES}.sequence_feature.Sequence", "sequence": sequence}
     if name == "image/encoded":
-        shape = {"dimensions": ["-1", "-1", "3"]}
-        image = {"dtype": "uint8", "encodingFormat": "jpeg", "shape": shape}
+        image = {"dtype": "uint8", "encodingFormat": "jpeg", "shape": {"dimensions": ["-1", "-1", "3"]}}
         return {"pythonClassName": f"{_CLASSES}.image_feature.Image", "image": image}
     if feature_kind(name) == "bytes_list":
         return {"pythonClassName": f"{_CLASSES}.text_feature.Text", "text": {}}
-    tensor = {"dtype": _TYPES[feature_kind(name)], "encoding": "none", "shape": {}}
+    dtype = "int64" if feature_kind(name) == "int64_list" else "float32"
+    tensor = {"dtype": dtype, "encoding": "none", "shape": {}}
     return {"pythonClassName": f"{_CLASSES}.scalar.Scalar", "tensor": tensor}
 
 
-def _list(feature: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "pythonClassName": f"{_CLASSES}.sequence_feature.Sequence",
-        "sequence": {"feature": feature, "length": "-1"},
-    }
-
-
-def _read_info(path: Path) -> list[dict[str, Any]]:
-    """Return the splits that are listed already; InputError where the file is another data set's."""
-    data = read_small(path)
+def _read_splits(folder: Path) -> dict[str, Any]:
+    """Return the listed splits, by name, whose first file exists; InputError for another data set's file."""
+    data = read_small(folder / INFO)
     if data is None:
-        return []
+        return {}
+    splits = {}
     try:
         info = json.loads(data)
-        if info["name"] == DATASET:
-            return [split for split in info["splits"] if isinstance(split["name"], str)]
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise InputError(f"{path}: not written by --tfds_metadata; give the records a folder of their own")
-
-
-def _is_there(split: dict[str, Any], folder: Path) -> bool:
-    """Tell whether the first file of a split that another run has listed is still there."""
-    number = len(split.get("shardLengths", ()))
-    name = str(split.get("filepathTemplate")).replace("{SHARD_X_OF_Y}", f"{0:05d}-of-{number:05d}")
-    return status(folder / name) is not None
+        if info["name"] != NAME:
+            raise ValueError
+        for split in info["splits"]:
+            first = f"{0:05d}-of-{len(split['shardLengths']):05d}"
+            if status(folder / split["filepathTemplate"].replace("{SHARD_X_OF_Y}", first)):
+                splits[split["name"]] = split
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{folder / INFO}: not written by --tfds_metadata; give the records a folder of their own"
+        ) from None
+    return splits

@@ -1,16 +1,58 @@
-"""A line of step 7's work list: what one record is made of."""
+"""Types that the modules of step 7 share."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from common.openimages.datapoints import Annotation, ImageLabel
 
 
+@dataclass(frozen=True)
+class RecordSettings:
+    """Settings that hold for all records of a run."""
+
+    work_list: Path
+    images: Path  # the folder
+    ids: dict[str, int]  # of the trainable classes, by MID, from 1
+    texts: dict[str, str]  # image/object/class/text, by MID
+    compression: str  # GZIP or empty, as TensorFlow names it
+    num_shards: int | None
+    shard_bytes: int | None
+
+
 class Work(msgspec.Struct):
-    """An image, the boxes and labels whose class is trained on, and the image's file."""
+    """One line of the work list: an image, and those of its boxes and labels that have a trainable class."""
 
     id: str
-    file: str  # its name
-    bytes: int
+    file: str  # name of the image file
+    bytes: int  # its size
     boxes: list[Annotation]
     image_labels: list[ImageLabel]
-    size: tuple[int, int] | None = None  # width and height in pixels by the datapoint, where it has them
+    size: tuple[int, int] | None = None  # width and height in pixels, if the datapoint has them
+
+
+@dataclass
+class RecordSet:
+    """The records for training or those for evaluation, as lines of the work list."""
+
+    path: Path
+    offsets: array[int] = field(default_factory=lambda: array("Q"))  # bytes into the work list
+    sizes: array[int] = field(default_factory=lambda: array("Q"))  # estimated bytes of each record
+    digest: Any = field(default_factory=hashlib.sha256)  # of its lines
+    shards: list[dict[str, Any]] = field(default_factory=list)  # once written, their entries in the manifest
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard to write, and its part of the work list: positions or, if no worker can read it, lines."""
+
+    path: Path
+    offsets: Sequence[int]  # bytes into the work list, one for each record
+    lines: bytes = b""  # compressed by zlib

@@ -1,25 +1,44 @@
-"""TFRecord files read back: as features, and to be verified."""
+"""TFRecord files read back: as features, and to verify them."""
+
+from __future__ import annotations
 
 import hashlib
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from common.cli import InputError
-from common.files.scratch import local_copy
+from PIL import Image
+
+from common.cli import InputError, progress, say
+from common.files.folders import folder_of
 from common.images.header import DECODE_ERRORS
-from common.records.write import FORMATS, RecordSettings, load_tensorflow
+from common.records.sets import useful_processes
+from common.records.types import RecordSet, RecordSettings
+from common.records.write import load_tensorflow
+from common.workers.window import Workers
+
+CORNERS = ("xmin", "xmax", "ymin", "ymax")
 
 
-def read_records(path: Path, compression: str) -> Iterator[dict[str, list[Any]]]:
-    """Yield the features of each record of a file; InputError names the record that cannot be read."""
-    with local_copy(path) as file:
-        yield from _records_in(file, path, compression)
+def read_set(records: RecordSet, compression: str) -> Iterator[dict[str, list[Any]]]:
+    """Yield the features of each record of a set; InputError names a record that cannot be read."""
+    for shard in records.shards:
+        with folder_of(records.path.parent).local_copy(shard["file"]) as file:
+            yield from read_records(file, records.path.with_name(shard["file"]), compression)
 
 
-def _records_in(file: Path, path: Path, compression: str) -> Iterator[dict[str, list[Any]]]:
+def sample_set(records: RecordSet, number: int, compression: str) -> list[dict[str, list[Any]]]:
+    """Return up to `number` records, spread evenly over the first file."""
+    step = max(1, records.shards[0]["records"] // number)
+    return list(islice(read_set(records, compression), 0, number * step, step))
+
+
+def read_records(file: Path, path: Path, compression: str) -> Iterator[dict[str, list[Any]]]:
     """Yield the features of each record of a local file, which errors call `path`."""
     tf = load_tensorflow()
     from google.protobuf.message import DecodeError
@@ -36,7 +55,7 @@ def _records_in(file: Path, path: Path, compression: str) -> Iterator[dict[str, 
         except tf.errors.OpError as error:
             raise InputError(f"{path}: record {number}: {_first_line(error.message)}") from None
         except DecodeError:
-            raise InputError(f"{path}: record {number}: no tf.train.Example") from None
+            raise InputError(f"{path}: record {number}: not a tf.train.Example") from None
         yield {
             name: list(getattr(feature, kind).value) if (kind := feature.WhichOneof("kind")) else []
             for name, feature in features.items()
@@ -44,25 +63,45 @@ def _records_in(file: Path, path: Path, compression: str) -> Iterator[dict[str, 
 
 
 def _first_line(message: str) -> str:
-    """Return what TensorFlow says, without the names of its own parts around it."""
+    """Return TensorFlow's message without the names of its internal parts."""
     return re.sub(r"\{\{[^{}]*\}\}", "", message.partition("\n")[0].split(" [Op:")[0]).strip()
+
+
+def verify_set(records: RecordSet, settings: RecordSettings, workers: Workers) -> Counter[str]:
+    """Read back every file of a set and return the counts; InputError if one is damaged."""
+    counts: Counter[str] = Counter()
+    shards = records.shards
+    damaged = 0
+    verify = partial(verify_shard, folder=records.path.parent, settings=settings)
+    most = useful_processes(len(records.offsets), len(shards))
+    with progress(len(shards), "file", f"verifying {records.path.name}") as bar:
+        for found, problem in workers.map(verify, shards, most=most):
+            counts.update({f"verified_{name}": number for name, number in found.items()})
+            if problem:
+                say(problem)
+                damaged += 1
+            bar.update()
+    if damaged:
+        raise InputError(
+            f"{damaged} of {len(shards)} files are damaged; remove them and run the same command again"
+        )
+    return counts
 
 
 def verify_shard(
     entry: dict[str, Any], folder: Path, settings: RecordSettings
 ) -> tuple[dict[str, int], str | None]:
-    """Read one file back and return its counts and what is wrong with it, None where it is sound.
+    """Read one file back and return its counts and its first problem, None if it is sound.
 
-    Checked are the CRCs, each photo (it decodes, has the size and the hash that the record says), the
-    boxes (in [0, 1], lists of one length), the classes (in the label map, number and text agreeing),
-    and the file against the manifest.
+    Checks the CRCs, each image (it decodes, and size and hash are those in the record), the boxes (in [0, 1],
+    lists of one length), the classes (number and text agree with the label map), and the file's own hash.
     """
     path = folder / entry["file"]
     text_of = {number: settings.texts[mid].encode() for mid, number in settings.ids.items()}
     counts = {"records": 0, "boxes": 0, "bytes": 0}
-    with local_copy(path) as file:
+    with folder_of(folder).local_copy(path.name) as file:
         try:
-            for record in _records_in(file, path, settings.compression):
+            for record in read_records(file, path, settings.compression):
                 problem = record_problem(record, text_of)
                 if problem:
                     return counts, f"{path}: record {counts['records'] + 1}: {problem}"
@@ -81,27 +120,25 @@ def verify_shard(
 
 
 def record_problem(record: dict[str, list[Any]], text_of: dict[int, bytes]) -> str | None:
-    """Return what is wrong with one record, None where it is sound."""
-    from PIL import Image
-
+    """Return the first problem of one record, None if it is sound; `text_of` is the label map."""
     try:
         (encoded,), (digest,) = record["image/encoded"], record["image/key/sha256"]
         (width,), (height,) = record["image/width"], record["image/height"]
         labels, texts = record["image/object/class/label"], record["image/object/class/text"]
         verified = [record[f"image/class/{name}"] for name in ("label", "text", "confidence")]
-        corners = [record[f"image/object/bbox/{name}"] for name in ("xmin", "xmax", "ymin", "ymax")]
+        corners = [record[f"image/object/bbox/{name}"] for name in CORNERS]
     except (KeyError, ValueError) as error:
         return f"a feature is missing or not single ({error})"
     if hashlib.sha256(encoded).hexdigest().encode() != digest:
-        return "the photo is not the one that was written (image/key/sha256)"
+        return "the image is not the one that was written (image/key/sha256)"
     try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
             image.load()
             size = image.size
     except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        return f"the photo cannot be decoded ({error})"
+        return f"the image cannot be decoded ({error})"
     if size != (width, height):
-        return f"the photo has {size[0]}x{size[1]} pixels, the record says {width}x{height}"
+        return f"the image has {size[0]}x{size[1]} pixels, the record says {width}x{height}"
     lengths = {name: len(values) for name, values in record.items() if name.startswith("image/object/")}
     if len(set(lengths.values())) != 1:
         return f"the lists of boxes differ in length ({lengths})"

@@ -1,80 +1,88 @@
-"""What each record is made of: the usable datapoints, as lines of a file that the processes share."""
+"""The work list: a file with one line for each record, which worker processes share."""
 
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
+
+import msgspec
 
 from common.cli import InputError, progress
-from common.files.scratch import scratch_file, scratch_path
-from common.files.storage import Status, is_remote, statuses
-from common.files.store_lock import store_lock
-from common.files.whole_files import read_small
+from common.files.folders import Status, folder_of, is_remote, read_small
 from common.images.header import rgb_size
+from common.openimages.datapoints import Datapoint, read_datapoints
 from common.openimages.ids import image_file_name
-from common.records.examples import record_bytes
-from common.records.sets import RecordSet
-from common.records.write import FORMATS
-
-if TYPE_CHECKING:
-    from common.openimages.datapoints import Datapoint
-    from common.records.types import Work
+from common.records.types import RecordSet, Work
 
 LOSSES = ("missing", "not_rgb", "without_boxes", "other_classes", "other_labels", "repeated_ids")
 
 
 def work_path(path: Path) -> Path:
-    """Return where the work list of the records `path` is, on this machine."""
-    return scratch_path(path.with_name(f".{path.name}.work.part"))
+    """Return the path of the work list: beside the records or, if they are on a store, in TMPDIR."""
+    if not is_remote(path):
+        return path.with_name(f".{path.name}.work.part")
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    return Path(tempfile.gettempdir(), f"open-images-{os.getuid()}-{digest}.part")
 
 
 @contextmanager
 def open_work_list(sets: Sequence[RecordSet]) -> Iterator[BinaryIO]:
-    """Yield the work list, gone afterwards, while no other run writes records of these names."""
+    """Yield the work list, removed afterwards; no other run can write records of these names meanwhile."""
     with ExitStack() as stack:
-        streams = []
         for records in sets:
             busy = f"{records.path}: another run is writing these records"
-            if is_remote(records.path):
-                stack.enter_context(store_lock(records.path.parent, records.path.name, busy))
-            streams.append(stack.enter_context(scratch_file(work_path(records.path), busy)))
-        yield streams[0]
+            lock = folder_of(records.path.parent).lock(f".{records.path.name}.lock", busy)
+            stack.enter_context(lock)
+        path = work_path(sets[0].path)
+        stack.callback(path.unlink, missing_ok=True)
+        # TMPDIR may be open to other users: a link of theirs is not followed.
+        yield stack.enter_context(
+            open(path, "w+b", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o644))
+        )
 
 
 def write_work_list(
-    stream: BinaryIO, points: Iterator[tuple["Datapoint", "Work"]], choose: Callable[["Datapoint"], RecordSet]
+    stream: BinaryIO, works: Iterator[tuple[Datapoint, Work]], choose: Callable[[Datapoint], RecordSet]
 ) -> None:
-    """Write a line for each of `usable_points` and note it in the set that `choose` says it belongs to."""
-    import msgspec
-
+    """Write a line for each of `usable_works` and add it to the set that `choose` returns."""
     position = 0
     encode = msgspec.json.Encoder().encode
-    with progress(None, "image", "looking at photos") as bar:
-        for point, work in points:
+    with progress(None, "image", "checking images") as bar:
+        for point, work in works:
             line = encode(work) + b"\n"
             stream.write(line)
-            chosen = choose(point)
-            chosen.digest.update(line)
-            chosen.offsets.append(position)
-            chosen.sizes.append(record_bytes(work.boxes, work.bytes))
+            records = choose(point)
+            records.digest.update(line)
+            records.offsets.append(position)
+            records.sizes.append(work.bytes + 1000 + 80 * len(work.boxes))  # image, feature names, boxes
             position += len(line)
             bar.update()
     stream.flush()
 
 
-def usable_points(
-    path: str, folder: Path, ids: dict[str, int], counts: Counter[str]
-) -> Iterator[tuple["Datapoint", "Work"]]:
-    """Yield each datapoint a record can be made of, and what it is made of: kept boxes and labels, the photo.
+def is_for_evaluation(point: Datapoint, fraction: float | None, subset: str | None) -> bool:
+    """Report whether an image is held out: a fraction by hash of the id, or those of a subset.
 
-    What is left out is counted, under the names in LOSSES.
+    The id alone decides, so an image never changes sides, and a larger fraction contains the smaller.
     """
-    from common.openimages.datapoints import read_datapoints
-    from common.records.types import Work
+    if fraction is not None:
+        digest = hashlib.sha256(point.id.encode()).digest()
+        return int.from_bytes(digest[:8]) < fraction * 2**64
+    return subset is not None and point.subset == subset
 
+
+def usable_works(
+    path: str, folder: Path, ids: dict[str, int], counts: Counter[str]
+) -> Iterator[tuple[Datapoint, Work]]:
+    """Yield each datapoint that can become a record, and its work; count the others by LOSSES."""
     seen: set[str] = set()
-    look = statuses(folder)
+    find = folder_of(folder).statuses()
     for point in read_datapoints(path):
         counts["images"] += 1
         if point.id in seen:
@@ -88,34 +96,32 @@ def usable_points(
         if not boxes and not labels:
             counts["without_boxes"] += 1
             continue
-        photo = find_photo(look, folder, point.id)
-        if photo is None:
+        image = find_image(find, folder, point.id)
+        if image is None:
             counts["missing"] += 1
             continue
-        name, size = photo
-        # Step 5 gives its size to a photo that it has made or found right: no need to open that one twice.
-        if not (point.width and point.height) and not is_rgb(folder / name):
+        name, file_bytes = image
+        # Step 5 writes the size of an image that it made or found right: no need to open that one twice.
+        size = (point.width, point.height) if point.width and point.height else None
+        if size is None and not is_rgb(folder / name):
             counts["not_rgb"] += 1
             continue
         counts["boxes"] += len(boxes)
-        pixels = (point.width, point.height) if point.width and point.height else None
-        yield point, Work(point.id, name, size, boxes, labels, pixels)
+        yield point, Work(point.id, name, file_bytes, boxes, labels, size)
 
 
-def find_photo(look: Callable[[str], Status | None], folder: Path, image_id: str) -> tuple[str, int] | None:
-    """Return the name of an image's file and its size in bytes, None where there is none.
+def find_image(find: Callable[[str], Status | None], folder: Path, image_id: str) -> tuple[str, int] | None:
+    """Return name and bytes of an image's file, None where it is missing.
 
-    Where both formats are there one is left over from an earlier run of step 5: an error, nothing says which.
+    A JPEG and a PNG of one image are an error: one of them is left over from an earlier run of step 5.
     """
-    names = [image_file_name(image_id, image_format) for image_format in FORMATS]
-    found = [(name, there.size) for name in names if (there := look(name))]
+    names = [image_file_name(image_id, image_format) for image_format in ("jpeg", "png")]
+    found = [(name, status.size) for name in names if (status := find(name))]
     if len(found) > 1:
-        raise InputError(
-            f"{folder}: {' and '.join(names)} are both there; remove the files of an earlier run"
-        )
+        raise InputError(f"{folder}: {' and '.join(names)} both exist; remove the files of an earlier run")
     return found[0] if found else None
 
 
-def is_rgb(photo: Path) -> bool:
-    """Tell whether a file is an RGB JPEG or PNG, by its header; an object is fetched for that."""
-    return rgb_size((read_small(photo) or b"") if is_remote(photo) else photo) is not None
+def is_rgb(image: Path) -> bool:
+    """Report whether a file is an RGB JPEG or PNG, by its header; an object is fetched for that."""
+    return rgb_size((read_small(image) or b"") if is_remote(image) else image) is not None

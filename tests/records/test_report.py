@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from common.records.examples import example_features
-from common.records.preview import PHOTOS, class_colour, write_preview
+from common.records.preview import IMAGES, class_colour, write_preview
 from common.records.report import GALLERY_BYTES, gather, write_report
 from tests.support.step7 import record_work
 
@@ -121,7 +121,7 @@ def test_names_and_reasons_are_text_and_no_markup(tmp_path):
 
 def test_the_preview_draws_boxes_on_objects(tmp_path):
     path = tmp_path / "preview.jpg"
-    write_preview(path, [record(size=(300, 300)) for _ in range(PHOTOS + 3)], {1: "Kočka\nMačka"})
+    write_preview(path, [record(size=(300, 300)) for _ in range(IMAGES + 3)], {1: "Kočka\nMačka"})
     with Image.open(path) as sheet:
         assert sheet.size == (4 * 308 + 8, 4 * 308 + 8)
         for left, top in ((8, 8), (3 * 308 + 8, 3 * 308 + 8)):
@@ -186,7 +186,7 @@ def test_a_photo_that_cannot_be_drawn_is_named(script, inputs):
     outcome = make_report(script, inputs)
     assert outcome.code == 1
     assert re.fullmatch(
-        r"record_maker.py: the photo of p3 cannot be decoded \(image file is truncated .*\); run process_images.py\n",
+        r"record_maker.py: image p3 cannot be decoded \(image file is truncated .*\); run process_images.py\n",
         outcome.err,
     )
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.records.shards import deal
+from common.records.sets import deal
 from tests.support.step7 import annotation, many, read_back
 from tests.support.step7 import step as step
 
@@ -101,7 +101,7 @@ def test_a_split_with_an_empty_side_is_an_error(step, tmp_path):
     outcome = step(*many(3), *flags)
     assert (outcome.code, outcome.err) == (
         1,
-        f"record_maker.py: {tmp_path}/out/eval: all images are on the other side of the split, none would be here\n",
+        f"record_maker.py: {tmp_path}/out/eval: the split leaves no image for this file\n",
     )
     assert not list((tmp_path / "out").iterdir())
 
@@ -110,9 +110,9 @@ WRONG_FLAGS = {
     "fraction without a path": (("--eval_fraction", "0.1"), "--eval_record_save_path goes with --eval_fraction or"),
     "path without a rule": (("--eval_record_save_path", "e"), "--eval_record_save_path goes with --eval_fraction or"),
     "two rules": (("--eval_fraction", "0.1", "--eval_subset", "test"), "not allowed with argument --eval_fraction"),
-    "all of it": (("--eval_fraction", "1.0"), "'1.0' is no share between 0 and 1, such as 0.1"),
-    "none of it": (("--eval_fraction", "0.0"), "'0.0' is no share between 0 and 1, such as 0.1"),
-    "no bytes": (("--shard_bytes", "0M"), "'0M' is no number of bytes such as 500K, 100M or 2G"),
+    "all of it": (("--eval_fraction", "1.0"), "'1.0' is not a fraction between 0 and 1, such as 0.1"),
+    "none of it": (("--eval_fraction", "0.0"), "'0.0' is not a fraction between 0 and 1, such as 0.1"),
+    "no bytes": (("--shard_bytes", "0M"), "'0M' is not a number of bytes such as 500K, 100M or 2G"),
     "both": (("--shard_bytes", "1M", "--num_shards", "2"), "not allowed with argument --shard_bytes"),
     "no names": (("--class_text", "name"), "--class_text name needs --class_description_path"),
 }  # fmt: skip

@@ -60,7 +60,7 @@ def test_a_record_of_something_else_is_found_and_named(step, tmp_path):
         writer.write(b"\n" * (sum(map(len, others)) + 16))  # a file of another size would be made anew
     outcome = step(points, {}, "--verify")
     assert outcome.code == 1
-    assert outcome.err.startswith(f"{path}: record 2: no tf.train.Example\n")
+    assert outcome.err.startswith(f"{path}: record 2: not a tf.train.Example\n")
 
 
 def test_records_that_say_what_is_not_so_are_found():
@@ -81,9 +81,9 @@ def test_records_that_say_what_is_not_so_are_found():
     broken = image[:300] + b"<html>"
     broken_sha256 = [hashlib.sha256(broken).hexdigest().encode()]
     for changes, message in (
-        ({"encoded": [broken]}, "the photo is not the one that was written"),
-        ({"encoded": [broken], "key__sha256": broken_sha256}, "the photo cannot be decoded"),
-        ({"width": [41]}, "the photo has 40x30 pixels, the record says 41x30"),
+        ({"encoded": [broken]}, "the image is not the one that was written"),
+        ({"encoded": [broken], "key__sha256": broken_sha256}, "the image cannot be decoded"),
+        ({"width": [41]}, "the image has 40x30 pixels, the record says 41x30"),
         ({"width": []}, "a feature is missing or not single"),
         ({"object__bbox__xmin": [-0.1]}, "a box from (-0.1, 0.125) to (0.5, 0.75), inside"),
         ({"object__bbox__xmin": [0.7]}, "a box from (0.7, 0.125) to (0.5, 0.75), inside"),
