@@ -10,43 +10,38 @@ r"""Turn a release's annotations into datapoints, boxes grouped by image, and li
         --point_output_path dataset/validation/points.json \
         --image_index_output_path dataset/validation/images.json
 
-Reads the box annotations and the image index of V2 to V7, columns by name. Keeps the boxes of the trainable
-classes, or of those of them that --classes or --classes_path asks for; the chosen list is written for the
-later steps. Writes two JSON arrays with one element a line, which agree on their images: the datapoints, in
-the order of the annotations, and the index, in its own order, without repeated ids.
+Reads the box annotations and the image index of V2 to V7; columns are found by name. Keeps the boxes of the
+trainable classes, or of those that --classes or --classes_path names; the list of these is written for the
+later steps. Writes two JSON arrays with one element a line. Both hold the same images: the datapoints in the
+order of the annotations, the index in its own order, without duplicate ids.
 
-Dropped and counted: boxes of other classes, outside [0, 1] or without area, rows repeated in every column,
-what the flags exclude, and images with boxes but no row in the index. No box left at all is an error.
+These are dropped and counted: boxes of other classes, outside [0, 1] or without area, rows that repeat
+another in every column, what the flags exclude, and images with boxes that are not in the index. If no box is
+left, that is an error.
 
-With --hierarchy_path, of verified image-level labels a class that is present is so for its kept ancestors
-too, and one that is absent for its kept kinds.
+With --hierarchy_path, an image-level label verified present also counts for the class's kept ancestors, and
+one verified absent for its kept subclasses.
 
-Files like the released ones are read in columns, on all cores: the train split of V7 in 40 seconds and 0.5 GB
-of memory. What is out of the ordinary (quotes in odd places, a first column other than ImageID) is read row
-by row, to the same result, several times slower, and stderr says so.
-
-The rows of an image may stand anywhere. Files that do not have them together, and image-level labels, go
-through a temporary database on disk, in the folder that TMPDIR names.
+All cores read the files: the train split of V7 takes about a minute and 0.5 GB of memory. What was read is
+held in temporary files without a name (5 GB for that split), in the folder that TMPDIR names. The rows of an
+image may stand anywhere in a file. A file with an oddity, such as a damaged row or a lone carriage return, is
+read row by row from there on, several times slower.
 
 Exit codes: 0 done, the counts say what was dropped; 1 bad input, or no box left; 2 wrong flags;
 130 interrupted.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence, Set
+from contextlib import closing
 
-from common.cli import InputError, make_parser, print_counts, run, say, whole_number
+from common.cli import InputError, make_parser, print_counts, run, whole_number
 from common.files.csv_files import columns, parse_number, read_csv
 from common.files.json_files import json_writer
 from common.files.whole_files import check_rereadable, open_output
-from common.metadata import image_index
-from common.metadata.boxes import BoxFilter, ImageReturnedError
-from common.metadata.grouping import Reader, Source, batches, choose_images
-from common.metadata.image_choice import ImageChoice, read_image_ids
-from common.metadata.image_index import ImageIds, ImageSet, Kept, attribution_writer
-from common.metadata.image_labels import image_labels
 from common.openimages.class_choice import asked_classes, choose_classes
 from common.openimages.classes import read_classes
 from common.openimages.hierarchy import descendants, read_ancestors
@@ -59,100 +54,85 @@ COUNTS = (
 )  # fmt: skip
 
 
-def choose(args: argparse.Namespace, ancestors: dict[str, set[str]]) -> list[str]:
-    """Return the classes to keep, in the order of the trainable list."""
-    trainable = read_classes(args.trainable_classes_path)
-    if args.classes is None and args.classes_path is None:
-        return trainable
-    chosen = choose_classes(
-        asked_classes(args.classes, args.classes_path), trainable, args.class_description_path
-    )
-    wanted = {*chosen, *(mid for mid in trainable if not ancestors.get(mid, set()).isdisjoint(chosen))}
-    return [mid for mid in trainable if mid in wanted]
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    from common.metadata.boxes import BoxFilter, spool_boxes
+    from common.metadata.choice import ImageChoice, read_image_ids
+    from common.metadata.index import Images, read_index, write_index
+    from common.metadata.labels import LabelRules, spool_labels
+    from common.metadata.points import BUCKET, Tables, choose_images, read_points
+    from common.metadata.spool import Spool
+
+    annotations, index = args.annotations_input_path, args.image_index_input_path
+    for path in (annotations, index):
+        check_rereadable(path)  # a wrong line is named in a second reading
+    ancestors = read_ancestors(args.hierarchy_path) if args.hierarchy_path else {}
+    classes = read_classes(args.trainable_classes_path)
+    if args.classes is not None or args.classes_path is not None:
+        asked = asked_classes(args.classes, args.classes_path)
+        named = choose_classes(asked, classes, args.class_description_path)
+        classes = [mid for mid in classes if not {mid, *ancestors.get(mid, ())}.isdisjoint(named)]
+    wanted = BoxFilter(frozenset(classes), args.exclude, args.min_box_side)
+    rules = LabelRules(kept_relatives(classes, ancestors), kept_relatives(classes, descendants(ancestors)))
+    copies = {mid: sorted(rules.present[mid] - {mid}) for mid in classes} if args.expand_hierarchy else {}
+    image_ids = read_image_ids(args.image_ids_path) if args.image_ids_path else None
+    choice = ImageChoice(image_ids, args.max_images_per_class, args.max_images, args.seed)
+
+    with closing(Images()) as images, closing(Spool(BUCKET)) as boxes, closing(Spool(BUCKET)) as labels:
+        index_counts = read_index(index, images)
+        counts = spool_boxes(annotations, wanted, images, boxes)
+        if args.keep_labels_only:
+            images.number_all()
+        if args.image_labels_input_path:
+            index_counts += spool_labels(args.image_labels_input_path, rules, images, labels)
+        tables = Tables(images, boxes, labels if args.image_labels_input_path else None, copies)
+        chosen = choose_images(tables, choice, counts)
+        written = bytearray(images.indexed)
+        with json_writer(args.point_output_path) as write:
+            for point in read_points(tables, counts):
+                if chosen is not None and point.id not in chosen:
+                    counts["images_not_chosen"] += 1
+                    continue
+                write(point.json())
+                written[images.positions[point.id]] = True
+                counts["images"] += 1
+                counts["boxes"] += len(point.boxes)
+            if not counts["images"]:
+                raise InputError(nothing_kept(annotations, index, classes, counts))
+        write_index(images, written, args.image_index_output_path, args.attribution_output_path)
+    if args.trainable_classes_output_path:
+        with open_output(args.trainable_classes_output_path) as stream:
+            stream.writelines(f"{mid}\n".encode() for mid in classes)
+    counts += index_counts
+    counts["classes"] = len(classes)
+    more = sorted(name for name in counts if name not in COUNTS and counts[name])
+    print_counts({name: counts[name] for name in (*COUNTS, *more)})
 
 
-def read_images(
-    path: str, counts: Counter[str]
-) -> tuple[ImageIds, Callable[[str, ImageSet], Iterator[Kept]]]:
-    """Return the images of the index, and the function that reads those to keep in the same way."""
-    from common.metadata import index_tables
-    from common.metadata.csv_tables import NotPlainError
-
-    try:
-        images, kept_images = index_tables.read_images(path, counts), index_tables.kept_images
-    except NotPlainError as reason:
-        images, kept_images = image_index.read_images(path, counts), image_index.kept_images
-        say(f"{path}: read row by row, which is slower: it has {reason}")
-    if not images.codes:
-        raise InputError(f"{path}: no images in it")
-    return images, kept_images
+def kept_relatives(classes: Sequence[str], relatives: Mapping[str, Set[str]]) -> dict[str, Set[str]]:
+    """Return of each class those of itself and its relatives that are kept."""
+    kept = frozenset(classes)
+    return {mid: kept & {mid, *relatives.get(mid, ())} for mid in {*classes, *relatives}}
 
 
-def write_points(source: Source, choice: ImageChoice, path: str, counts: Counter[str]) -> ImageSet:
-    """Write the datapoints of the chosen images and return their ids."""
-    from common.metadata.csv_tables import NotPlainError
-
-    name = source.annotations
-    reader, remark = Reader.COLUMNS, ""
-    while True:
-        try:
-            written = write_points_with(reader, source, choice, path, counts)
-        except NotPlainError as reason:
-            reader, remark = Reader.ROWS, f"{name}: read row by row, which is slower: it has {reason}"
-        except ImageReturnedError as image_id:
-            say(f"{name}: the rows of image {image_id} are apart: grouping on disk, which is slower")
-            reader, remark = Reader.DISK, ""
-        else:
-            if remark:
-                say(remark)
-            return written
-
-
-def write_points_with(
-    reader: Reader, source: Source, choice: ImageChoice, path: str, counts: Counter[str]
-) -> ImageSet:
-    """Do it in one way; raises NotPlainError, ImageReturnedError where another is needed."""
-    found: Counter[str] = Counter()
-    chosen = choose_images(source, reader, choice, found)
-    written = source.images.new_set()
-    with json_writer(path) as write:
-        for batch in batches(source, reader, chosen, found):
-            write(batch.json)
-            written.update(batch.image_ids)
-        if not found["images"]:
-            raise InputError(nothing_kept(source, found))
-    counts.update(found)
-    return written
-
-
-def write_index(kept: Iterator[Kept], path: str, attribution_path: str | None) -> None:
-    """Write the kept images, and, where asked for, who is to be named for them."""
-    with json_writer(path) as write, ExitStack() as stack:
-        name = stack.enter_context(attribution_writer(attribution_path)) if attribution_path else None
-        for json, attributions in kept:
-            write(json)
-            if name is not None:
-                name(attributions)
-
-
-def nothing_kept(source: Source, counts: Counter[str]) -> str:
-    """Return the message that says why: the index, the filters, or which classes were asked for and found."""
+def nothing_kept(annotations: str, index: str, classes: Sequence[str], counts: Counter[str]) -> str:
+    """Return why no box is left: the index, the filters, or the classes asked for and found."""
     if counts["images_not_chosen"]:
-        return f"{source.annotations}: none of its images is among those of --image_ids_path"
+        return f"{annotations}: none of its images is among those of --image_ids_path"
     if counts["images_not_in_index"]:
         return (
-            f"{source.index}: none of the {counts['images_not_in_index']} images with boxes to keep in "
-            f"{source.annotations} is in this index, one of the same release and split was expected"
+            f"{index}: none of the {counts['images_not_in_index']} images with boxes to keep in "
+            f"{annotations} is in this index, one of the same release and split was expected"
         )
-    rows = read_csv(source.annotations)
-    place = columns(source.annotations, next(rows)[1], ("LabelName",))["LabelName"]
+    rows = read_csv(annotations)
+    place = columns(annotations, next(rows)[1], ("LabelName",))["LabelName"]
     found = Counter(row[place] for _, row in rows)
     has = [mid for mid, _ in found.most_common(SHOWN)]
     dropped = "".join(
         f", {name}={number}" for name, number in sorted(counts.items()) if number and name != "rows"
     )
     return (
-        f"{source.annotations}: no box to keep: asked for {shown(source.classes, len(source.classes))}, "
+        f"{annotations}: no box to keep: asked for {shown(classes, len(classes))}, "
         f"the file has {shown(has, len(found))}; rows={counts['rows']}{dropped}"
     )
 
@@ -160,44 +140,6 @@ def nothing_kept(source: Source, counts: Counter[str]) -> str:
 def shown(classes: Sequence[str], number: int) -> str:
     rest = f" and {number - SHOWN} more" if number > SHOWN else ""
     return f"{number} classes ({', '.join(classes[:SHOWN])}{rest})"
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_arguments(argv)
-    for path in (args.annotations_input_path, args.image_index_input_path):
-        check_rereadable(path)  # a pipe would be empty the second time
-    ancestors = read_ancestors(args.hierarchy_path) if args.hierarchy_path else {}
-    classes = choose(args, ancestors)
-    kept = frozenset(classes)
-    up = {mid: kept & {mid, *ancestors.get(mid, set())} for mid in {*kept, *ancestors}}
-    below = descendants(ancestors)
-    down = {mid: kept & {mid, *below.get(mid, set())} for mid in {*kept, *ancestors}}
-    choice = ImageChoice(
-        read_image_ids(args.image_ids_path) if args.image_ids_path else None,
-        args.max_images_per_class, args.max_images, args.seed,
-    )  # fmt: skip
-    counts: Counter[str] = Counter()
-    images, kept_images = read_images(args.image_index_input_path, counts)
-    with ExitStack() as stack:
-        labels = None
-        if args.image_labels_input_path:
-            path = args.image_labels_input_path
-            labels = stack.enter_context(image_labels(path, images, up, down, counts))
-        source = Source(
-            annotations=args.annotations_input_path, index=args.image_index_input_path, classes=classes,
-            wanted=BoxFilter(kept, args.exclude, args.min_box_side), images=images,
-            expand={mid: sorted(up[mid] - {mid}) for mid in classes} if args.expand_hierarchy else {},
-            labels=labels, keep_labels_only=args.keep_labels_only,
-        )  # fmt: skip
-        written = write_points(source, choice, args.point_output_path, counts)
-    kept_rows = kept_images(args.image_index_input_path, written)
-    write_index(kept_rows, args.image_index_output_path, args.attribution_output_path)
-    if args.trainable_classes_output_path:
-        with open_output(args.trainable_classes_output_path) as stream:
-            stream.writelines(f"{mid}\n".encode() for mid in classes)
-    counts["classes"] = len(classes)
-    more = sorted(name for name in counts if name not in COUNTS and counts[name])
-    print_counts({name: counts[name] for name in (*COUNTS, *more)})
 
 
 # --- the command line ------------------------------------------------------------------------------------
@@ -210,7 +152,7 @@ def parse_attributes(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
     unknown = [name for name in names if name not in ATTRIBUTES]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(ATTRIBUTES)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ATTRIBUTES)}")
     return names
 
 

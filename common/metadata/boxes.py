@@ -1,189 +1,162 @@
-"""The box annotations of every release, read by column name, checked, and grouped by image."""
+"""The box annotations of every release, their columns by name: checked, filtered, and spooled by image."""
 
-import json
+from __future__ import annotations
+
+import hashlib
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Any
 
+import msgspec
+
 from common.cli import InputError
-from common.files.csv_files import columns, parse_number, read_csv
-from common.metadata.image_index import ImageSet
-from common.metadata.scratch_database import scratch_database
+from common.files.csv_files import columns, parse_number
+from common.files.json_files import to_json
+from common.metadata.index import Images
+from common.metadata.rows import Rows, read_rows
+from common.metadata.spool import Spool
+from common.openimages.datapoints import ATTRIBUTES, COORDINATES
 from common.openimages.ids import is_image_id
 
+REQUIRED = ("ImageID", "LabelName", *COORDINATES.values())
 ROUNDING = 1e-6  # the files have six decimals; a coordinate this little outside [0, 1] is moved to its edge
-# Images whose boxes are sorted in one call of SQLite, in which Python hears no signal: half a second of it.
-TABLE_IMAGES = 32_768
+TINY = 1e-4  # a number below it, not 0, has an exponent in to_json and none in msgspec
+FLAGS = {"0": 0, "1": 1, "-1": -1}  # of an attribute: no, yes, unknown
 
-Group = tuple[str, list[dict[str, Any]]]
-Row = tuple[str, tuple[str, ...], dict[str, Any]]  # image id, raw fields, box
+Item = tuple[str, bytes]  # image id, boxes
+
+encode_boxes = msgspec.msgpack.Encoder().encode
+decode_boxes = msgspec.msgpack.Decoder(dict[bytes, bytes]).decode
 
 
 @dataclass(frozen=True)
 class BoxFilter:
-    """Which boxes are kept: of these classes, inside the image, with an area, and as the user asked for."""
+    """The boxes to keep: of these classes, inside the image, with an area, and as the user asked for."""
 
     classes: frozenset[str]
     exclude: tuple[str, ...] = ()  # attributes that a box may not have
     min_side: float = 0.0  # of width and height, normalised
 
-    def keeps(self, box: dict[str, Any], counts: Counter[str]) -> bool:
-        """Tell whether a box is kept, and count by reason where it is not.
+    def reason(self, box: Any) -> str:
+        """Return why the user's flags drop a box, "" if they keep it."""
+        for key in self.exclude:
+            if getattr(box, key) == 1:
+                return f"excluded_{key}"
+        return "too_small" if min(box.x1 - box.x0, box.y1 - box.y0) < self.min_side else ""
 
-        Coordinates are moved to the edge that they are a rounding beyond.
-        """
-        reason = self._reason(box)
-        if reason:
+
+def spool_boxes(path: str, wanted: BoxFilter, images: Images, boxes: Spool) -> Counter[str]:
+    """Add the kept boxes to a spool, in items of one image; return counts of the rows dropped by reason.
+
+    An item is a dictionary in msgpack: the digest of each box's row, which duplicates share, and the box as
+    JSON. Images get their numbers in the order of their first kept row.
+    """
+
+    def open_reader(header: list[str]) -> partial[tuple[Counter[str], list[Item]]]:
+        places = columns(path, header, REQUIRED)
+        unknown = [key for key in wanted.exclude if ATTRIBUTES[key] not in places]
+        if unknown:
+            raise InputError(
+                f"{path}:1: no column says which boxes are {', '.join(unknown)}, to exclude them"
+            )
+        return partial(read_boxes, places, wanted)
+
+    counts: Counter[str] = Counter()
+    for found, items in read_rows(path, open_reader):
+        counts.update(found)
+        for image_id, item in items:
+            boxes.add(images.number(image_id), item)
+    return counts
+
+
+def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> tuple[Counter[str], list[Item]]:
+    """Return counts by reason, and items of the kept boxes; a reader as `read_rows` takes it."""
+    counts = Counter(rows=len(rows))
+    if not rows:
+        return counts, []
+    fields = _fields(dict(zip(places, zip(*rows, strict=True), strict=True)))
+    make = _box_type(tuple(fields))
+    encode = msgspec.json.Encoder().encode  # what to_json returns, in a tenth of the time
+    has_flags = wanted.exclude or wanted.min_side
+    digest = hashlib.blake2b(digest_size=16)
+    items: list[tuple[str, dict[bytes, bytes]]] = []
+    corners = zip(*(fields[key] for key in COORDINATES), strict=True)
+    for row, values, (x0, x1, y0, y1) in zip(rows, zip(*fields.values(), strict=True), corners, strict=True):
+        if values[1] not in wanted.classes:
+            counts["other_classes"] += 1
+            continue
+        if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+            inside = min(x0, x1, y0, y1) >= 0 and max(x0, x1, y0, y1) <= 1
+            counts["without_area" if inside else "outside_image"] += 1
+            continue
+        box = make(*values)
+        if has_flags and (reason := wanted.reason(box)):
             counts[reason] += 1
-        return not reason
-
-    def _reason(self, box: dict[str, Any]) -> str:
-        if box["label"] not in self.classes:
-            return "other_classes"
-        if not (0 <= box["x0"] <= 1 and 0 <= box["x1"] <= 1 and 0 <= box["y0"] <= 1 and 0 <= box["y1"] <= 1):
-            for key in ("x0", "x1", "y0", "y1"):
-                if not -ROUNDING <= box[key] <= 1 + ROUNDING:
-                    return "outside_image"
-                box[key] = min(max(box[key], 0.0), 1.0)
-        width, height = box["x1"] - box["x0"], box["y1"] - box["y0"]
-        if width <= 0 or height <= 0:
-            return "without_area"
-        for name in self.exclude:
-            if box[name] == 1:
-                return f"excluded_{name}"
-        return "too_small" if min(width, height) < self.min_side else ""
+            continue
+        if not items or items[-1][0] != values[0]:
+            items.append((values[0], {}))
+        boxes = items[-1][1]
+        of_row = digest.copy()
+        of_row.update("\0".join(row).encode())
+        key = of_row.digest()
+        if key in boxes:
+            counts["repeated_rows"] += 1
+        else:
+            tiny = 0 < x0 < TINY or x1 < TINY or 0 < y0 < TINY or y1 < TINY
+            boxes[key] = to_json(msgspec.structs.asdict(box)) if tiny else encode(box)
+    return counts, [(image_id, encode_boxes(boxes)) for image_id, boxes in items]
 
 
-class ImageReturnedError(Exception):
-    """The rows of an image do not follow each other."""
+def _fields(texts: Mapping[str, Sequence[str]]) -> dict[str, Sequence[Any]]:
+    """Return the values of each key of a box for all rows, in the order they have in a datapoint."""
+    for image_id in dict.fromkeys(texts["ImageID"]):
+        if not is_image_id(image_id):
+            raise ValueError(f"ImageID {image_id!r:.80}, an image id was expected")
+    fields: dict[str, Sequence[Any]] = {"id": texts["ImageID"], "label": texts["LabelName"]}
+    if "Confidence" in texts:
+        known = {text: _number("Confidence", text) for text in set(texts["Confidence"])}
+        whole = {text: int(value) if value.is_integer() else value for text, value in known.items()}
+        fields["confidence"] = [whole[text] for text in texts["Confidence"]]
+    for key, name in COORDINATES.items():
+        fields[key] = _coordinates(name, texts[name])
+    for key, name in ATTRIBUTES.items():
+        if name in texts:
+            try:
+                fields[key] = [FLAGS[text] for text in texts[name]]
+            except KeyError as text:
+                raise ValueError(f"{name} is {text.args[0]!r:.80}, 1, 0 or -1 was expected") from None
+    if "Source" in texts:
+        fields["source"] = texts["Source"]
+    return fields
 
 
-def box_columns(path: str | Path, header: list[str], wanted: BoxFilter) -> dict[str, int]:
-    """Return the place of each column of the annotations; one that is needed and missing is an error."""
-    from common.openimages.datapoints import ATTRIBUTES, COORDINATES
-
-    places = columns(path, header, ("ImageID", "LabelName", *COORDINATES.values()))
-    unknown = [key for key, name in ATTRIBUTES.items() if key in wanted.exclude and name not in places]
-    if unknown:
-        raise InputError(f"{path}:1: no column says which boxes are {', '.join(unknown)}, to exclude them")
-    return places
-
-
-def box_rows(path: str | Path, wanted: BoxFilter, counts: Counter[str]) -> Iterator[Row]:
-    """Yield image id, raw fields and box of each kept row."""
-    rows = read_csv(path)
-    header = next(rows, (1, []))[1]
-    yield from checked_rows(path, box_columns(path, header, wanted), rows, wanted, counts)
-
-
-def checked_rows(
-    path: str | Path,
-    places: dict[str, int],
-    rows: Iterator[tuple[int, list[str]]],
-    wanted: BoxFilter,
-    counts: Counter[str],
-) -> Iterator[Row]:
-    """Yield the same of rows whose columns stand at `places`; a wrong one is an error."""
-    from common.openimages.datapoints import ATTRIBUTES, COORDINATES
-
-    image, label = places["ImageID"], places["LabelName"]
-    coordinates = [(places[name], name, key) for key, name in COORDINATES.items()]
-    attributes = [(places[name], name, key) for key, name in ATTRIBUTES.items() if name in places]
-    confidence, source = places.get("Confidence"), places.get("Source")
-    current = ""
-    for line, row in rows:
-        counts["rows"] += 1
-        if row[image] != current and not is_image_id(current := row[image]):
-            raise InputError(f"{path}:{line}: ImageID {row[image]!r:.80}, an image id was expected")
-        box: dict[str, Any] = {"id": row[image], "label": row[label]}
-        if confidence is not None:
-            box["confidence"] = _number(path, line, "Confidence", row[confidence])
-        for place, name, key in coordinates:
-            box[key] = _number(path, line, name, row[place])
-        for place, name, key in attributes:
-            if row[place] not in ("0", "1", "-1"):
-                raise InputError(f"{path}:{line}: {name} is {row[place]!r:.80}, 1, 0 or -1 was expected")
-            box[key] = int(row[place])
-        if source is not None:
-            box["source"] = row[source]
-        if wanted.keeps(box, counts):
-            yield row[image], tuple(row), box
-
-
-def _number(path: str | Path, line: int, name: str, text: str) -> float | int:
+def _number(name: str, text: str) -> float:
     value = parse_number(text)
     if value is None:
-        raise InputError(f"{path}:{line}: {name} is {text!r:.80}, a number was expected")
-    return int(value) if name == "Confidence" and value.is_integer() else value
+        raise ValueError(f"{name} is {text!r:.80}, a number was expected")
+    return value
 
 
-def grouped_boxes(
-    path: str | Path, wanted: BoxFilter, counts: Counter[str], ended: ImageSet
-) -> Iterator[Group]:
-    """Yield the image id and kept boxes of each image, as a stream over a file that has them together.
-
-    What is dropped is added to `counts` by reason; rows equal in every column count once. Raises
-    ImageReturnedError at an image whose rows are apart; `ended` holds those that are done.
-    """
-    current = ""
-    boxes: list[dict[str, Any]] = []
-    seen: set[tuple[str, ...]] = set()
-    for image_id, fields, box in box_rows(path, wanted, counts):
-        if image_id != current:
-            if boxes:
-                yield current, boxes
-                ended.add(current)
-            if image_id in ended:
-                raise ImageReturnedError(image_id)
-            current, boxes, seen = image_id, [], set()
-        if fields in seen:
-            counts["repeated_rows"] += 1
-            continue
-        seen.add(fields)
-        boxes.append(box)
-    if boxes:
-        yield current, boxes
+def _coordinates(name: str, texts: Sequence[str]) -> list[float]:
+    """Return coordinates as numbers, those that are a rounding outside [0, 1] moved to its edge."""
+    try:
+        # Of these characters float() takes what parse_number takes, but for numbers that are infinite.
+        if "".join(texts).encode().translate(None, b"0123456789.+-eE"):
+            raise ValueError
+        values = list(map(float, texts))
+        if not math.isfinite(sum(values)):
+            raise ValueError
+    except ValueError:
+        values = [_number(name, text) for text in texts]
+    if min(values) < 0 or max(values) > 1:
+        inside = -ROUNDING, 1 + ROUNDING
+        return [min(max(value, 0.0), 1.0) if inside[0] <= value <= inside[1] else value for value in values]
+    return values
 
 
-def scattered_boxes(path: str | Path, wanted: BoxFilter, counts: Counter[str]) -> Iterator[Group]:
-    """Yield the same for a file in any order, images in the order of their first kept row.
-
-    The kept rows go through a temporary database on disk, so memory stays bounded.
-    """
-    with scratch_database() as database:
-        database.execute("CREATE TABLE images (number INTEGER PRIMARY KEY, id TEXT UNIQUE)")
-        images = tables = 0
-        for image_id, fields, box in box_rows(path, wanted, counts):
-            known = database.execute("SELECT number FROM images WHERE id = ?", (image_id,)).fetchone()
-            number = known[0] if known else images
-            if not known:
-                database.execute("INSERT INTO images VALUES (?, ?)", (number, image_id))
-                images += 1
-            table = number // TABLE_IMAGES
-            if table == tables:
-                database.execute(f"CREATE TABLE boxes_{table} (image INTEGER, fields TEXT, box TEXT)")
-                tables += 1
-            database.execute(
-                f"INSERT INTO boxes_{table} VALUES (?, ?, ?)",  # noqa: S608  # a number of ours
-                (number, json.dumps(fields), json.dumps(box)),
-            )
-        for table in range(tables):
-            rows = database.execute(
-                f"""SELECT id, fields, box FROM boxes_{table} JOIN images ON number = image
-                ORDER BY image, boxes_{table}.rowid"""  # noqa: S608  # a number of ours
-            )
-            yield from _by_image(rows, counts)
-
-
-def _by_image(rows: Iterable[tuple[str, str, str]], counts: Counter[str]) -> Iterator[Group]:
-    """Yield the boxes of each image out of rows of image id, fields and box that are sorted by image."""
-    for image_id, same_image in groupby(rows, key=itemgetter(0)):
-        boxes: dict[str, str] = {}
-        for _, fields, box in same_image:
-            counts["repeated_rows"] += fields in boxes
-            boxes.setdefault(fields, box)
-        yield image_id, [json.loads(box) for box in boxes.values()]
+@lru_cache
+def _box_type(keys: tuple[str, ...]) -> type[msgspec.Struct]:
+    return msgspec.defstruct("Box", keys, gc=False)

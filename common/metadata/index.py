@@ -1,0 +1,143 @@
+"""The image index of every release, its columns by name, and the attribution of its images."""
+
+from __future__ import annotations
+
+import csv
+from array import array
+from codecs import getwriter
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import islice
+
+import msgspec
+
+from common.cli import InputError
+from common.files.csv_files import columns, parse_number
+from common.files.json_files import json_writer, to_json
+from common.files.whole_files import open_output
+from common.metadata.rows import Rows, read_rows
+from common.metadata.spool import Spool
+from common.openimages.datapoints import INDEX_COLUMNS
+from common.openimages.ids import is_image_id
+
+KEYS = {column: key for key, column in INDEX_COLUMNS.items()}
+NUMBERS: dict[str, type[int] | type[float]] = {"size": int, "rotation": float}  # bytes, degrees
+ATTRIBUTION = ("id", "author", "title", "landing_url", "license", "author_profile_url", "url")
+BUCKET = 1 << 17  # index entries read into memory together: 80 MB
+
+Entry = tuple[str, str, bytes]  # id, what datapoints take from it as JSON keys, all of it as JSON
+
+
+class Images:
+    """The images of an index and of the boxes, in at most 200 bytes an id; their index entries are on disk.
+
+    A release has 1.7 million ids with boxes. Each has a position: that in the index, or a later one if it is
+    not in the index. Each image that may get a datapoint has a number: the place of its datapoint.
+    """
+
+    def __init__(self) -> None:
+        self.positions: dict[str, int] = {}
+        self.heads: dict[str, int] = {}  # the few different heads of datapoints, and the place of each
+        self.head_places = array("I")  # by position
+        self.numbers = array("i")  # by position, -1: none yet
+        self.by_number = array("I")  # positions
+        self.indexed = 0
+        self.entries = Spool(BUCKET)  # by position
+
+    def add_indexed(self, image_id: str, head: str, entry: bytes) -> None:
+        """Add an image of the index, before any other; a duplicate is ignored."""
+        position = self.positions.setdefault(image_id, self.indexed)
+        if position == self.indexed:
+            self.indexed += 1
+            self.numbers.append(-1)
+            self.head_places.append(self.heads.setdefault(head, len(self.heads)))
+            self.entries.add(position, entry)
+
+    def number_all(self) -> None:
+        """Give a number to each image of the index that has none, in the order of the index."""
+        for image_id in islice(self.positions, self.indexed):
+            self.number(image_id)
+
+    def close(self) -> None:
+        self.entries.close()
+
+    def is_indexed(self, image_id: str) -> bool:
+        return self.positions.get(image_id, self.indexed) < self.indexed
+
+    def has_number(self, image_id: str) -> bool:
+        return self.numbers[self.positions[image_id]] >= 0
+
+    def number(self, image_id: str) -> int:
+        """Return the number of an image, the next one if it has none."""
+        position = self.positions.setdefault(image_id, len(self.positions))
+        if position == len(self.numbers):
+            self.numbers.append(-1)
+        if self.numbers[position] < 0:
+            self.numbers[position] = len(self.by_number)
+            self.by_number.append(position)
+        return self.numbers[position]
+
+
+def read_index(path: str, images: Images) -> Counter[str]:
+    """Add the images of an index; return counts of its rows and duplicate ids. No image is an error."""
+    rows = 0
+
+    def open_reader(header: list[str]) -> partial[list[Entry]]:
+        places = columns(path, header, ("ImageID", "OriginalURL"))
+        return partial(read_entries, [KEYS.get(name, name) for name in places])
+
+    for entries in read_rows(path, open_reader):
+        rows += len(entries)
+        for entry in entries:
+            images.add_indexed(*entry)
+    if not images.indexed:
+        raise InputError(f"{path}: no images in it")
+    return Counter(index_rows=rows, repeated_ids=rows - images.indexed)
+
+
+def read_entries(keys: Sequence[str], rows: Rows) -> list[Entry]:
+    """Return the entries of rows with these keys, empty fields left out; a reader as `read_rows` takes it."""
+    encode = msgspec.json.Encoder().encode
+    heads: dict[tuple[object, object], str] = {}
+    entries = []
+    for row in rows:
+        entry: dict[str, str | float] = {key: text for key, text in zip(keys, row, strict=True) if text}
+        image_id = entry.get("id")
+        if not is_image_id(image_id):
+            raise ValueError(f"ImageID {image_id!r:.80}, an image id was expected")
+        for key, kind in NUMBERS.items():
+            if key in entry:
+                value = parse_number(text := entry[key])
+                if value is None or value < 0 or kind(value) != value:
+                    raise ValueError(f"{key} is {text!r:.80}, a number was expected")
+                entry[key] = kind(value)
+        facts = entry.get("subset"), entry.get("rotation")
+        if facts not in heads:
+            known = {
+                key: fact for key, fact in zip(("subset", "rotation"), facts, strict=True) if fact is not None
+            }
+            heads[facts] = to_json(known).decode()[1:-1]
+        try:
+            data = encode(entry)
+        except OverflowError:  # an integer beyond 64 bits
+            data = to_json(entry)
+        entries.append((str(image_id), heads[facts], data))
+    return entries
+
+
+def write_index(images: Images, wanted: bytearray, path: str, attribution_path: str | None) -> None:
+    """Write the index entries of the wanted positions and, if asked for, whom to name for them as CSV."""
+    with json_writer(path) as write, ExitStack() as stack:
+        name = None
+        if attribution_path:
+            stream = stack.enter_context(open_output(attribution_path))
+            name = csv.writer(getwriter("utf-8")(stream), lineterminator="\n").writerow
+            name(ATTRIBUTION)
+        for position, (entry,) in images.entries:
+            if wanted[position]:
+                write(entry)
+                if name:
+                    image = msgspec.json.decode(entry)
+                    name([image.get(key, "") for key in ATTRIBUTION])

@@ -1,0 +1,106 @@
+"""Datapoints from spooled boxes and labels: merged by image, and chosen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from common.metadata.boxes import decode_boxes
+from common.metadata.choice import ImageChoice
+from common.metadata.index import Images
+from common.metadata.labels import add_labels, decode_labels
+from common.metadata.spool import Spool
+
+BUCKET = 1 << 15  # images whose boxes and labels are read into memory together: 100 MB
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What was read: the images, and by their number the boxes and, if asked for, the labels."""
+
+    images: Images
+    boxes: Spool
+    labels: Spool | None
+    ancestors: Mapping[str, Sequence[str]]  # of a class those that get a copy of each of its boxes
+
+
+class Point(msgspec.Struct, gc=False):
+    """The datapoint of an image, its boxes as JSON."""
+
+    id: str
+    head: str  # JSON of the keys between id and labels
+    labels: dict[str, int] | None  # the confidence of each class
+    boxes: list[bytes]
+
+    def classes(self) -> set[str]:
+        """Return the classes of the boxes, or without boxes those verified present."""
+        if self.boxes:
+            return set(map(_class_of, self.boxes))
+        return {mid for mid, confidence in (self.labels or {}).items() if confidence}
+
+    def json(self) -> bytes:
+        head = f'{{"id":"{self.id}"' + (f",{self.head}" if self.head else "")
+        if self.labels is not None:
+            labels = [{"label": mid, "confidence": self.labels[mid]} for mid in sorted(self.labels)]
+            head += f',"image_labels":{msgspec.json.encode(labels).decode()}'
+        return b'%b,"annotations":[%b]}' % (head.encode(), b",".join(self.boxes))
+
+
+def choose_images(tables: Tables, choice: ImageChoice, counts: Counter[str]) -> set[str] | None:
+    """Return the ids chosen among all images that would have a datapoint; None stands for all."""
+    if choice.takes_all:
+        return None
+    points = read_points(tables, Counter())
+    by_class = choice.max_images_per_class is not None
+    return choice.choose(((point.id, point.classes() if by_class else set()) for point in points), counts)
+
+
+def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
+    """Yield the datapoint of each image that is in the index, by number; count what is dropped or added."""
+    images, labels = tables.images, tables.labels
+    ids, heads = list(images.positions), list(images.heads)
+    for place in range(max(len(tables.boxes.buckets), len(labels.buckets) if labels is not None else 0)):
+        box_items = tables.boxes.bucket(place)
+        label_items = labels.bucket(place) if labels is not None else {}
+        for number in sorted({*box_items, *label_items}):
+            merged: dict[bytes, bytes] = {}
+            for item in box_items.get(number, ()):
+                boxes = decode_boxes(item)
+                counts["repeated_rows"] += len(merged.keys() & boxes.keys()) if merged else 0
+                merged = merged | boxes if merged else boxes
+            position = images.by_number[number]
+            if position >= images.indexed:
+                counts["images_not_in_index"] += 1
+                continue
+            of_image: dict[str, int] = {}
+            for item in label_items.get(number, ()):
+                add_labels(of_image, decode_labels(item))
+            all_boxes = list(merged.values())
+            if tables.ancestors:
+                all_boxes = list(_expanded(all_boxes, tables.ancestors))
+                counts["expanded"] += len(all_boxes) - len(merged)
+            head = heads[images.head_places[position]]
+            yield Point(ids[position], head, of_image if labels is not None else None, all_boxes)
+
+
+def _expanded(boxes: Iterable[bytes], ancestors: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
+    """Yield each box and its copies for the ancestors of its class."""
+    for box in boxes:
+        yield box
+        label = _class_of(box)
+        for ancestor in ancestors.get(label, ()):
+            yield box.replace(msgspec.json.encode(label), msgspec.json.encode(ancestor), 1)
+
+
+class _Box(msgspec.Struct):
+    label: str
+
+
+_decode_box = msgspec.json.Decoder(_Box).decode
+
+
+def _class_of(box: bytes) -> str:
+    return _decode_box(box).label
