@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.metadata.boxes import TABLE_IMAGES
+from common.metadata.points import BUCKET
 from tests.support.step3 import (
     CAT,
     DOG,
@@ -85,12 +85,12 @@ def test_the_outputs_agree_and_every_loss_is_counted(step, tmp_path):
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(0, 3)), min_size=1, max_size=12),
-    st.sampled_from([2, TABLE_IMAGES]),
+    st.sampled_from([2, BUCKET]),
 )
-def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows, table_images):
+def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows, bucket):
     """Rows of an image that are apart give what the same rows give side by side, images by first row.
 
-    So they do when their boxes are sorted in several tables.
+    So they do when the boxes are in several temporary files.
     """
     from process_metadata import main
 
@@ -103,7 +103,7 @@ def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows, table_ima
         lines = (box(image, corners=f"0.{number},0.9,0.1,0.2") for image, number in order)
         (folder / "boxes.csv").write_text(table(TRAIN_V3, *lines))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("common.metadata.boxes.TABLE_IMAGES", table_images)
+            patch.setattr("common.metadata.points.BUCKET", bucket)
             main([
                 "--annotations_input_path", str(folder / "boxes.csv"),
                 "--image_index_input_path", str(folder / "images.csv"),
@@ -247,18 +247,17 @@ def test_compressed_files_are_read_and_written(step, tmp_path):
 def test_an_id_is_held_in_at_most_200_bytes():
     import tracemalloc
 
-    from common.metadata.image_index import ImageIds
+    from common.metadata.index import Images
 
     number = 50_000
+    images = Images()
+    images.entries.add(0, b"")  # opens the temporary file
     tracemalloc.start()
-    images = ImageIds()
-    images.update((f"{value:016x}", ("train", 90.0 * (value % 4))) for value in range(number))
-    sets = [images.new_set() for _ in range(8)]
-    for some in sets:
-        for value in range(number):
-            some.add(f"{value:016x}")
+    for value in range(number):
+        images.add_indexed(f"{value:016x}", f'"rotation":{90.0 * (value % 4)}', b"{}")
+    for value in range(number):
+        assert images.number(f"{value:016x}") == value
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    images.close()
     assert held <= 200 * number
-    assert images.fact(f"{5:016x}") == {"subset": "train", "rotation": 90.0}
-    assert all(f"{5:016x}" in some and "stranger" not in some for some in sets)

@@ -15,7 +15,7 @@ from io import BytesIO, StringIO
 from itertools import chain, dropwhile, islice
 from typing import BinaryIO, TypeVar
 
-from common.cli import InputError
+from common.cli import InputError, say
 from common.files.csv_files import csv_rows
 from common.files.whole_files import open_input, read_lines
 from common.workers.batches import batches, usable_cores
@@ -58,6 +58,7 @@ def read_rows(path: str, open_reader: Callable[[list[str]], Callable[[Rows], Res
         except ValueError as error:
             raise InputError(f"{path}:{number}: {error}") from None
         yield result
+    say(f"{path}: read row by row from line {line + 1} on, which is slower: unusual quotes or line ends")
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:

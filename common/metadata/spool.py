@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from struct import Struct
 from typing import IO
 
@@ -59,7 +60,8 @@ class Spool:
 
     def close(self) -> None:
         for file in self.buckets:
-            file.close()
+            with suppress(OSError):  # on a full disk, what waits in memory is not wanted any more
+                file.close()
 
 
 def _no_room(error: OSError) -> InputError:

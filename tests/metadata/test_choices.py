@@ -4,12 +4,9 @@ import csv
 import json
 import random
 import sys
-from collections import Counter
 
 import pytest
 
-from common.metadata.image_index import ImageIds
-from common.metadata.image_labels import image_labels
 from tests.support.step3 import (
     ANIMAL,
     CAT,
@@ -266,25 +263,29 @@ def test_verified_labels_go_up_when_present_and_down_when_absent(step, tmp_path,
     }  # fmt: skip
 
 
-def test_labels_of_many_images_are_found_in_small_tables(tmp_path):
-    """Each has its own index, so no one call of SQLite, which Ctrl-C has to wait for, is long."""
-    ids = [f"{number:016x}" for number in range(2000)]
+def test_labels_of_many_images_in_any_order(step, tmp_path):
+    """Over several temporary files and blocks; where a class is both present and absent, present wins."""
+    ids = [f"{number:016x}" for number in range(500)]
     rows = [f"{image},{mid},{place % 2}" for place, image in enumerate(ids * 10) for mid in (CAT, DOG)]
     random.Random(1).shuffle(rows)
-    (tmp_path / "labels.csv").write_text(table("ImageID,LabelName,Confidence", *rows))
-    images, same = ImageIds(), {CAT: {CAT}, DOG: {DOG}}
-    images.update((image, ("train", None)) for image in ids)
-    with image_labels(tmp_path / "labels.csv", images, same, same, Counter()) as labels:
-        for place, image in enumerate(ids):
-            assert labels.of(image) == [{"label": mid, "confidence": place % 2} for mid in sorted((CAT, DOG))]
-        assert labels.of("d" * 16) == []
-        names = [
-            name
-            for (name,) in labels.database.execute("SELECT tbl_name FROM sqlite_master WHERE type = 'index'")
+    (tmp_path / "labels.csv").write_text(table("ImageID,LabelName,Confidence", *rows, f"{ids[0]},{CAT},1.0"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.metadata.points.BUCKET", 64)
+        patch.setattr("common.metadata.rows.BLOCK", 20_000)
+        outcome = step(
+            table(TRAIN_V3, *map(box, ids[::2])), table(INDEX_V3, *map(entry, ids)),
+            "--image_labels_input_path", tmp_path / "labels.csv", "--keep_labels_only",
+        )  # fmt: skip
+    assert outcome.counts.items() >= {"images": 500, "boxes": 250, "label_rows": 10_001}.items()
+    points = results(tmp_path)[0]
+    assert [point["id"] for point in points] == [*ids[::2], *ids[1::2]]
+    for point in points:
+        confidence = int(point["id"], 16) % 2
+        first = int(point["id"] == ids[0]) or confidence
+        assert point["image_labels"] == [
+            {"label": mid, "confidence": number}
+            for mid, number in sorted({CAT: first, DOG: confidence}.items())
         ]
-        sizes = [labels.database.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in names]
-    assert sum(sizes) == len(rows)
-    assert max(sizes) < len(rows) / 20
 
 
 def test_labels_of_other_images_are_an_error(step, tmp_path):

@@ -1,4 +1,4 @@
-"""Step 3 in columns and row by row: the same bytes, counts and errors, whatever is in the files."""
+"""Step 3 in blocks and row by row: the same bytes, counts and errors, whatever is in the files."""
 
 import csv
 import io
@@ -12,23 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.cli import InputError
-from common.metadata import csv_tables, index_tables
-from common.metadata.csv_tables import NotPlainError
+from common.metadata import rows as rows_module
 from process_metadata import main
 from tests.support.step3 import (
     ANIMAL,
     CAT,
     DOG,
     GOOD,
-    INDEX,
     INDEX_V3,
     INDEX_V4,
     PET,
     TRAIN_V3,
     TREE,
     V4,
-    A,
-    B,
     box,
     entry,
     table,
@@ -151,13 +147,8 @@ def outcome(folder: Path, flags: list[str]) -> tuple[str, dict[str, bytes]]:
     return said, {name: (folder / name).read_bytes() for name in OUTPUTS if (folder / name).exists()}
 
 
-def refuse(path, **_):
-    raise NotPlainError("what this test says")
-
-
 def row_by_row(patch: pytest.MonkeyPatch) -> None:
-    for module in (csv_tables, index_tables):
-        patch.setattr(module, "open_blocks", refuse)
+    patch.setattr(rows_module, "_read_block", lambda read, width, block: (0, None))
 
 
 @settings(max_examples=150, deadline=None)
@@ -171,64 +162,18 @@ def test_both_ways_agree(folder, data):
     (folder / "boxes.csv").write_bytes(boxes)
     (folder / "images.csv").write_bytes(index)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_tables, "BLOCK", data.draw(st.sampled_from([1 << 22, 1 << 22, 300, 1000])))
+        patch.setattr(rows_module, "BLOCK", data.draw(st.sampled_from([1 << 20, 1 << 20, 300, 1000])))
+        patch.setattr(rows_module, "SLICE", data.draw(st.sampled_from([1, 2, 500])))
+        patch.setattr(rows_module, "usable_cores", lambda: 1)
         fast = outcome(folder, flags)
         row_by_row(patch)
         slow = outcome(folder, flags)
     assert fast == slow
 
 
-# --- which way is taken, and what is wrong far down a file -----------------------------------------------
+# --- what is wrong far down a file, and the order of many rows ------------------------------------------
 
 GOOD_ROWS = [box(f"{number:016x}") for number in range(2000)]
-NO_NOTE = {
-    "as the releases are": (table(TRAIN_V3, *GOOD_ROWS), INDEX),
-    "quoted, with CRLF": (table(TRAIN_V3, f'"{A}",x,"{CAT}",1,0,1,"0.5",1').replace("\n", "\r\n"), INDEX),
-    "numbers in other forms": (table(TRAIN_V3, box(corners="0,1e-1,+.5,1")), INDEX),
-}
-NOTES = {
-    "rows in another order of columns": (
-        table("LabelName,ImageID,XMin,XMax,YMin,YMax", f"{CAT},{A},0,1,0,1"), INDEX,
-        "boxes.csv: read row by row, which is slower: it has another first column than ImageID",
-    ),
-    "line end inside quotes": (
-        table(TRAIN_V3 + ",Note", box(more=',"a\nb"')), INDEX,
-        "boxes.csv: read row by row, which is slower: it has quotes that a line leaves open",
-    ),
-    "the same in the index": (
-        GOOD, table(INDEX_V3, entry()).replace("Ann,", "Ann\n"),
-        "images.csv: read row by row, which is slower: it has quotes that a line leaves open",
-    ),
-    "quote inside a field": (
-        table(TRAIN_V3 + ",Note", box(more=',5"x"')), INDEX,
-        "boxes.csv: read row by row, which is slower: it has a quote inside a field",
-    ),
-    "an image in many lines": (
-        table(TRAIN_V3 + ",Note", *(box(more=f",{number}") for number in range(500))), INDEX,
-        "boxes.csv: read row by row, which is slower: it has over",
-    ),
-    "rows of an image apart": (
-        table(TRAIN_V3, box(A), box(B), box(A, DOG)), table(INDEX_V3, entry(A), entry(B)),
-        f"boxes.csv: the rows of image {A} are apart: grouping on disk, which is slower",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("boxes", "index"), NO_NOTE.values(), ids=NO_NOTE)
-def test_files_like_the_releases_are_read_in_columns(step, boxes, index):
-    outcome = step(boxes, index)
-    assert (outcome.code, outcome.err) == (0, "")
-
-
-@pytest.mark.parametrize(("boxes", "index", "note"), NOTES.values(), ids=NOTES)
-def test_the_slower_way_is_told(step, monkeypatch, boxes, index, note):
-    monkeypatch.setattr(csv_tables, "BLOCK", 1000)
-    outcome = step(boxes, index)
-    assert outcome.code == 0, outcome.err
-    assert note in outcome.err
-    assert outcome.err.count("\n") == 1
-
-
 ROWS_DOWN = {
     name: evil for name, evil in EVIL.items() if evil[0] not in (GOOD, "") and "boxes.csv:3" in evil[2]
 }
@@ -237,7 +182,7 @@ ROWS_DOWN = {
 @pytest.mark.parametrize(("boxes", "index", "message"), ROWS_DOWN.values(), ids=ROWS_DOWN)
 def test_a_wrong_line_far_down_is_named(step, tmp_path, monkeypatch, boxes, index, message):
     """The line is named by its place in the file, whatever block it is in; what comes below does not matter."""
-    monkeypatch.setattr(csv_tables, "BLOCK", 4096)
+    monkeypatch.setattr(rows_module, "BLOCK", 4096)
     good, more = table(TRAIN_V3, *GOOD_ROWS).encode(), table("", *GOOD_ROWS)[1:].encode()
     wrong = boxes if isinstance(boxes, bytes) else boxes.encode()
     outcome = step(good + wrong.removeprefix(GOOD.encode()) + (b"" if b'"' in wrong else more), index)
@@ -260,9 +205,9 @@ def test_images_in_random_order_and_apart_give_the_same_boxes(step, tmp_path):
         elif order == "by row":
             random.Random(1).shuffle(rows)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(csv_tables, "BLOCK", 2000)
+            patch.setattr(rows_module, "BLOCK", 2000)
             outcome = step(table(TRAIN_V3, *rows), index)
-        assert (outcome.code, outcome.err == "") == (0, order != "by row")
+        assert (outcome.code, outcome.err) == (0, "")
         points = json.loads((tmp_path / "out/points.json").read_bytes())
         assert [point["id"] for point in points] == list(dict.fromkeys(row[:16] for row in rows))
         boxes = {point["id"]: sorted(map(json.dumps, point["annotations"])) for point in points}

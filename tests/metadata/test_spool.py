@@ -1,0 +1,47 @@
+"""Temporary files for what is too large for memory: nothing of them outlives the run, however it ends."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import closing
+
+import pytest
+
+from common.metadata.spool import Spool
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Return the folder that TMPDIR names to this test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_items_come_back_by_number_in_the_order_they_were_added(temporary):
+    numbers = [number % 1000 for number in range(5000)]
+    random.Random(1).shuffle(numbers)
+    wanted: dict[int, list[bytes]] = {}
+    with closing(Spool(64)) as spool:
+        for place, number in enumerate(numbers):
+            item = b"%d" % place * (place % 50)
+            wanted.setdefault(number, []).append(item)
+            spool.add(number, item)
+        assert not list(temporary.iterdir())
+        found = [(number, [bytes(item) for item in items]) for number, items in spool]
+    assert found == sorted(wanted.items())
+
+
+def test_nothing_is_left_after_kill_9(temporary):
+    code = (
+        "import os, signal\nfrom common.metadata.spool import Spool\nspool = Spool(8)\n"
+        "for number in range(100): spool.add(number, bytes(100_000))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not list(temporary.iterdir())
