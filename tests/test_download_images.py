@@ -211,7 +211,7 @@ def test_nothing_at_all_is_an_error_that_names_the_cause(script, folder):
     outcome = script("download_images", *arguments(folder))
     assert outcome.code == 1
     assert outcome.err == (
-        f"download_images.py: none of the 3 photos is there, 3 of them with connection: original: Connection refused "
+        f"download_images.py: none of the 3 images was downloaded, 3 of them with connection: original: Connection refused "
         f"({url}); see {folder}/download_failures.csv\n"
     )
     assert len(failures(folder)) == 3
@@ -223,7 +223,7 @@ def test_the_run_stops_when_the_first_200_all_fail_in_passing(script, folder):
     outcome = script("download_images", *arguments(folder, "--retries", 1))
     assert outcome.code == 1
     assert outcome.err == (
-        "download_images.py: the first 200 photos all failed, 200 of them with connection: original: "
+        "download_images.py: the first 200 images all failed, 200 of them with connection: original: "
         f"Connection refused ({url})\n"
     )
 

@@ -1,213 +1,234 @@
-"""Connections that are kept, watched, and used with little more work than http.client's own.
+"""Connections for requests on which one attempt at an image has one deadline.
 
-requests has the certificates and the proxies, urllib3 keeps the connections, http.client alone sends and
-reads. What urllib3 does for each request beyond that (finding the pool, timeouts, retries, decoders, headers
-of its own) took nearly half of the interpreter's time, and threads share one interpreter.
+The timeout of a socket starts again with every byte, so it is no deadline. Here a socket is given what is
+left of the attempt before each read: connecting, TLS, a proxy's answer, headers and body end in time, however
+slowly a server drips. Only a name look-up takes as long as the system's resolver lets it.
+
+requests passes an attempt to urllib3 as the timeout of a request, and urllib3 sets it on the connection. The
+one private name of urllib3 used here is `_new_conn`; requirements.txt has the versions that were tried.
 """
 
-import http.client
+from __future__ import annotations
+
+import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import parse_url
+from urllib3.exceptions import NewConnectionError
 
-from common.download.deadline import Handle, RefusedAddressError, Watch, is_public, running
-
-RESOLVED_SECONDS = 60  # for so long an address is remembered
-RESOLVERS = 8  # threads that wait for name servers
+ADDRESS_SECONDS = 3.0  # for a connection to each address of a host but the last
 HOSTS = 64  # whose connections are kept
-MAX_REST = 1 << 16  # bytes read of an answer we have no use for, to keep its connection
-
-_Address = tuple[Any, ...]
 
 
-class _Resolver:
-    """Host names to addresses, within the time of the attempt, remembered for a minute."""
-
-    def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(RESOLVERS, "resolver")
-        self.known: dict[tuple[str, int], tuple[float, list[_Address]]] = {}
-
-    def addresses(self, host: str, port: int, seconds: float) -> list[_Address]:
-        until, found = self.known.get((host, port), (0.0, []))
-        if until > time.monotonic():
-            return found
-        future = self.pool.submit(socket.getaddrinfo, host, port, 0, socket.SOCK_STREAM)
-        try:
-            found = list(future.result(timeout=seconds))
-        except FutureTimeoutError:
-            raise TimeoutError(f"no answer to the look-up of {host}") from None
-        self.known[host, port] = (time.monotonic() + RESOLVED_SECONDS, found)
-        return found
+class RefusedAddressError(Exception):
+    """A public server redirected to a private address."""
 
 
-_resolver = _Resolver()
+class Attempt(Timeout):
+    """One attempt at an image, redirects included, that ends after `seconds`."""
 
-
-class Response(http.client.HTTPResponse):
-    """An answer; urllib3's pool sets where its connection goes back to."""
-
-    retries: Any
-    _connection: HTTPConnection
-    _pool: Any
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.until = time.monotonic() + seconds
+        self.was_public = False
 
     @property
-    def length_remaining(self) -> int | None:
-        """Bytes of the body still to be read, None where that is not known."""
-        return self.length
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.until
+
+    def left(self) -> float:
+        """Return the seconds left; TimeoutError when there are none."""
+        seconds = self.until - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError("not complete within the deadline")
+        return seconds
+
+    def enter(self, *, public: bool) -> None:
+        """Note the host of the next request; RefusedAddressError if it is private after a public one."""
+        if self.was_public and not public:
+            raise RefusedAddressError
+        self.was_public = public
+
+    # urllib3 copies a timeout for each request and sets its parts on the connection: all are the attempt.
+
+    def clone(self) -> Attempt:
+        return self
+
+    def start_connect(self) -> float:
+        return 0.0
 
     @property
-    def version_string(self) -> str:
-        return f"HTTP/{self.version / 10}"
+    def connect_timeout(self) -> Any:
+        return self
 
-    def leave(self) -> None:
-        """Give the connection back: kept where the answer is read to its end or nearly, closed otherwise."""
-        try:
-            if self.length is not None and self.length <= MAX_REST:
-                self.read()
-        except (http.client.HTTPException, OSError):
-            self.will_close = True
-        if self.will_close or self.length or not self.isclosed() or self._says_more():
-            self.close()
-            self._connection.close()
-        self._pool.take_back(self._connection)
-
-    def _says_more(self) -> bool:
-        """Tell whether more came than was promised, or may yet: it would be taken for the next answer.
-
-        urllib3 looks whether a kept socket has anything to read; what TLS has decrypted it cannot see.
-        """
-        pending = getattr(self._connection.sock, "pending", None)
-        return self.status in (204, 304) or bool(pending and pending())
+    @property
+    def read_timeout(self) -> Any:
+        return self
 
 
-class _Watched(HTTPConnection):
-    """A connection that hands its socket to the Watch of the thread that uses it."""
+class _Timed:
+    """A socket whose reads end with the attempt that its connection is used for."""
 
-    _handle: Handle | None = None
-    response_class = Response
+    owner: _Connection | None = None
 
-    def _new_conn(self) -> socket.socket:
-        watch: Watch = running.watch
-        problem: OSError | None = None
-        for family, kind, protocol, _, address in _resolver.addresses(
-            self._dns_host, self.port or 80, watch.left()
-        ):
-            connection = socket.socket(family, kind, protocol)
-            try:
-                for option in self.socket_options or []:
-                    connection.setsockopt(*option)
-                self._handle = Handle(connection, is_public(address[0]))
-                watch.use(self._handle)
-                connection.settimeout(watch.left())
-                connection.connect(address)
-                connection.settimeout(None)
-                return connection
-            except OSError as error:
-                connection.close()
-                problem = error
-            except RefusedAddressError:
-                connection.close()
-                raise
-        raise problem or OSError(f"{self.host} has no address")
+    def recv(self, *arguments: Any) -> bytes:
+        self._limit()
+        return super().recv(*arguments)  # type: ignore[misc, no-any-return]
 
-    def putrequest(self, *arguments: Any, **options: Any) -> None:
-        if self._handle:  # a connection that was kept
-            running.watch.use(self._handle)
-        super().putrequest(*arguments, **options)
+    def recv_into(self, *arguments: Any) -> int:
+        self._limit()
+        return super().recv_into(*arguments)  # type: ignore[misc, no-any-return]
 
-    def request(
-        self,
-        method: str,
-        url: str,
-        body: Any = None,
-        headers: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        """Send a request without a body; `headers` say all that is to be said, but for the host."""
-        headers = headers or {}
-        self.putrequest(method, url, skip_host="Host" in headers, skip_accept_encoding=True)
-        for name, value in headers.items():
-            self.putheader(name, value)
-        self.endheaders()
-
-    def getresponse(self) -> Any:
-        if self.sock is None:  # it broke while we asked, and urllib3 takes that for an early answer
-            raise ConnectionResetError("the connection broke while the request was sent")
-        return http.client.HTTPConnection.getresponse(self)
-
-    def close(self) -> None:
-        super().close()
-        self._handle = None
+    def _limit(self) -> None:
+        if self.owner:
+            self.settimeout(self.owner.attempt.left())  # type: ignore[attr-defined]
 
 
-class _WatchedTLS(_Watched, HTTPSConnection):
+class _Socket(_Timed, socket.socket):
+    def gettimeout(self) -> float | None:
+        """Return what a TLS handshake over this socket may take in all."""
+        return self.owner.attempt.left() if self.owner else super().gettimeout()
+
+
+class _TLSSocket(_Timed, ssl.SSLSocket):
     pass
 
 
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Watched
+class _Context(ssl.SSLContext):
+    sslsocket_class = _TLSSocket
 
-    def take_back(self, connection: HTTPConnection) -> None:
-        self._put_conn(connection)
+    def wrap_socket(self, sock: Any, *arguments: Any, **options: Any) -> Any:
+        wrapped = super().wrap_socket(sock, *arguments, **options)
+        wrapped.owner = sock.owner  # type: ignore[attr-defined]
+        return wrapped
 
 
-class _TLSPool(urllib3.HTTPSConnectionPool, _Pool):
-    ConnectionCls = _WatchedTLS
+_worked: dict[tuple[str, int], Any] = {}  # the last address of a host and port that a connection was made to
+
+
+class _Connection(HTTPConnection):
+    attempt: Attempt
+    is_public = False
+
+    @property
+    def timeout(self) -> Any:
+        return self.attempt.left()
+
+    @timeout.setter
+    def timeout(self, value: Any) -> None:
+        if isinstance(value, Attempt):
+            self.attempt = value
+
+    def _new_conn(self) -> socket.socket:
+        """Return a connected socket, to the address that worked before if there is one."""
+        place = self.host.strip("[]"), self.port or 0
+        problem: OSError | None = None
+        try:
+            found = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
+            found.sort(key=lambda each: each[4] != _worked.get(place))
+            for number, (family, kind, protocol, _, address) in enumerate(found, 1):
+                self.is_public = is_public(str(address[0]))
+                self._enter()
+                connection = _Socket(family, kind, protocol)
+                try:
+                    for option in self.socket_options or []:
+                        connection.setsockopt(*option)
+                    left = self.attempt.left()
+                    connection.settimeout(left if number == len(found) else min(left, ADDRESS_SECONDS))
+                    connection.connect(address)
+                except OSError as error:
+                    connection.close()
+                    problem = error
+                else:
+                    _worked[place] = address
+                    connection.owner = self
+                    return connection
+            raise problem or OSError("the host has no address")
+        except OSError as error:
+            raise NewConnectionError(self, str(error)) from error
+
+    def request(self, *arguments: Any, **options: Any) -> None:
+        if self.sock is not None:
+            self._enter()
+        super().request(*arguments, **options)
+
+    def _enter(self) -> None:
+        if not self.proxy:
+            self.attempt.enter(public=self.is_public)
+
+    @property
+    def is_connected(self) -> bool:
+        """Tell whether the connection can be used again: not with bytes left, which would pass for an answer.
+
+        urllib3 checks the socket, but not what TLS has decrypted already.
+        """
+        pending = getattr(self.sock, "pending", None)
+        return super().is_connected and not (pending and pending())
+
+
+class _TLSConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    """The connections to one host. One more request than it may have waits, as long as its attempt lasts."""
+
+    ConnectionCls = _Connection
+
+    def urlopen(self, *arguments: Any, **options: Any) -> Any:
+        options["pool_timeout"] = options["timeout"].left()
+        return super().urlopen(*arguments, **options)
+
+
+class _TLSPool(_Pool, HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
 
 
 class Adapter(HTTPAdapter):
-    """The connection pools of requests, of watched connections, with the certificates loaded once.
+    """An adapter of requests that keeps at most `max_per_host` connections to a host.
 
-    requests loads them for each connection anew, 30 ms of work each.
+    It loads the certificates once: requests does so for each connection, 30 ms of work.
     """
 
     def __init__(self, ca_bundle: str, max_per_host: int) -> None:
-        folder = Path(ca_bundle).is_dir()
-        self.tls = ssl.create_default_context(
-            cafile=None if folder else ca_bundle, capath=ca_bundle if folder else None
-        )
-        # Whoever finds all connections to a host in use waits for one: redirects keep the limit too.
+        self.tls = _Context(ssl.PROTOCOL_TLS_CLIENT)
+        if Path(ca_bundle).is_dir():
+            self.tls.load_verify_locations(capath=ca_bundle)
+        else:
+            self.tls.load_verify_locations(ca_bundle)
         super().__init__(pool_connections=HOSTS, pool_maxsize=max_per_host, pool_block=True)
-        self.pools: dict[str, urllib3.HTTPConnectionPool] = {}
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, ssl_context=self.tls, **options)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 
-    def ask(
-        self, host: str, url: str, proxy: str | None, headers: Mapping[str, str], seconds: float
-    ) -> Response:
-        """Return the answer to a GET, whose body is still to be read; `host` is the URL's, by host_of.
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(
+            proxy, ssl_context=self.tls, proxy_ssl_context=self.tls, **options
+        )
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        return manager
 
-        Wait at most `seconds` for a connection, where all that a host may have are in use.
-        """
-        options: dict[str, Any] = {
-            "headers": headers, "redirect": False, "retries": False, "preload_content": False,
-            "timeout": None, "pool_timeout": seconds,
-        }  # fmt: skip
-        if proxy:
-            manager = self.proxy_manager_for(proxy, ssl_context=self.tls, proxy_ssl_context=self.tls)
-            manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-            response: Any = manager.urlopen("GET", url, **options)
-        else:
-            response = self._pool(host, url).urlopen("GET", parse_url(url).request_uri, **options)
-        return cast(Response, response)
+    def cert_verify(self, *arguments: Any) -> None:
+        """Leave the certificates to the context above."""
 
-    def _pool(self, host: str, url: str) -> urllib3.HTTPConnectionPool:
-        """Return the connections to a host; to find those among all of urllib3's takes as long as to ask."""
-        pool = self.pools.get(host)
-        if pool is None or pool.pool is None:  # urllib3 has closed it since
-            if len(self.pools) >= HOSTS:
-                self.pools.clear()
-            pool = self.pools[host] = self.poolmanager.connection_from_url(url)
-        return pool
+
+def is_public(host: str) -> bool:
+    """Tell whether a host, by name or address, is on the public internet; a name is, except localhost."""
+    name = host.strip("[]").partition("%")[0].rstrip(".").lower()
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(name))  # 127.1 and 2130706433 are 127.0.0.1 too
+        except OSError:
+            return name != "localhost" and not name.endswith(".localhost")
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_global

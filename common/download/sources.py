@@ -1,105 +1,129 @@
-"""Where the photos of an image index may be: which are on disk, and the addresses of the others.
+"""Where the images of an index are: which exist in the folder, and the addresses of the others.
 
-A run holds each image once, in a dict from id to what is there of it: 150 bytes an image.
+A run holds each image once, in a dict from id to its state: 110 bytes an image.
 """
 
+from __future__ import annotations
+
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from common.cli import InputError
-from common.download.fetch import Source
-from common.download.refusals import Refusals
-from common.download.threads import Photo
+from common.download.outcomes import Refusals
+from common.download.types import ImageSource, WantedImage
 from common.files.failures import Failure
 from common.files.storage import names_in
+from common.openimages.datapoints import IndexEntry, read_index
 from common.openimages.ids import image_file_name
 
-if TYPE_CHECKING:
-    from common.openimages.datapoints import IndexEntry
+# The states of an image: missing; shrunk with other settings; as it was received; shrunk.
+MISSING, STALE, PRESENT, FINISHED = range(4)  # those below PRESENT are to be downloaded
+MAX_URL = 8000  # characters; servers take less
 
-# What there is of a photo: nothing; one shrunk with other settings; one as it was fetched; one shrunk.
-WANTED, STALE, THERE, FINISHED = range(4)  # those below THERE are to be fetched
+_BAD_IN_URL = re.compile(r"[\x00-\x20\x7f]")
 
 
 def check_index(path: Path) -> dict[str, int]:
-    """Return the images of the index, in order, as WANTED; InputError where an entry is wrong."""
-    from common.openimages.datapoints import read_index
-
+    """Return the images of the index, in order, as MISSING; InputError where an entry is wrong."""
     images: dict[str, int] = {}
     for line, entry in read_index(path):
         if entry.id in images:
-            raise InputError(f"{path}:{line}: image {entry.id} is there twice")
-        images[entry.id] = WANTED
+            raise InputError(f"{path}:{line}: duplicate image id {entry.id}")
+        images[entry.id] = MISSING
     return images
 
 
-def mark_photos(there: dict[str, int], folder: Path) -> None:
-    """Set the photos that are in the folder to THERE: one listing, however many are asked for."""
+def mark_present(states: dict[str, int], folder: Path) -> None:
+    """Set the images that exist in the folder to PRESENT, by one listing."""
     suffix = image_file_name("")
     for name in names_in(folder):
         image_id = name.removesuffix(suffix)
-        if image_id in there and image_id != name:
-            there[image_id] = THERE
+        if image_id in states and image_id != name:
+            states[image_id] = PRESENT
 
 
-def photos_of(path: Path, there: dict[str, int], order: list[str], mirror: str) -> Iterator[Photo]:
-    """Yield the photos of the index that are to be fetched, with their sources in order."""
-    from common.openimages.datapoints import read_index
+def count_present(states: dict[str, int]) -> int:
+    return sum(state >= PRESENT for state in states.values())
 
+
+def wanted_images(path: Path, states: dict[str, int], order: list[str], mirror: str) -> Iterator[WantedImage]:
+    """Yield the images of the index that are to be downloaded, with their sources in order."""
     for _, entry in read_index(path):
-        if there.get(entry.id, THERE) < THERE:
+        if states.get(entry.id, PRESENT) < PRESENT:
             sources = (source_of(entry, name, mirror) for name in order)
-            yield Photo(entry.id, tuple(source for source in sources if source))
+            yield WantedImage(entry.id, tuple(source for source in sources if source))
 
 
-def source_of(entry: "IndexEntry", name: str, mirror: str) -> Source | None:
-    """Return one source of a photo, None where there is none; size and MD5 hold for the original alone."""
+def source_of(entry: IndexEntry, name: str, mirror: str) -> ImageSource | None:
+    """Return one source of an image, None where it has none; size and MD5 hold for the original alone."""
     if name == "mirror":
         address = f"{mirror}/{entry.subset}/{image_file_name(entry.id)}"
-        return Source(name, address) if entry.subset else None
+        return ImageSource(name, address) if entry.subset else None
     if name == "thumbnail":
-        return Source(name, entry.thumbnail_url) if entry.thumbnail_url else None
-    return Source(name, entry.url, entry.size or None, entry.md5) if entry.url else None
+        return ImageSource(name, entry.thumbnail_url) if entry.thumbnail_url else None
+    return ImageSource(name, entry.url, entry.size or None, entry.md5) if entry.url else None
 
 
-def skip_refused(photo: Photo, refusals: Refusals) -> Photo | Failure:
-    """Return the photo with the sources that are worth asking, or why there are none.
+def skip_refused(image: WantedImage, refusals: Refusals) -> WantedImage | Failure:
+    """Return the image with the sources that are worth asking, or why there are none.
 
-    A source whose photo came and could not be used is the last that is asked, then as now.
+    A source whose image was received but is unusable is the last that is asked, as in the run that found it.
     """
-    if not photo.sources:
-        return Failure(photo.id, "no_source", "no address in the index for any --image_source")
-    left: list[Source] = []
+    if not image.sources:
+        return Failure(image.id, "no_source", "no address in the index for any --image_source")
+    left: list[ImageSource] = []
     refusal: Failure | None = None
-    for source in photo.sources:
-        if broken := refusals.find_broken(photo.id, source.url):
+    for source in image.sources:
+        if broken := refusals.find_broken(image.id, source.url):
             refusal = broken
             break
-        refusal = refusals.find(photo.id, source.url)
+        refusal = refusals.find(image.id, source.url)
         if not refusal:
             left.append(source)
-    return Photo(photo.id, tuple(left), refusal) if left else refusal or photo
+    return WantedImage(image.id, tuple(left), refusal) if left else refusal or image
 
 
-def count_there(there: dict[str, int]) -> int:
-    """Return how many photos need not be fetched."""
-    return sum(state >= THERE for state in there.values())
+def plan(images: Iterator[WantedImage], states: dict[str, int], refusals: Refusals) -> dict[str, int]:
+    """Return how many images would be requested, and the bytes of those whose size the index knows.
 
-
-def plan(photos: Iterator[Photo], there: dict[str, int], refusals: Refusals) -> dict[str, int]:
-    """Return how many photos would be asked for, and the bytes of those whose size the index knows.
-
-    The size is that of the original: it is known of the photos whose first source that is.
+    The size is that of the original: it is known of the images whose first source that is.
     """
-    counts = Counter(images=len(there), already_there=count_there(there), to_download=0, refused=0)
+    counts = Counter(images=len(states), already_there=count_present(states), to_download=0, refused=0)
     counts.update(size_known=0, bytes=0)
-    for photo in photos:
-        known = skip_refused(photo, refusals)
+    for image in images:
+        known = skip_refused(image, refusals)
         if isinstance(known, Failure):
             counts["refused"] += 1
             continue
         size = known.sources[0].size
         counts.update(to_download=1, size_known=size is not None, bytes=size or 0)
     return counts
+
+
+def host_of(url: str) -> str:
+    """Return scheme, host and port of a URL: limits and pauses hold for these."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}".lower()
+
+
+def url_problem(url: str) -> str:
+    """Return why a URL is never requested, "" where it may be."""
+    if len(url) > MAX_URL:
+        return f"an address of {len(url)} characters"
+    if _BAD_IN_URL.search(url):
+        return "white space or control characters in the address"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return str(error)
+    if parts.scheme.lower() not in ("http", "https"):
+        return f"{parts.scheme[:20] or 'no scheme'}: only http and https addresses are downloaded"
+    if not parts.hostname or port == 0:
+        return "no host in the address"
+    if parts.username is not None or parts.password is not None:
+        return "user name or password in the address"
+    return ""

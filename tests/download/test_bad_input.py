@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.download.fetch import url_problem
+from common.download.sources import url_problem
 from common.files.whole_files import locked_folder
 from tests.support.downloads import arguments, failures, folder, good, photos, server, write_index
 from tests.support.fault_server import photo
@@ -89,7 +89,7 @@ BAD_INDEXES = {
     "[]": "no images in it",
     "[1]": ":1: Expected `object`, got `int`: 1",
     '[{"id": "a", "url": 5}]': ":1: Expected `str | null`, got `int` - at `$.url`: 5",
-    '[{"id": "a", "url": "http://h/a"},\n{"id": "a", "url": "http://h/a"}]': ":2: image a is there twice",
+    '[{"id": "a", "url": "http://h/a"},\n{"id": "a", "url": "http://h/a"}]': ":2: duplicate image id a",
     '[{"id": "a", "url": "http://h/a"}': "is the file cut short?",
 }
 

@@ -13,8 +13,8 @@ from itertools import pairwise
 import pytest
 import trustme
 
-from common.download.deadline import is_public
-from common.download.fetch import FOR_GOOD
+from common.download.connections import is_public
+from common.download.types import PERMANENT
 from common.files.failures import read_failures
 from tests.support.fault_server import Exchange, fault_server, photo, to, unused_port
 from tests.support.faults import DEADLINE, FAULTS, GOOD, SETTINGS, write_index
@@ -74,7 +74,7 @@ def test_every_fault_has_its_reason_and_harms_no_other_photo(scheme, script, tmp
     asked = sum((each.asked for each in servers), Counter())
     tries = {route: asked[f"/{route}/{image_id}"] for image_id, route in names.items() if route in FAULTS}
     assert tries == {
-        route: 1 if reason in FOR_GOOD or detail == "deadline" else 3
+        route: 1 if reason in PERMANENT or detail == "deadline" else 3
         for route, (reason, detail) in FAULTS.items()
     } | {"drip_redirects": tries["drip_redirects"]}
     photos = {path.stem: path.read_bytes() for path in (tmp_path / "photos").glob("*.jpg")}

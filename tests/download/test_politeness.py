@@ -2,13 +2,14 @@
 
 import threading
 import time
+from collections import deque
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from common.download.fetch import host_of, retry_after, robots_refuse
-from common.download.hosts import Schedule
+from common.download.batch import Host
+from common.download.request import retry_after, robots_refuse
+from common.download.sources import host_of
 from tests.support.downloads import arguments, counts, failures, folder, good, photos, server, write_index
 from tests.support.fault_server import fault_server, photo
 
@@ -112,20 +113,15 @@ def test_a_host_that_asks_for_no_pause_is_not_left_for_the_next_run(script, serv
 
 
 def test_the_rate_comes_back_gradually_after_a_pause():
-    schedule: Schedule[int] = Schedule(8)
-    for task in range(100):
-        schedule.put("http://host", task)
-    taken: list[Any] = [schedule.take() for _ in range(8)]
-    schedule.pause("http://host", 0.0)  # one that is over already
+    host = Host(8, 8.0, deque(), active=8)
+    host.pause(0.0)  # one that is over already
     rounds = []
     for _ in range(9):
-        for host, _ in taken:
-            schedule.done(host, well=True)
-        host = taken[0][0]
-        taken = []
-        while host.may_start(1e9):
-            taken.append(schedule.take())
-        rounds.append(len(taken))
+        for _ in range(host.active):
+            host.done(well=True)
+        while host.may_start():
+            host.active += 1
+        rounds.append(host.active)
     assert rounds[0] == 1  # what was under way before the pause says nothing
     assert all(after - before <= 1 for before, after in pairwise(rounds))
     assert rounds[-1] >= 6

@@ -91,8 +91,8 @@ def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(script, server, fo
     gate.opened.set()
     assert process.returncode == 1
     assert error == (
-        "download_images.py: a worker process ended with exit code -9 (-9: killed, out of memory?); "
-        "run the same command again to go on\n"
+        "download_images.py: a worker process was killed (out of memory?); run the same command again to resume, "
+        "with fewer workers if memory is short\n"
     )
     assert all(wait_gone(pid, 2) for pid in workers)
     outcome = script("download_images", *arguments(folder))

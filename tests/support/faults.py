@@ -18,7 +18,7 @@ FAULTS = {  # route: reason, a part of the detail
     "empty": ("not_an_image", "an empty body"),
     "204": ("not_an_image", "204 No Content"),
     "broken_gzip": ("not_an_image", "damaged gzip"),
-    "huge": ("too_large", "99000000 bytes, at most 1000000 are taken"),
+    "huge": ("too_large", "99000000 bytes, the limit is 1000000"),
     "bomb": ("too_large", "more than 1000000 bytes"),
     "endless": ("too_large", "more than 1000000 bytes"),
     "chunked_endless": ("too_large", "more than 1000000 bytes"),

@@ -1,0 +1,129 @@
+"""The types that step 4's modules pass to each other, and to its workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from common.files.failures import Failure
+from common.images.settings import ImageSettings
+
+PERMANENT = frozenset({"gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source"})
+TRANSIENT = frozenset({"rate_limited", "server_error", "timeout", "connection", "tls"})
+
+
+class ImageSource(NamedTuple):
+    """One address of an image, and what the index knows of the bytes there."""
+
+    name: str  # mirror, original or thumbnail
+    url: str
+    size: int | None = None  # bytes
+    md5: str | None = None  # base64
+
+
+class WantedImage(NamedTuple):
+    """An image to download, with its sources in the order to ask."""
+
+    id: str
+    sources: tuple[ImageSource, ...]
+    refusal: Failure | None = None  # by a source after these, in an earlier run
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSettings:
+    """How images are requested."""
+
+    user_agent: str
+    max_bytes: int
+    ignore_robots_tag: bool
+    max_per_host: int  # connections, in all
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadSettings:
+    """How images are downloaded; times in seconds. With `shrink` they are shrunk as they arrive."""
+
+    folder: Path
+    threads: int  # in all
+    deadline: float
+    retries: int
+    backoff: float
+    max_pause: float
+    request: RequestSettings
+    shrink: ImageSettings | None = None
+
+
+@dataclass(slots=True)
+class Download:
+    """An image under way: the source being asked, the tries at it, the seconds left for the whole image."""
+
+    image: WantedImage
+    left: float
+    position: int = 0
+    tries: int = 0
+    refused: list[Failure] = field(default_factory=list)
+    is_slow: bool = False  # it took longer than a batch of others waits for one image
+
+    @property
+    def source(self) -> ImageSource:
+        return self.image.sources[self.position]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of one attempt: `data`, or the reason why there are none."""
+
+    data: bytes = b""
+    reason: str = ""
+    detail: str = ""
+    retry: bool = False
+    is_late: bool = False  # the attempt's time was over
+    is_busy: bool = False  # the host has too much to do: 429 or 503
+    wait: float | None = None  # seconds, by its Retry-After
+    hosts: tuple[str, ...] = ()  # those that answered so, by host_of
+
+
+class Saved(NamedTuple):
+    """How an image was shrunk: a key of step 5's counts, and its line in the journal of finished images."""
+
+    how: str  # resized, unchanged or damaged_kept
+    line: str
+
+
+class Outcome(NamedTuple):
+    """The end of an image's download: the bytes received and how they were saved, or a failure.
+
+    `refused` are the sources that refused it permanently; with `is_broken` a source had it, but unusable.
+    """
+
+    id: str
+    size: int = 0
+    failure: Failure | None = None
+    refused: tuple[Failure, ...] = ()
+    is_broken: bool = False
+    saved: Saved | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The images of one task, with its share of the threads and of the connections to a host."""
+
+    run: str  # a name of its own for each run
+    downloads: list[Download]
+    threads: int
+    max_per_host: int
+    patience: float  # seconds for an image that is not slow
+    pauses: dict[str, float]  # seconds left by host; below 0 for one that is over, infinite for a closed host
+    keeps_connections: bool  # for the next batch in the same process
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What became of a batch: outcomes, and the images that come back to be sent again after some seconds."""
+
+    outcomes: list[Outcome]
+    later: list[tuple[float, Download]]
+    pauses: dict[str, float]  # seconds left by host, of those that asked for one
+    threads: int
+    max_per_host: int
