@@ -21,6 +21,7 @@ from urllib.request import getproxies
 
 from requests import PreparedRequest
 from requests.exceptions import InvalidURL, ProxyError, RequestException
+from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy, should_bypass_proxies
 from urllib3.exceptions import EmptyPoolError, HTTPError
 
@@ -48,11 +49,13 @@ class Requester:
     def __init__(self, settings: RequestSettings) -> None:
         self.settings = settings
         self.adapter = Adapter(_ca_bundle(), settings.max_per_host)
-        self.headers = {
-            "User-Agent": settings.user_agent,
-            "Accept": "image/jpeg,*/*;q=0.5",
-            "Accept-Encoding": "identity",
-        }
+        self.headers = CaseInsensitiveDict(
+            {
+                "User-Agent": settings.user_agent,
+                "Accept": "image/jpeg,*/*;q=0.5",
+                "Accept-Encoding": "identity",
+            }
+        )
         self.proxies = _read_proxies()
         self.proxy_of: dict[str, dict[str, str]] = {}  # by host
 
@@ -90,7 +93,8 @@ class Requester:
         if proxies:
             attempt.enter(public=is_public(urlsplit(url).hostname or ""))
         request = PreparedRequest()
-        request.prepare("GET", url, self.headers)
+        request.prepare_url(url, None)
+        request.method, request.headers = "GET", self.headers
         raw = self.adapter.send(request, stream=True, timeout=attempt, proxies=proxies).raw  # type: ignore[arg-type]
         try:
             location = raw.headers.get("Location")
