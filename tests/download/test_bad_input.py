@@ -90,7 +90,7 @@ BAD_INDEXES = {
     "[1]": ":1: Expected `object`, got `int`: 1",
     '[{"id": "a", "url": 5}]': ":1: Expected `str | null`, got `int` - at `$.url`: 5",
     '[{"id": "a", "url": "http://h/a"},\n{"id": "a", "url": "http://h/a"}]': ":2: duplicate image id a",
-    '[{"id": "a", "url": "http://h/a"}': "is the file cut short?",
+    '[{"id": "a", "url": "http://h/a"}': "is it cut short?",
 }
 
 
