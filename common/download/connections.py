@@ -74,10 +74,10 @@ class Attempt(Timeout):
         return self
 
 
-class _Timed:
+class TimedSocket:
     """A socket whose reads end with the attempt that its connection is used for."""
 
-    owner: _Connection | None = None
+    owner: DeadlineConnection | None = None
 
     def recv(self, *arguments: Any) -> bytes:
         self._limit()
@@ -94,13 +94,13 @@ class _Timed:
                 self.settimeout(left)  # type: ignore[attr-defined]
 
 
-class _Socket(_Timed, socket.socket):
+class _Socket(TimedSocket, socket.socket):
     def gettimeout(self) -> float | None:
         """Return what a TLS handshake over this socket may take in all."""
         return self.owner.attempt.left() if self.owner else super().gettimeout()
 
 
-class _TLSSocket(_Timed, ssl.SSLSocket):
+class _TLSSocket(TimedSocket, ssl.SSLSocket):
     pass
 
 
@@ -116,7 +116,9 @@ class _Context(ssl.SSLContext):
 _worked: dict[tuple[str, int], Any] = {}  # the last address of a host and port that a connection was made to
 
 
-class _Connection(HTTPConnection):
+class DeadlineConnection(HTTPConnection):
+    """A connection whose sockets and addresses are held to the attempt that it is used for."""
+
     attempt: Attempt
     is_public = False
 
@@ -176,14 +178,14 @@ class _Connection(HTTPConnection):
         return super().is_connected and not (pending and pending())
 
 
-class _TLSConnection(_Connection, HTTPSConnection):
+class _TLSConnection(DeadlineConnection, HTTPSConnection):
     pass
 
 
 class _Pool(HTTPConnectionPool):
     """The connections to one host. One more request than it may have waits, as long as its attempt lasts."""
 
-    ConnectionCls = _Connection
+    ConnectionCls = DeadlineConnection
 
     def urlopen(self, *arguments: Any, **options: Any) -> Any:
         options["pool_timeout"] = options["timeout"].left()

@@ -1,13 +1,9 @@
 """Step 4 against everything a server can do: the documented reason, within the deadline, the others unharmed."""
 
 import io
-import socket
-import ssl
-import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
@@ -17,7 +13,16 @@ from common.download.connections import is_public
 from common.download.types import PERMANENT
 from common.files.failures import read_failures
 from tests.support.fault_server import Exchange, fault_server, photo, to, unused_port
-from tests.support.faults import DEADLINE, FAULTS, GOOD, SETTINGS, write_index
+from tests.support.faults import (
+    DEADLINE,
+    FAULTS,
+    GOOD,
+    SETTINGS,
+    TLS_RECORD,
+    listener,
+    server_context,
+    write_index,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +36,6 @@ def trusted(authority, tmp_path, monkeypatch):
     bundle = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(bundle))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-
-
-def server_context(authority: trustme.CA, host: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(host).configure_cert(context)
-    return context
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -249,7 +248,7 @@ def test_what_is_public(host):
 
 
 def test_the_deadline_holds_before_the_first_request(script, tmp_path, authority, trusted, monkeypatch):
-    """Servers that never finish TLS, say half of it, or are proxies that drip their answer to CONNECT."""
+    """Servers that never finish TLS, say half of it or drip it, or are proxies that drip their answer to CONNECT."""
     with ExitStack() as stack:
         server = stack.enter_context(fault_server(server_context(authority, "127.0.0.1")))
         proxy = stack.enter_context(fault_server())
@@ -258,8 +257,10 @@ def test_the_deadline_holds_before_the_first_request(script, tmp_path, authority
         )
         silent = stack.enter_context(listener(b""))
         half = stack.enter_context(listener(b"\x16\x03\x03\x00\x7a\x02\x00"))
+        drips = stack.enter_context(listener(TLS_RECORD, drips=True))
         urls = {
             "silent": f"https://127.0.0.1:{silent}/x",
+            "drips": f"https://127.0.0.1:{drips}/x",
             "half": f"https://127.0.0.1:{half}/x",
             "good": f"{server.base}/good/good",
             "proxied": "https://photos.example/x",
@@ -273,22 +274,4 @@ def test_the_deadline_holds_before_the_first_request(script, tmp_path, authority
             "--images_output_directory", tmp_path / "photos", "--deadline", DEADLINE, *SETTINGS,
         )  # fmt: skip
         assert time.monotonic() - begun < DEADLINE + 4
-    assert (outcome.code, outcome.counts["timeout"], outcome.counts["downloaded"]) == (0, 3, 1)
-
-
-@contextmanager
-def listener(greeting: bytes) -> Iterator[int]:
-    """Yield the port of a server that says `greeting` and nothing else."""
-    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as connections:
-
-        def accept() -> None:
-            with suppress(OSError):  # closed
-                while True:
-                    connection, _ = server.accept()
-                    connections.enter_context(connection).sendall(greeting)
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
+    assert (outcome.code, outcome.counts["timeout"], outcome.counts["downloaded"]) == (0, 4, 1)

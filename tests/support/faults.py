@@ -1,6 +1,16 @@
 """The faults of a server and the reasons that step 4 gives for them."""
 
 import json
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import repeat
+
+import trustme
+
+from tests.support.fault_server import DRIP_SECONDS
 
 DEADLINE = 2.0  # seconds
 SETTINGS = ("--image_source", "original", "--backoff", 0.05, "--retries", 2, "--max_megabytes", 1, "--processes", 1,
@@ -51,3 +61,41 @@ FAULTS = {  # route: reason, a part of the detail
 
 def write_index(path, urls: dict[str, str]) -> None:
     path.write_text(json.dumps([{"id": image_id, "url": url} for image_id, url in urls.items()]))
+
+
+def server_context(authority: trustme.CA, host: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host).configure_cert(context)
+    return context
+
+
+TLS_RECORD = b"\x16\x03\x03\x40\x00"  # the head of one that is 16 kB long
+
+
+@contextmanager
+def listener(greeting: bytes, *, drips: bool = False) -> Iterator[int]:
+    """Yield the port of a server that says `greeting` and nothing else, or then a byte at a time."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as connections:
+
+        def accept() -> None:
+            with suppress(OSError):  # closed
+                while True:
+                    connection, _ = server.accept()
+                    connections.enter_context(connection)
+                    threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+        def talk(connection: socket.socket) -> None:
+            with suppress(OSError):
+                connection.sendall(greeting)
+                for byte in repeat(b"x") if drips else ():
+                    if over.wait(DRIP_SECONDS):
+                        return
+                    connection.sendall(byte)
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        over.set()
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
