@@ -113,9 +113,8 @@ def plan_images(path: str, source: Path, finished: FinishedImages) -> Iterator[P
         if finished.row_of.get(image_id) == TAKEN:  # two workers would write one file
             raise InputError(f"{path}:{line}: duplicate image id {image_id}")
         original = originals(image_file_name(image_id))
-        image = finished.take(image_id, original, turn)
-        is_listed = not image and finished.is_listed(image_id, original)
-        yield point, ImageTask(image_id, turn, original, is_listed), image
+        image, is_finished = finished.take(image_id, original, turn)
+        yield point, ImageTask(image_id, turn, original, is_finished), image
 
 
 def process_all(

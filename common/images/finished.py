@@ -17,7 +17,6 @@ from common.cli import InputError
 from common.files.folders import Status, folder_of, read_small, replace_file, status
 from common.files.journal import Journal, read_journal, remove_journal, replace_journal
 from common.files.whole_files import read_lines
-from common.images.header import rgb_size
 from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
 
@@ -119,40 +118,32 @@ class FinishedImages(Journal):
             self.row_of[image_id] = row
             yield size, time if abs(time) < 1 << 63 else 0, *others  # an image of after 2262 is made again
 
-    def is_listed(self, image_id: str, original: Status | None) -> bool:
-        """Return whether a store shows that an image was put after its original and after the settings.
+    def take(self, image_id: str, original: Status | None, turn: int) -> tuple[FinishedImage | None, bool]:
+        """Return a finished image, or None and whether it is finished all the same, but of unknown size.
 
-        A run killed before it put its journal made it from them, then: nobody can set a store's clock.
-        Neither the turn nor the size without padding can be seen from the image.
+        It is made from this original with this turn. Mark it as TAKEN.
         """
-        made = self.status(image_file_name(image_id, self.settings.format))
-        times = [each.put_at for each in (made, original, self.settings_status) if each and each.put_at]
-        return (
-            len(times) == 3
-            and times[0] > max(times[1:])
-            and self.settings.fit != "pad"
-            and not self.settings.rotate_upright
-        )
-
-    def take(self, image_id: str, original: Status | None, turn: int) -> FinishedImage | None:
-        """Return an image, None where it has to be made (again) of this original; mark it as TAKEN."""
         row = self.row_of.get(image_id)
         self.row_of[image_id] = TAKEN
-        name = image_file_name(image_id, self.settings.format)
-        found = self.status(name)
-        if row is None or not (original and found):
-            return None
-        size, version, turned, width, height, own_size = self.rows[row].tolist()
-        if (size, version, turned) != (original.size, original.version, turn):
-            return None
-        if own_size not in (0, found.size):
-            return None
-        if not own_size:  # a line of an earlier version; a padded image's header does not have its size
-            pixels = None if self.settings.fit == "pad" else rgb_size(read_small(self.folder / name) or b"")
-            if not pixels:
-                return None
-            width, height = pixels
-        image = FinishedImage(image_id, original, turn, width, height, found.size)
-        if not own_size:
-            self.add(image.line())
-        return image
+        found = self.status(image_file_name(image_id, self.settings.format))
+        if not (original and found):
+            return None, False
+        if row is not None:
+            size, version, turned, width, height, own_size = self.rows[row].tolist()
+            if (size, version, turned) == (original.size, original.version, turn):
+                if own_size == found.size:
+                    return FinishedImage(image_id, original, turn, width, height, own_size), False
+                if not own_size:  # a line of an earlier version
+                    return None, self.settings.fit != "pad"  # whose padding its header does not show
+        return None, self._is_listed(found, original)
+
+    def _is_listed(self, found: Status, original: Status) -> bool:
+        """Return whether a store shows that an image was put after its original and after the settings.
+
+        It was made by a run that was killed before it put its journal: nobody can set a store's clock.
+        Neither the turn nor the size without padding can be seen from the image.
+        """
+        if self.settings.fit == "pad" or self.settings.rotate_upright:
+            return False
+        times = [each.put_at for each in (found, original, self.settings_status) if each and each.put_at]
+        return len(times) == 3 and times[0] > max(times[1:])

@@ -24,7 +24,7 @@ class ImageTask:
     id: str
     turn: int = 0  # degrees counterclockwise
     original: Status | None = None  # looked up before the file is read: one replaced meanwhile is made again
-    is_listed: bool = False  # made by a run that was killed, as a store's listing shows
+    is_finished: bool = False  # but of unknown size
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def process_batch(
     tasks: Sequence[ImageTask], source: Path, target: Path, settings: ImageSettings
 ) -> list[ImageResult | Failure]:
     """Process a batch of images in a worker; return the results in order. In place `target` is `source`."""
-    results = _read_listed([task for task in tasks if task.is_listed], target, settings)
+    results = _read_finished([task for task in tasks if task.is_finished], target, settings)
     left = [task for task in tasks if task.id not in results]
 
     def made() -> Iterator[tuple[str, bytes]]:
@@ -66,10 +66,10 @@ def process_batch(
     return [_with_own_status(result, target) for result in ordered] if source == target else ordered
 
 
-def _read_listed(
+def _read_finished(
     tasks: list[ImageTask], target: Path, settings: ImageSettings
 ) -> dict[str, ImageResult | Failure]:
-    """Return the results of images that need not be made again, by id; their headers alone are read."""
+    """Return the results of images that are finished, by id, with the sizes that their headers have."""
     results: dict[str, ImageResult | Failure] = {}
     names = [image_file_name(task.id, settings.format) for task in tasks]
     for task, data in zip(tasks, folder_of(target).read_many(names), strict=True):
