@@ -129,7 +129,7 @@ EVIL = {
     ),
     "missing column": (GOOD.replace("XMax", "Xmax"), INDEX, "boxes.csv:1: no column XMax; the header has ImageID,"),
     "repeated column": (
-        GOOD.replace("Source", "XMin"), INDEX, "boxes.csv:1: a column name stands twice in the header",
+        GOOD.replace("Source", "XMin"), INDEX, "boxes.csv:1: duplicate column name in the header",
     ),
     "open quote": (GOOD + f'"{A},xclick\n', INDEX, "boxes.csv:3: unexpected end of data"),
     "NUL byte": (GOOD + box(label="/m/\0") + "\n", INDEX, "boxes.csv:3: a NUL byte, text was expected"),

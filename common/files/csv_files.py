@@ -1,5 +1,7 @@
 """CSV files: rows with their line numbers, columns by name, numbers in fields."""
 
+from __future__ import annotations
+
 import csv
 import math
 import re
@@ -17,7 +19,7 @@ csv.field_size_limit(MAX_ITEM)
 
 
 def write_csv(path: str | Path, header: Sequence[str], rows: Iterator[Sequence[Any]]) -> int:
-    """Write `rows` below `header` to `path` and return how many there were."""
+    """Write `rows` below `header` to `path` and return their number."""
     count = 0
     with open_output(path) as stream:
         writer = csv.writer(getwriter("utf-8")(stream, "backslashreplace"), lineterminator="\n")
@@ -31,8 +33,8 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterator[Sequence[A
 def read_csv(path: str | Path, *, needs_last_line_end: bool = True) -> Iterator[tuple[int, list[str]]]:
     """Yield the line number and fields of each row of a CSV file, its header included.
 
-    Every row must have as many fields as the first. A last line without a line end is taken for a
-    file that was cut short unless `needs_last_line_end` is False. Lines without any text are skipped.
+    Every row must have as many fields as the first. A last row without a line end is an error, as in a file
+    that was cut short, unless `needs_last_line_end` is False. Empty lines are skipped.
     """
     return csv_rows(path, read_lines(path), needs_last_line_end=needs_last_line_end)
 
@@ -45,7 +47,7 @@ def csv_rows(
     before: int = 0,
     needs_last_line_end: bool = True,
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the same from lines of the file that `before` others precede, each row of `width` fields."""
+    """Yield the same from the lines after the first `before` of a file, each row of `width` fields."""
     last = ""
     number = before
 
@@ -78,7 +80,7 @@ def csv_rows(
 
 
 def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> dict[str, int]:
-    """Return the place of each column by name; a missing or repeated one is an error."""
+    """Return the place of each column by name; a missing or duplicate one is an error."""
     places = {name.strip().removeprefix("\ufeff"): place for place, name in enumerate(header)}
     missing = [name for name in required if name not in places]
     if not header:
@@ -88,12 +90,12 @@ def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> d
             f"{path}:1: no column {', '.join(missing)}; the header has {', '.join(header)[:200]}"
         )
     if len(places) != len(header):
-        raise InputError(f"{path}:1: a column name stands twice in the header {', '.join(header)[:200]}")
+        raise InputError(f"{path}:1: duplicate column name in the header {', '.join(header)[:200]}")
     return places
 
 
 def parse_number(text: Any) -> float | None:
-    """Return a finite decimal number, None for anything else (`nan`, `1_0`, `1e400`, other digits)."""
+    """Return a finite decimal number, None for anything else (`nan`, `1_0`, `1e400`, digits not of ASCII)."""
     kind = type(text)
     if kind is str:
         if not _NUMBER.fullmatch(text):

@@ -1,43 +1,41 @@
-"""The list of images that are not there at the end of a step, and why: `id,reason,detail,url`.
+"""The list of images that are missing at the end of a step, and why: `id,reason,detail,url`.
 
-While a run goes on, failures are appended to a journal beside the list, so that a kill loses none.
-At the end the list is written whole, in the order of the input, and the journal is removed.
+During a run failures go into a journal beside the list, so that a kill loses few or none. At the end the list
+is written, in the order of the input, and the journal is removed.
 """
+
+from __future__ import annotations
 
 import argparse
 import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from common.cli import InputError
 from common.files.csv_files import read_csv, write_csv
+from common.files.folders import parse_path, status
 from common.files.journal import Journal, read_journal
-from common.files.storage import parse_path, status
 
 HEADER = ["id", "reason", "detail", "url"]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One image that is not there, and why; `detail` is one short line for people.
-
-    `in_passing` says of step 5's that the next run should look again; it is not in the list.
-    """
+    """One missing image, and why; `detail` is one short line for people."""
 
     id: str
     reason: str
     detail: str = ""
     url: str = ""
-    in_passing: bool = field(default=False, kw_only=True)
 
 
 class FailureList:
-    """The failures known so far: those of earlier runs and, as they come in, those of this one."""
+    """The failures of earlier runs and, as they come in, those of this one."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = parse_path(path)
@@ -46,7 +44,7 @@ class FailureList:
         if status(self.path):
             self.by_id.update((failure.id, failure) for failure in read_failures(self.path))
         for journal in read_journal(self.journal.path):
-            self.by_id.update((failure.id, failure) for failure in _rows(journal))
+            self.by_id.update((failure.id, failure) for failure in _rows(journal, read_csv(journal)))
 
     def __enter__(self) -> Self:
         self.journal.__enter__()
@@ -61,36 +59,33 @@ class FailureList:
         """Remember a failure, in memory and in the journal."""
         self.by_id[failure.id] = failure
         line = io.StringIO()
-        row = [failure.id, failure.reason, _one_line(failure.detail), _one_line(failure.url)]
-        csv.writer(line, lineterminator="\n").writerow(row)
+        csv.writer(line, lineterminator="\n").writerow(_row(failure))
         self.journal.add(line.getvalue())
 
     def finish(self, missing: Iterable[str]) -> int:
-        """Write the list of the images in `missing`, in that order, drop the journal, return the number."""
-        failures = (self.by_id[image_id] for image_id in missing)
-        rows = ((f.id, f.reason, _one_line(f.detail), _one_line(f.url)) for f in failures)
-        count = write_csv(self.path, HEADER, rows)
+        """Write the list of the images in `missing`, in that order; remove the journal; return the number."""
+        count = write_csv(self.path, HEADER, (_row(self.by_id[image_id]) for image_id in missing))
         self.journal.drop()
         return count
 
 
 @dataclass(frozen=True, slots=True)
 class FailureLimit:
-    """How many images may fail, `--max_failures`: a number, or a share of them all in percent."""
+    """The number of images that may fail, `--max_failures`: a number, or a percentage of all."""
 
     text: str
     number: float
     is_percent: bool
 
     def check(self, failed: int, images: int) -> None:
-        """Raise InputError where more failed than the limit says."""
+        """Raise InputError if more images failed than the limit allows."""
         allowed = self.number * images / 100 if self.is_percent else self.number
         if failed > allowed:
             raise InputError(f"{failed} of {images} images failed, --max_failures is {self.text}")
 
 
 def parse_failure_limit(text: str) -> FailureLimit:
-    """Return the limit written `N` or `P%`: an argparse type."""
+    """Return the limit written as `N` or `P%`: an argparse type."""
     match = re.fullmatch(r"([0-9]{1,12})|([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text)
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor a percentage such as 5%")
@@ -98,22 +93,22 @@ def parse_failure_limit(text: str) -> FailureLimit:
 
 
 def read_failures(path: str | Path) -> Iterator[Failure]:
-    """Yield each row of a failures file."""
+    """Yield each row of a list of failures."""
     rows = read_csv(path)
     line, header = next(rows, (1, []))
     if header != HEADER:
         raise InputError(f"{path}:{line}: the header {','.join(HEADER)} was expected")
-    for _, row in rows:
-        yield Failure(*row)
+    yield from _rows(path, rows)
 
 
-def _rows(journal: Path) -> Iterator[Failure]:
-    for line, row in read_csv(journal):
+def _rows(path: str | Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Failure]:
+    for line, row in rows:
         if len(row) != len(HEADER):
-            raise InputError(f"{journal}:{line}: {len(row)} fields, {len(HEADER)} were expected")
+            raise InputError(f"{path}:{line}: {len(row)} fields, {len(HEADER)} were expected")
         yield Failure(*row)
 
 
-def _one_line(text: str) -> str:
-    """Return `text` on one line: a row of ours never spans two, so a cut one is told by its missing end."""
-    return " ".join(text.replace("\0", " ").split())
+def _row(failure: Failure) -> list[str]:
+    """Return a row on one line: one that was cut is recognized by its missing line end."""
+    texts = (failure.detail, failure.url)
+    return [failure.id, failure.reason, *(" ".join(text.replace("\0", " ").split()) for text in texts)]

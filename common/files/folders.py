@@ -12,11 +12,11 @@ import re
 import socket
 import stat
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, BinaryIO, NamedTuple, cast
+from typing import IO, BinaryIO, NamedTuple, cast
 
 from common.cli import InputError
 
@@ -24,7 +24,7 @@ from common.cli import InputError
 STORES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 LOCK_NAME = ".lock"  # in a folder that one run holds
 CHUNK = 1 << 20  # bytes read at a time
-AHEAD = 64  # files opened before they are read
+AHEAD = 64  # files asked for at a time
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -41,6 +41,12 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.packages: tuple[str, ...] = ()  # that every machine needs to work here
+        self.mounts = [path]  # what every machine must see in its file system, under the same path
+
+    def exists(self) -> bool:
+        """Report whether the folder exists; on a store, whether an object's name begins so."""
+        return self.path.is_dir()
 
     def status(self, name: str) -> Status | None:
         """Return size and version of a file, None where it is missing."""
@@ -78,31 +84,26 @@ class Folder:
     def read_many(self, names: Iterable[str]) -> Iterator[bytes | OSError | None]:
         """Yield the bytes of each file, None where it is missing, or on disk why it cannot be read.
 
-        The next files are on their way: disks and stores serve many requests at a time.
+        Disks and stores serve many requests at a time: the next files are asked for before they are needed.
         """
-        waiting: deque[int | OSError] = deque()
-        try:
-            for name in names:
-                waiting.append(_open_soon(f"{self.path}/{name}"))
-                if len(waiting) > AHEAD:
-                    yield _read_whole(waiting.popleft())
-            while waiting:
-                yield _read_whole(waiting.popleft())
-        finally:
-            for descriptor in waiting:
-                if isinstance(descriptor, int):
-                    os.close(descriptor)
+        iterator = iter(names)
+        while some := list(islice(iterator, AHEAD)):
+            for name in some:
+                _read_ahead(f"{self.path}/{name}")
+            for name in some:
+                try:
+                    data: bytes | OSError | None = self.read(name)
+                except OSError as error:
+                    data = error
+                yield data
 
-    @contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
-        """Yield a file as a stream that can be sought in; FileNotFoundError where it is missing."""
-        with open(self.path / name, "rb") as stream:
-            yield stream
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Return a file as a stream that can be sought in; FileNotFoundError where it is missing."""
+        return open(self.path / name, "rb")
 
-    @contextmanager
-    def local_copy(self, name: str) -> Iterator[Path]:
+    def local_copy(self, name: str) -> AbstractContextManager[Path]:
         """Yield a path, valid in this process alone, with the bytes of a file."""
-        yield self.path / name
+        return nullcontext(self.path / name)
 
     def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
         """Write a file that no other run writes, complete or not at all.
@@ -205,7 +206,7 @@ def folder_of(path: Path) -> Folder:
 
 
 def is_remote(path: str | Path) -> bool:
-    """Tell whether a place is on an object store."""
+    """Report whether a place is on an object store."""
     return not isinstance(path, str | Path)
 
 
@@ -236,22 +237,16 @@ def parse_path(text: str | Path) -> Path:
 
 
 def packages_for(path: Path) -> tuple[str, ...]:
-    """Return the packages that a place needs on every machine that uses it."""
-    return (STORES[cast(Any, path).protocol], "universal_pathlib") if is_remote(path) else ()
+    return folder_of(path).packages
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether a place is a folder; on a store, whether an object's name begins so."""
-    if not is_remote(path):
-        return path.is_dir()
-    from common.files.store import store_errors
-
-    with store_errors(path):
-        return path.is_dir()
+    """Report whether a place is a folder."""
+    return folder_of(path).exists()
 
 
 def is_same_place(one: Path, other: Path) -> bool:
-    """Tell whether two places are one folder or file, by whatever path."""
+    """Report whether two places are one folder or file, by whatever path."""
     if is_remote(one) or is_remote(other):
         return one == other
     return one.exists() and other.exists() and os.path.samefile(one, other)
@@ -283,28 +278,11 @@ def remove(path: Path) -> None:
 # --- on disk ---------------------------------------------------------------------------------------------
 
 
-def _open_soon(path: str) -> int | OSError:
-    """Return a descriptor of a file that the system is asked to read ahead, or why there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        return error
+def _read_ahead(path: str) -> None:
+    """Ask the system to read a file into memory."""
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-    return descriptor
-
-
-def _read_whole(descriptor: int | OSError) -> bytes | OSError | None:
-    """Return the bytes of an open file, which is closed; None where it was missing."""
-    if isinstance(descriptor, OSError):
-        return None if isinstance(descriptor, FileNotFoundError) else descriptor
-    try:
-        with open(descriptor, "rb", buffering=0, closefd=False) as stream:
-            return stream.read()
-    except OSError as error:
-        return error
-    finally:
-        os.close(descriptor)
+        with suppress(OSError), open(path, "rb", buffering=0) as stream:
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def part_path(path: Path, *, ours: bool) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from common.cli import InputError
-from common.files.folders import Folder, Status, owner
+from common.files.folders import STORES, Folder, Status, owner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +39,12 @@ class StoreFolder(Folder):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.store = cast(Any, path).fs
+        self.packages = (STORES[cast(Any, path).protocol], "universal_pathlib")
+        self.mounts = []
+
+    def exists(self) -> bool:
+        with store_errors(self.path):
+            return bool(self.store.isdir(self.key("").rstrip("/")))
 
     def key(self, name: str) -> str:
         """Return what the store calls a file: bucket/folder/name."""
