@@ -262,7 +262,7 @@ ELSEWHERE = {
     "a line of over": "files/test_whole_files.py",
     "a value of over": "files/test_json_files.py",
     "no Dask scheduler answers there": "workers/test_cluster.py",
-    "as here was expected": "workers/test_cluster_system.py",
+    "the Dask scheduler .* has": "workers/test_cluster_system.py",
     "workers were lost while they ran the same task": "workers/test_cluster.py",
     "the connection to the Dask scheduler": "workers/test_cluster.py",
     "had no usable worker": "workers/test_cluster.py",

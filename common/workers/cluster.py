@@ -109,8 +109,7 @@ class Cluster(Workers):
         loop: Any = self.client.loop
 
         async def fetch(future: Future[Result]) -> Result:
-            # Waits on if a result is lost with its worker, until there is another.
-            result: Result = await future
+            result: Result = await future  # waits again if a worker is lost together with the result
             return result
 
         def submit(task: Item) -> concurrent.futures.Future[Result]:

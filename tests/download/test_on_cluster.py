@@ -1,6 +1,5 @@
 """Step 4 by the workers of a Dask cluster: the same photos, politeness over all of them, and killed workers."""
 
-import random
 import subprocess
 import sys
 import threading
@@ -90,44 +89,6 @@ def test_threads_are_a_total(three_workers, script, server, folder):
     outcome = script("download_images", *arguments(folder, *flags))
     assert (outcome.code, outcome.counts["downloaded"]) == (0, 200), outcome.err
     assert slow.most <= 2
-
-
-def test_a_pause_that_one_task_is_asked_for_holds_for_all_and_holds_up_no_other_host(
-    three_workers, script, server, folder
-):
-    """The 429 comes when all three processes are at work on that host, and then for 2.5 s no one asks it."""
-    with fault_server() as other:
-        times: dict[str, list[float]] = {"busy": [], "good": [], "other": []}
-
-        def timed(name: str):
-            def answer(e: Exchange) -> None:
-                times[name].append(time.monotonic())
-                time.sleep(0.1)  # so a task has two seconds of work
-                e.answer(e.photo)
-
-            return answer
-
-        def busy(e: Exchange) -> None:
-            if e.number == 1:
-                wait_until(lambda: len(times["good"]) > 6)
-            times["busy"].append(time.monotonic())
-            server.busy("429 Too Many Requests", e, "Retry-After: 3")
-
-        server.routes |= {"good": timed("good"), "busy": busy}
-        other.routes["good"] = timed("other")
-        entries = good(server, 150) + [{"id": f"q{n}", "url": f"{other.base}/good/q{n}"} for n in range(60)]
-        random.Random(1).shuffle(entries)
-        write_entries(folder, [{"id": "busy", "url": f"{server.base}/busy/busy"}, *entries])
-        flags = ["--max_per_host", 3, "--threads", 6, "--deadline", 2]
-        outcome = script(
-            "download_images", *arguments(folder, *flags, "--dask_scheduler", three_workers.address)
-        )
-    assert (outcome.code, outcome.counts["downloaded"]) == (0, 211), outcome.err
-    asked = times["busy"][0]
-    during = [each for each in times["good"] if asked + 0.5 < each < asked + 2.9]
-    assert not during  # half a second for the word to go round
-    assert any(each > asked + 2.9 for each in times["good"])
-    assert [each for each in times["other"] if asked + 0.5 < each < asked + 2.9]
 
 
 def test_a_host_that_wants_a_longer_pause_is_left_by_all(three_workers, script, server, folder):
