@@ -47,7 +47,9 @@ from common.openimages.ids import image_file_name
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
 if TYPE_CHECKING:  # these import requests
-    from common.download.types import DownloadSettings
+    from common.download.outcomes import Refusals, Tally
+    from common.download.types import DownloadSettings, WantedImage
+    from common.workers.window import Workers
 
 MIRROR = "https://open-images-dataset.s3.amazonaws.com"
 SOURCES = ("mirror", "original", "thumbnail")
@@ -71,34 +73,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = make_settings(args, folder)
     shrink = settings.shrink
 
-    from common.download.outcomes import Refusals, Tally
-    from common.download.run import download
-    from common.download.shrunk_folder import mark_finished, prepare_folder, shrink_in_place
-    from common.download.sources import (
-        PRESENT,
-        check_index,
-        count_present,
-        mark_present,
-        plan,
-        skip_refused,
-        wanted_images,
-    )  # fmt: skip
-    from common.download.types import WantedImage
-    from common.files.journal import Journal
-    from common.images.finished import JOURNAL_NAME
+    from common.download import outcomes, shrunk_folder, sources
 
-    tally = Tally(shrinking=shrink is not None)
     with ExitStack() as stack:
         if is_folder(folder) or not args.dry_run:
             stack.enter_context(locked_folder(folder))
-        states = check_index(index)
-        mark_present(states, folder)
-        images = wanted_images(index, states, args.image_source, args.mirror_url)
-        refusals = Refusals(folder, forget=args.retry_failed, shrink=shrink)
+        states = sources.check_index(index)
+        sources.mark_present(states, folder)
+        images = sources.wanted_images(index, states, args.image_source, args.mirror_url)
+        refusals = outcomes.Refusals(folder, forget=args.retry_failed, shrink=shrink)
         if args.dry_run:
             if shrink:
-                mark_finished(states, folder, shrink, overwrite=args.overwrite)
-            print_counts(plan(images, states, refusals))
+                shrunk_folder.mark_finished(states, folder, shrink, overwrite=args.overwrite)
+            print_counts(sources.plan(images, states, refusals))
             return
         sweep_parts(folder, image_file_name(""))
         packages = PACKAGES + (SHRINKING_PACKAGES if shrink else ())
@@ -107,21 +94,40 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         stack.callback(sweep_parts, folder, image_file_name(""))  # of workers that were stopped or lost
         if shrink:
-            prepare_folder(states, folder, shrink, overwrite=args.overwrite)
-            finished = stack.enter_context(Journal(folder / JOURNAL_NAME))
-            for lines in shrink_in_place(folder, states, shrink, workers):
-                finished.add(lines)
+            shrunk_folder.prepare_folder(states, folder, shrink, overwrite=args.overwrite)
+            shrunk_folder.shrink_in_place(states, folder, shrink, workers)
         failures = stack.enter_context(FailureList(failures_path))
         if args.retry_failed:
             refusals.drop()
         stack.enter_context(refusals)
-        tally.counts.update(images=len(states), already_there=count_present(states))
+        tally = download_all(images, states, settings, workers, refusals, failures)
+        failures.finish(image_id for image_id, state in states.items() if state < sources.PRESENT)
+    print_counts(tally.counts)
+    tally.check_end(failures_path, args.max_failures)
+
+
+def download_all(
+    images: Iterator[WantedImage], states: dict[str, int], settings: DownloadSettings,
+    workers: Workers, refusals: Refusals, failures: FailureList,
+) -> Tally:  # fmt: skip
+    """Download the images that are worth a request, and write down at once what became of each."""
+    from common.download import outcomes, sources
+    from common.download.run import download
+    from common.files.journal import Journal
+    from common.images.finished import JOURNAL_NAME
+
+    tally = outcomes.Tally(shrinking=settings.shrink is not None)
+    tally.counts.update(images=len(states), already_there=sources.count_present(states))
+    number = len(states) - tally.counts["already_there"]
+    with ExitStack() as stack:
         bar = stack.enter_context(progress(len(states), "image", "images"))
         bar.update(tally.counts["already_there"])
+        if settings.shrink:
+            finished = stack.enter_context(Journal(settings.folder / JOURNAL_NAME))
 
         def wanted() -> Iterator[WantedImage]:
             for image in images:
-                known = skip_refused(image, refusals)
+                known = sources.skip_refused(image, refusals)
                 if isinstance(known, Failure):
                     failures.add(known)
                     tally.add_failure(known)
@@ -129,22 +135,18 @@ def main(argv: Sequence[str] | None = None) -> None:
                 else:
                     yield known
 
-        number = len(states) - tally.counts["already_there"]
-        outcomes = stack.enter_context(closing(download(wanted(), number, settings, workers)))
-        for outcome in outcomes:
+        for outcome in stack.enter_context(closing(download(wanted(), number, settings, workers))):
             refusals.note(outcome)
             if outcome.failure:
                 failures.add(outcome.failure)
             else:
-                states[outcome.id] = PRESENT
-                if outcome.saved:
-                    finished.add(outcome.saved.line)
+                states[outcome.id] = sources.PRESENT
+                if settings.shrink:
+                    finished.add(outcome.line)
             tally.add(outcome)
             bar.set_postfix_str(tally.short(), refresh=False)
             bar.update()
-        failures.finish(image_id for image_id, state in states.items() if state < PRESENT)
-    print_counts(tally.counts)
-    tally.check_end(failures_path, args.max_failures)
+    return tally
 
 
 # --- the command line ----------------------------------------------------------------------------
@@ -153,20 +155,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def make_settings(args: argparse.Namespace, folder: Path) -> DownloadSettings:
     from common.download.types import DownloadSettings, RequestSettings
 
+    shrink = image_settings(args) if args.max_side else None
+    request = RequestSettings(
+        args.user_agent, args.max_megabytes * MEGABYTE, args.ignore_robots_tag, args.max_per_host
+    )
     return DownloadSettings(
-        folder=folder,
-        threads=args.threads,
-        deadline=args.deadline,
-        retries=args.retries,
-        backoff=args.backoff,
-        max_pause=args.max_pause,
-        request=RequestSettings(
-            user_agent=args.user_agent,
-            max_bytes=args.max_megabytes * MEGABYTE,
-            ignore_robots_tag=args.ignore_robots_tag,
-            max_per_host=args.max_per_host,
-        ),
-        shrink=image_settings(args) if args.max_side else None,
+        folder, args.threads, args.deadline, args.retries, args.backoff, args.max_pause, request, shrink
     )
 
 
@@ -205,71 +199,41 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--images_path", required=True, metavar="IMAGES_PATH", help="image index of step 3")
-    add(
-        "--images_output_directory", required=True, metavar="IMAGES_OUTPUT_DIRECTORY",
-        help="folder for the images, <id>.jpg",
-    )  # fmt: skip
-    add(
-        "--image_source", type=parse_sources, default="mirror,original", metavar="SOURCES",
-        help="sources in the order to ask, out of mirror,original,thumbnail (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--mirror_url", type=parse_base, default=MIRROR, metavar="BASE",
-        help="the mirror, with images at BASE/{subset}/{id}.jpg (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--processes", type=whole_number(1, most=256), default=min(usable_cores(), 8), metavar="N",
-        help="worker processes that share --threads (default: one a core, at most 8, which is %(default)s)",
-    )  # fmt: skip
+    add("--images_output_directory", required=True, metavar="IMAGES_OUTPUT_DIRECTORY",
+        help="folder for the images, <id>.jpg")  # fmt: skip
+    add("--image_source", type=parse_sources, default="mirror,original", metavar="SOURCES",
+        help="in the order to ask, out of mirror,original,thumbnail (default: %(default)s)")  # fmt: skip
+    add("--mirror_url", type=parse_base, default=MIRROR, metavar="BASE",
+        help="the mirror, with images at BASE/{subset}/{id}.jpg (default: %(default)s)")  # fmt: skip
+    add("--processes", type=whole_number(1, most=256), default=min(usable_cores(), 8), metavar="N",
+        help="worker processes that share --threads (default: one a core, at most 8)")  # fmt: skip
     add_scheduler_flag(parser)
-    add(
-        "--threads", type=whole_number(1, most=4096), default=THREADS, metavar="N",
-        help="images downloaded at the same time, in all (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--max_per_host", type=whole_number(1, most=4096), default=32, metavar="N",
-        help="connections to one host at most, in all (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--deadline", type=parse_seconds, default=120, metavar="SECONDS",
-        help="limit for an image in all, without pauses that a host asks for (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--retries", type=whole_number(0, most=100), default=4, metavar="N",
-        help="further tries after transient failures (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--backoff", type=parse_seconds, default=1, metavar="SECONDS",
-        help="wait before the first retry, doubled for each further one (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--max_pause", type=parse_seconds, default=300, metavar="SECONDS",
-        help="leave a host that asks for a longer pause to the next run (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--max_megabytes", type=whole_number(1, most=1000), default=50, metavar="MB",
-        help="skip images larger than this (reason: too_large; default: %(default)s)",
-    )  # fmt: skip
+    add("--threads", type=whole_number(1, most=4096), default=THREADS, metavar="N",
+        help="images downloaded at the same time, in all (default: %(default)s)")  # fmt: skip
+    add("--max_per_host", type=whole_number(1, most=4096), default=32, metavar="N",
+        help="connections to one host at most, in all (default: %(default)s)")  # fmt: skip
+    add("--deadline", type=parse_seconds, default=120, metavar="SECONDS",
+        help="for an image in all, without pauses that a host asks for (default: %(default)s)")  # fmt: skip
+    add("--retries", type=whole_number(0, most=100), default=4, metavar="N",
+        help="further tries after transient failures (default: %(default)s)")  # fmt: skip
+    add("--backoff", type=parse_seconds, default=1, metavar="SECONDS",
+        help="wait before the first retry, doubled for each further one (default: %(default)s)")  # fmt: skip
+    add("--max_pause", type=parse_seconds, default=300, metavar="SECONDS",
+        help="leave a host that asks for a longer pause to the next run (default: %(default)s)")  # fmt: skip
+    add("--max_megabytes", type=whole_number(1, most=1000), default=50, metavar="MB",
+        help="skip images larger than this (reason: too_large; default: %(default)s)")  # fmt: skip
     add_image_flags(parser, FITS, "shrink images as they arrive, to this (default: keep the originals)")
     add("--overwrite", action="store_true", help="download images shrunk with other settings again")
     add("--dry_run", action="store_true", help="report how much would be downloaded, and change nothing")
     add("--retry_failed", action="store_true", help="request images again that failed permanently")
-    add(
-        "--max_failures", type=parse_failure_limit, metavar="N|P%",
-        help="exit 1 when more images than this fail (default: no limit)",
-    )  # fmt: skip
-    add(
-        "--failures_path", metavar="FAILURES_PATH",
-        help="list of the missing images (default: download_failures.csv beside the images)",
-    )  # fmt: skip
-    add(
-        "--user_agent", type=parse_user_agent, default=USER_AGENT, metavar="TEXT",
-        help="the User-Agent of requests (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--ignore_robots_tag", action="store_true",
-        help="take originals whose server refuses use in training (X-Robots-Tag: noai, noimageai)",
-    )  # fmt: skip
+    add("--max_failures", type=parse_failure_limit, metavar="N|P%",
+        help="exit 1 when more images than this fail (default: no limit)")  # fmt: skip
+    add("--failures_path", metavar="FAILURES_PATH",
+        help="list of the missing images (default: download_failures.csv beside the images)")  # fmt: skip
+    add("--user_agent", type=parse_user_agent, default=USER_AGENT, metavar="TEXT",
+        help="the User-Agent of requests (default: %(default)s)")  # fmt: skip
+    add("--ignore_robots_tag", action="store_true",
+        help="take originals whose server refuses training (X-Robots-Tag: noai, noimageai)")  # fmt: skip
     args = parser.parse_args(argv)
     if not args.max_side and (given := given_image_flags(args)):
         parser.error(f"{given[0]} needs --max_side")

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from common.download.request import Requester
 from common.download.sources import host_of
@@ -25,7 +25,6 @@ from common.download.types import (
     DownloadSettings,
     Fetched,
     Outcome,
-    Saved,
 )
 from common.files.failures import Failure
 from common.files.storage import status
@@ -46,18 +45,22 @@ SWITCH_SECONDS = 0.1
 _shrinking = threading.Lock()
 
 
+CLOSED = Answer(reason="rate_limited", detail="the host asks for a longer pause than --max_pause")
+
+# What a process keeps from batch to batch of one run: its connections, and what it knows of hosts.
+_kept: dict[tuple[str, int], tuple[Requester, dict[str, Host]]] = {}
+
+
 @dataclass(slots=True)
 class Host:
     """One host (scheme, name and port): its limit, its pause, and the images of a batch that wait for it."""
 
     limit: int
     allowed: float  # connections now; after a pause 1, and one more a round until the limit
-    ready: deque[Download]
     active: int = 0
     asked_before: int = 0  # of those, the ones that began before the last pause
-    paused_until: float = (
-        0.0  # time.monotonic(); infinite for a host that asked for a longer pause than we wait
-    )
+    paused_until: float = 0.0  # time.monotonic(); infinite where the host asked for too long a pause
+    ready: deque[Download] = field(default_factory=deque)
 
     @property
     def is_closed(self) -> bool:
@@ -81,31 +84,17 @@ class Host:
         self.asked_before = self.active
 
 
-class Process:
-    """What a process keeps from batch to batch of a run: its connections, and what it knows of hosts."""
-
-    def __init__(self, batch: Batch, settings: DownloadSettings) -> None:
-        self.key = batch.run, batch.max_per_host
-        self.requester = Requester(replace(settings.request, max_per_host=batch.max_per_host))
-        self.hosts: dict[str, Host] = {}
-
-    def host(self, name: str) -> Host:
-        limit = self.requester.settings.max_per_host
-        return self.hosts.setdefault(name, Host(limit, limit, deque()))
-
-
-_kept: list[Process] = []  # one at most
-
-
 def fetch_batch(batch: Batch, settings: DownloadSettings) -> Fetched:
     """Download the images of a batch: the function of a task."""
-    if not _kept or _kept[0].key != (batch.run, batch.max_per_host):
-        while _kept:
-            _kept.pop().requester.adapter.close()
-        _kept.append(Process(batch, settings))
+    key = batch.run, batch.max_per_host
+    if key not in _kept:
+        for requester, _ in _kept.values():
+            requester.adapter.close()
+        _kept.clear()
+        _kept[key] = Requester(replace(settings.request, max_per_host=batch.max_per_host)), {}
+    work = BatchWork(batch, settings, *_kept[key])
     switch_seconds = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_SECONDS)
-    work = BatchWork(_kept[0], batch, settings)
     pool = ThreadPoolExecutor(batch.threads, "images")
     try:
         threads = [pool.submit(work.serve) for _ in range(batch.threads)]
@@ -117,38 +106,45 @@ def fetch_batch(batch: Batch, settings: DownloadSettings) -> Fetched:
         pool.shutdown(wait=False)
         sys.setswitchinterval(switch_seconds)
         if not batch.keeps_connections:
-            work.process.requester.adapter.close()
+            work.requester.adapter.close()
 
 
 class BatchWork:
     """The state of a batch that its threads share."""
 
-    def __init__(self, process: Process, batch: Batch, settings: DownloadSettings) -> None:
-        self.process = process
+    def __init__(
+        self, batch: Batch, settings: DownloadSettings, requester: Requester, hosts: dict[str, Host]
+    ) -> None:
         self.batch = batch
         self.settings = settings
-        self.outcomes: list[Outcome] = []
-        self.later: list[tuple[float, Download]] = []
-        self.pauses: dict[str, float] = {}
+        self.requester = requester
+        self.hosts = hosts
+        self.fetched = Fetched([], [], {}, batch.threads, batch.max_per_host)
         self.changed = threading.Condition()
         self.waiting: dict[str, Host] = {}  # those with images that are ready
         self.is_over = False
         now = time.monotonic()
         self.ends = now + BATCH_SECONDS
-        for host in process.hosts.values():
+        for host in hosts.values():
             host.ready.clear()
             host.active = host.asked_before = 0
         for name, seconds in batch.pauses.items():
-            if now + seconds > process.host(name).paused_until + SAME_PAUSE:
-                process.host(name).pause(now + seconds)
+            if now + seconds > self.host(name).paused_until + SAME_PAUSE:
+                self.host(name).pause(now + seconds)
         for download in batch.downloads:
             self.put(download)
 
     def result(self) -> Fetched:
+        """Return what became of the images, with those that were not begun."""
         now = time.monotonic()
-        rest = [(0.0, download) for host in self.waiting.values() for download in host.ready]
-        pauses = {name: until - now for name, until in self.pauses.items()}
-        return Fetched(self.outcomes, self.later + rest, pauses, self.batch.threads, self.batch.max_per_host)
+        for host in self.waiting.values():
+            self.fetched.later.extend((0.0, download) for download in host.ready)
+        pauses = {name: until - now for name, until in self.fetched.pauses.items()}
+        return replace(self.fetched, pauses=pauses)
+
+    def host(self, name: str) -> Host:
+        limit = self.batch.max_per_host
+        return self.hosts.setdefault(name, Host(limit, limit))
 
     # --- which image is next ---------------------------------------------------------------------
 
@@ -156,10 +152,10 @@ class BatchWork:
         """Have an image requested from the source it is at, in this batch unless its host is paused."""
         name = host_of(download.source.url)
         with self.changed:
-            host = self.process.host(name)
+            host = self.host(name)
             seconds = host.paused_until - time.monotonic()
             if 0 < seconds < float("inf"):
-                self.later.append((seconds, download))
+                self.fetched.later.append((seconds, download))
             else:
                 host.ready.append(download)
                 self.waiting[name] = host
@@ -182,21 +178,16 @@ class BatchWork:
                 self.changed.wait(left)
             return None
 
-    def done(self, host: Host, *, well: bool) -> None:
-        with self.changed:
-            host.done(well=well)
-            self.changed.notify()
-
     def pause(self, name: str, until: float) -> None:
         """Pause a host; images that wait for it come back later, or fail at once where it is closed."""
         with self.changed:
-            host = self.process.host(name)
+            host = self.host(name)
             host.pause(until)
-            self.pauses[name] = host.paused_until
+            self.fetched.pauses[name] = host.paused_until
             if name in self.waiting and not host.is_closed:
                 del self.waiting[name]
                 seconds = host.paused_until - time.monotonic()
-                self.later.extend((seconds, download) for download in host.ready)
+                self.fetched.later.extend((seconds, download) for download in host.ready)
                 host.ready.clear()
             self.changed.notify_all()
 
@@ -206,29 +197,24 @@ class BatchWork:
         """Download one image after another: the work of one thread."""
         while taken := self.take():
             host, download = taken
-            if host.is_closed:
-                answer = Answer(
-                    reason="rate_limited", detail="the host asks for a longer pause than --max_pause"
-                )
-                self.done(host, well=False)
-                self.settle(download, answer)
-                continue
             seconds = download.left if download.is_slow else min(download.left, self.batch.patience)
             begun = time.monotonic()
-            answer = self.process.requester.get(download.source, seconds)
-            self.done(host, well=not answer.reason)
+            answer = CLOSED if host.is_closed else self.requester.get(download.source, seconds)
+            with self.changed:
+                host.done(well=not answer.reason)
+                self.changed.notify()
             if answer.is_late and seconds < download.left:
                 download.is_slow = True
-                self.later.append((0.0, download))
-                continue
-            download.left -= time.monotonic() - begun
-            self.settle(download, answer)
+                self.fetched.later.append((0.0, download))
+            else:
+                download.left -= time.monotonic() - begun
+                self.settle(download, answer)
 
     def settle(self, download: Download, answer: Answer) -> None:
         """Save an image, or have it requested again or from the next source, or give up."""
         image = download.image
         if not answer.reason:
-            self.outcomes.append(self.save(download, answer.data))
+            self.fetched.outcomes.append(self.save(download, answer.data))
             return
         source = download.source
         failure = Failure(image.id, answer.reason, f"{source.name}: {answer.detail}", source.url)
@@ -243,17 +229,20 @@ class BatchWork:
         else:
             delay = self.backoff(download.tries)
             download.tries += 1
-            if answer.is_busy:
-                self.heed(answer, delay)
-                delay = 0.0  # it waits for the host's pause
+            if answer.is_busy:  # it waits for the pause of its hosts
+                wait_seconds = delay if answer.wait is None else answer.wait
+                is_long = wait_seconds > self.settings.max_pause and answer.wait is not None
+                for name in set(answer.hosts):
+                    self.pause(name, float("inf") if is_long else time.monotonic() + wait_seconds)
+                delay = 0.0
             if answer.retry and download.tries <= self.settings.retries and delay < download.left:
                 download.left -= delay
                 if delay:
-                    self.later.append((delay, download))
+                    self.fetched.later.append((delay, download))
                 else:
                     self.put(download)
                 return
-        self.outcomes.append(Outcome(image.id, 0, failure, tuple(download.refused)))
+        self.fetched.outcomes.append(Outcome(image.id, 0, failure, tuple(download.refused)))
 
     def save(self, download: Download, data: bytes) -> Outcome:
         """Write an image as <id>.jpg, shrunk if that is asked for: then its original is never on disk.
@@ -274,17 +263,7 @@ class BatchWork:
             return Outcome(image_id, 0, failure, refused, is_broken=True)
         replace_file(path, shrunk)
         finished = FinishedImage(image_id, status(path), 0, *processed.fit.scaled, len(shrunk))
-        return Outcome(image_id, len(data), None, refused, saved=Saved(processed.how, finished.line()))
-
-    def heed(self, answer: Answer, delay: float) -> None:
-        """Pause the hosts that said they are busy."""
-        seconds = delay if answer.wait is None else answer.wait
-        is_long = (
-            answer.wait is not None and seconds > self.settings.max_pause
-        )  # no one asked for our backoff
-        until = float("inf") if is_long else time.monotonic() + seconds
-        for name in set(answer.hosts):
-            self.pause(name, until)
+        return Outcome(image_id, len(data), None, refused, how=processed.how, line=finished.line())
 
     def backoff(self, tries: int) -> float:
         """Return the seconds before the next try: doubled each time, and random so that few come at once."""

@@ -47,8 +47,8 @@ class Tally:
             self.add_failure(failure)
         else:
             self.counts.update(downloaded=1, bytes=outcome.size)
-            if outcome.saved:
-                self.counts[outcome.saved.how] += 1
+            if outcome.how:
+                self.counts[outcome.how] += 1
         if self.requested == len(self.first) == FIRST:
             raise InputError(f"the first {FIRST} images all failed, {self.cause()}")
 

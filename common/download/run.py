@@ -90,15 +90,9 @@ class _Run:
         self.threads_out += threads
         self.connections_out += connections
         now = time.monotonic()
-        return Batch(
-            run=self.name,
-            downloads=downloads,
-            threads=threads,
-            max_per_host=connections,
-            patience=self.patience,
-            pauses={host: until - now for host, until in self.pauses.items()},
-            keeps_connections=self.workers.on_this_machine or self.workers.slots == parts,
-        )
+        pauses = {host: until - now for host, until in self.pauses.items()}
+        keeps_connections = self.workers.on_this_machine or self.workers.slots == parts
+        return Batch(self.name, downloads, threads, connections, self.patience, pauses, keeps_connections)
 
     def ready(self, most: int) -> list[Download]:
         """Return images that need not wait: those that are due, then new ones."""

@@ -6,15 +6,16 @@ a run without --max_side or from one killed before it noted an image, are shrunk
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from common.cli import progress
 from common.download.sources import FINISHED, MISSING, PRESENT, STALE
 from common.files.failures import Failure
+from common.files.journal import Journal
 from common.files.storage import status
 from common.images.finished import (
+    JOURNAL_NAME,
     SETTINGS_NAME,
     has_other_settings,
     read_finished,
@@ -47,19 +48,17 @@ def prepare_folder(states: dict[str, int], folder: Path, settings: ImageSettings
         replace_settings(folder, settings, keep_stale=status(folder / SETTINGS_NAME) is not None)
 
 
-def shrink_in_place(
-    folder: Path, states: dict[str, int], settings: ImageSettings, workers: Workers
-) -> Iterator[str]:
-    """Make PRESENT images FINISHED, and yield lines for the journal; unusable ones become MISSING."""
+def shrink_in_place(states: dict[str, int], folder: Path, settings: ImageSettings, workers: Workers) -> None:
+    """Make PRESENT images FINISHED, and note them in the folder's journal; unusable ones become MISSING."""
     number = sum(state == PRESENT for state in states.values())
     if not number:
         return
     tasks = (ImageTask(image_id) for image_id, state in states.items() if state == PRESENT)
     work = partial(process_batch, source=folder, target=folder, settings=settings)
-    with progress(number, "image", "images on disk") as bar:
+    with Journal(folder / JOURNAL_NAME) as journal, progress(number, "image", "images on disk") as bar:
         for results in workers.map(work, batches(tasks, BATCH), most=-(-number // BATCH)):
             made = [result.image for result in results if not isinstance(result, Failure)]
             states.update((image.id, FINISHED) for image in made)
             states.update((result.id, MISSING) for result in results if isinstance(result, Failure))
-            yield "".join(image.line() for image in made)
+            journal.add("".join(image.line() for image in made))
             bar.update(len(results))

@@ -84,13 +84,6 @@ class Answer:
     hosts: tuple[str, ...] = ()  # those that answered so, by host_of
 
 
-class Saved(NamedTuple):
-    """How an image was shrunk: a key of step 5's counts, and its line in the journal of finished images."""
-
-    how: str  # resized, unchanged or damaged_kept
-    line: str
-
-
 class Outcome(NamedTuple):
     """The end of an image's download: the bytes received and how they were saved, or a failure.
 
@@ -102,7 +95,8 @@ class Outcome(NamedTuple):
     failure: Failure | None = None
     refused: tuple[Failure, ...] = ()
     is_broken: bool = False
-    saved: Saved | None = None
+    how: str = ""  # it was shrunk: a key of step 5's counts
+    line: str = ""  # of the journal of finished images
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +112,7 @@ class Batch:
     keeps_connections: bool  # for the next batch in the same process
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Fetched:
     """What became of a batch: outcomes, and the images that come back to be sent again after some seconds."""
 

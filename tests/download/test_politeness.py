@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import deque
 from itertools import pairwise
 
 import pytest
@@ -113,7 +112,7 @@ def test_a_host_that_asks_for_no_pause_is_not_left_for_the_next_run(script, serv
 
 
 def test_the_rate_comes_back_gradually_after_a_pause():
-    host = Host(8, 8.0, deque(), active=8)
+    host = Host(8, 8.0, active=8)
     host.pause(0.0)  # one that is over already
     rounds = []
     for _ in range(9):
