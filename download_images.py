@@ -82,9 +82,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         sources.mark_present(states, folder)
         images = sources.wanted_images(index, states, args.image_source, args.mirror_url)
         refusals = outcomes.Refusals(folder, forget=args.retry_failed, shrink=shrink)
+        if shrink:
+            shrunk_folder.mark_finished(
+                states, folder, shrink, overwrite=args.overwrite, dry_run=args.dry_run
+            )
         if args.dry_run:
-            if shrink:
-                shrunk_folder.mark_finished(states, folder, shrink, overwrite=args.overwrite)
             print_counts(sources.plan(images, states, refusals))
             return
         sweep_parts(folder, image_file_name(""))
@@ -94,7 +96,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         stack.callback(sweep_parts, folder, image_file_name(""))  # of workers that were stopped or lost
         if shrink:
-            shrunk_folder.prepare_folder(states, folder, shrink, overwrite=args.overwrite)
             shrunk_folder.shrink_in_place(states, folder, shrink, workers)
         failures = stack.enter_context(FailureList(failures_path))
         if args.retry_failed:
@@ -144,7 +145,7 @@ def download_all(
                 if settings.shrink:
                     finished.add(outcome.line)
             tally.add(outcome)
-            bar.set_postfix_str(tally.short(), refresh=False)
+            bar.set_postfix_str(tally.in_short(), refresh=False)
             bar.update()
     return tally
 

@@ -66,8 +66,8 @@ class Host:
     def is_closed(self) -> bool:
         return self.paused_until == float("inf")
 
-    def may_start(self) -> bool:
-        return self.active < int(self.allowed) or self.is_closed
+    def may_start(self, now: float) -> bool:
+        return self.is_closed or (self.active < int(self.allowed) and now >= self.paused_until)
 
     def done(self, *, well: bool) -> None:
         """Let the rate come back: one connection more after each round of good answers."""
@@ -138,7 +138,8 @@ class BatchWork:
         """Return what became of the images, with those that were not begun."""
         now = time.monotonic()
         for host in self.waiting.values():
-            self.fetched.later.extend((0.0, download) for download in host.ready)
+            seconds = 0.0 if host.is_closed else max(0.0, host.paused_until - now)
+            self.fetched.later.extend((seconds, download) for download in host.ready)
         pauses = {name: until - now for name, until in self.fetched.pauses.items()}
         return replace(self.fetched, pauses=pauses)
 
@@ -146,52 +147,31 @@ class BatchWork:
         limit = self.batch.max_per_host
         return self.hosts.setdefault(name, Host(limit, limit))
 
-    # --- which image is next ---------------------------------------------------------------------
-
     def put(self, download: Download) -> None:
-        """Have an image requested from the source it is at, in this batch unless its host is paused."""
+        """Have an image requested from the source it is at, in this batch if its host may be asked."""
         name = host_of(download.source.url)
         with self.changed:
-            host = self.host(name)
-            seconds = host.paused_until - time.monotonic()
-            if 0 < seconds < float("inf"):
-                self.fetched.later.append((seconds, download))
-            else:
-                host.ready.append(download)
-                self.waiting[name] = host
-                self.changed.notify()
+            self.waiting[name] = self.host(name)
+            self.waiting[name].ready.append(download)
+            self.changed.notify()
 
     def take(self) -> tuple[Host, Download] | None:
         """Return the next image that may be requested, and its host; None when the batch begins no more."""
         with self.changed:
-            while self.waiting and not self.is_over and (left := self.ends - time.monotonic()) > 0:
+            while self.waiting and not self.is_over and (now := time.monotonic()) < self.ends:
                 for name, host in self.waiting.items():
-                    if host.may_start():
-                        download = host.ready.popleft()
+                    if host.may_start(now):
                         host.active += 1
+                        download = host.ready.popleft()
                         del self.waiting[name]
                         if host.ready:
                             self.waiting[name] = host  # to the end: hosts take turns
-                        elif not self.waiting:
-                            self.changed.notify_all()
                         return host, download
-                self.changed.wait(left)
-            return None
-
-    def pause(self, name: str, until: float) -> None:
-        """Pause a host; images that wait for it come back later, or fail at once where it is closed."""
-        with self.changed:
-            host = self.host(name)
-            host.pause(until)
-            self.fetched.pauses[name] = host.paused_until
-            if name in self.waiting and not host.is_closed:
-                del self.waiting[name]
-                seconds = host.paused_until - time.monotonic()
-                self.fetched.later.extend((seconds, download) for download in host.ready)
-                host.ready.clear()
+                if not any(host.active for host in self.hosts.values()):
+                    break
+                self.changed.wait(self.ends - now)
             self.changed.notify_all()
-
-    # --- one image -------------------------------------------------------------------------------
+            return None
 
     def serve(self) -> None:
         """Download one image after another: the work of one thread."""
@@ -230,10 +210,7 @@ class BatchWork:
             delay = self.backoff(download.tries)
             download.tries += 1
             if answer.is_busy:  # it waits for the pause of its hosts
-                wait_seconds = delay if answer.wait is None else answer.wait
-                is_long = wait_seconds > self.settings.max_pause and answer.wait is not None
-                for name in set(answer.hosts):
-                    self.pause(name, float("inf") if is_long else time.monotonic() + wait_seconds)
+                self.pause(answer, delay)
                 delay = 0.0
             if answer.retry and download.tries <= self.settings.retries and delay < download.left:
                 download.left -= delay
@@ -264,6 +241,17 @@ class BatchWork:
         replace_file(path, shrunk)
         finished = FinishedImage(image_id, status(path), 0, *processed.fit.scaled, len(shrunk))
         return Outcome(image_id, len(data), None, refused, how=processed.how, line=finished.line())
+
+    def pause(self, answer: Answer, delay: float) -> None:
+        """Pause the hosts that are busy, for as long as they ask, or else for our own delay."""
+        seconds = delay if answer.wait is None else answer.wait
+        if answer.wait is not None and seconds > self.settings.max_pause:
+            seconds = float("inf")
+        with self.changed:
+            for name in answer.hosts:
+                self.host(name).pause(time.monotonic() + seconds)
+                self.fetched.pauses[name] = self.host(name).paused_until
+            self.changed.notify_all()
 
     def backoff(self, tries: int) -> float:
         """Return the seconds before the next try: doubled each time, and random so that few come at once."""

@@ -40,10 +40,6 @@ class Attempt(Timeout):
         self.until = time.monotonic() + seconds
         self.was_public = False
 
-    @property
-    def is_over(self) -> bool:
-        return time.monotonic() >= self.until
-
     def left(self) -> float:
         """Return the seconds left; TimeoutError when there are none."""
         seconds = self.until - time.monotonic()
@@ -58,6 +54,7 @@ class Attempt(Timeout):
         self.was_public = public
 
     # urllib3 copies a timeout for each request and sets its parts on the connection: all are the attempt.
+    connect_timeout = read_timeout = property(lambda self: self)
 
     def clone(self) -> Attempt:
         return self
@@ -65,39 +62,29 @@ class Attempt(Timeout):
     def start_connect(self) -> float:
         return 0.0
 
-    @property
-    def connect_timeout(self) -> Any:
-        return self
-
-    @property
-    def read_timeout(self) -> Any:
-        return self
-
 
 class TimedSocket:
     """A socket whose reads end with the attempt that its connection is used for."""
 
     owner: DeadlineConnection | None = None
 
-    def recv(self, *arguments: Any) -> bytes:
-        self._limit()
-        return super().recv(*arguments)  # type: ignore[misc, no-any-return]
-
-    def recv_into(self, *arguments: Any) -> int:
-        self._limit()
-        return super().recv_into(*arguments)  # type: ignore[misc, no-any-return]
-
-    def _limit(self) -> None:
+    def limit(self: Any) -> None:
         if self.owner:
             left = self.owner.attempt.left()
-            if abs((socket.socket.gettimeout(self) or 0.0) - left) > SLACK:  # type: ignore[arg-type]
-                self.settimeout(left)  # type: ignore[attr-defined]
+            if abs((self.gettimeout() or 0.0) - left) > SLACK:
+                self.settimeout(left)
+
+    def recv(self, *arguments: Any) -> Any:
+        self.limit()
+        return super().recv(*arguments)  # type: ignore[misc]
+
+    def recv_into(self, *arguments: Any) -> Any:
+        self.limit()
+        return super().recv_into(*arguments)  # type: ignore[misc]
 
 
 class _Socket(TimedSocket, socket.socket):
-    def gettimeout(self) -> float | None:
-        """Return what a TLS handshake over this socket may take in all."""
-        return self.owner.attempt.left() if self.owner else super().gettimeout()
+    pass
 
 
 class _TLSSocket(TimedSocket, ssl.SSLSocket):
@@ -108,8 +95,9 @@ class _Context(ssl.SSLContext):
     sslsocket_class = _TLSSocket
 
     def wrap_socket(self, sock: Any, *arguments: Any, **options: Any) -> Any:
-        wrapped = super().wrap_socket(sock, *arguments, **options)
-        wrapped.owner = sock.owner  # type: ignore[attr-defined]
+        sock.limit()  # a handshake takes no longer in all than the timeout of the socket under it
+        wrapped: Any = super().wrap_socket(sock, *arguments, **options)
+        wrapped.owner = sock.owner
         return wrapped
 
 
@@ -204,10 +192,7 @@ class Adapter(HTTPAdapter):
 
     def __init__(self, ca_bundle: str, max_per_host: int) -> None:
         self.tls = _Context(ssl.PROTOCOL_TLS_CLIENT)
-        if Path(ca_bundle).is_dir():
-            self.tls.load_verify_locations(capath=ca_bundle)
-        else:
-            self.tls.load_verify_locations(ca_bundle)
+        self.tls.load_verify_locations(**{"capath" if Path(ca_bundle).is_dir() else "cafile": ca_bundle})
         super().__init__(pool_connections=HOSTS, pool_maxsize=max_per_host, pool_block=True)
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
@@ -215,9 +200,8 @@ class Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        manager = super().proxy_manager_for(
-            proxy, ssl_context=self.tls, proxy_ssl_context=self.tls, **options
-        )
+        options |= {"ssl_context": self.tls, "proxy_ssl_context": self.tls}
+        manager = super().proxy_manager_for(proxy, **options)
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
         return manager
 

@@ -55,7 +55,7 @@ class Tally:
     def add_failure(self, failure: Failure) -> None:
         self.counts.update(("failed", failure.reason))
 
-    def short(self) -> str:
+    def in_short(self) -> str:
         """Return the text beside the progress bar."""
         return f"{self.counts['bytes'] / 1e9:.2f} GB, {self.counts['failed']} failed"
 

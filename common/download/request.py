@@ -31,7 +31,7 @@ from common.download.sources import host_of, url_problem
 from common.download.types import Answer, ImageSource, RequestSettings
 
 MAX_REDIRECTS = 5
-PIECE = 1 << 20  # bytes read at a time where the length is not known
+PIECE = 1 << 20  # bytes read at a time, from most images all
 MAX_REST = 1 << 16  # bytes read of an answer without an image, to keep its connection
 MAX_WAIT = 10**7  # seconds; no one means a longer Retry-After
 JPEG = b"\xff\xd8\xff"
@@ -49,13 +49,8 @@ class Requester:
     def __init__(self, settings: RequestSettings) -> None:
         self.settings = settings
         self.adapter = Adapter(_ca_bundle(), settings.max_per_host)
-        self.headers = CaseInsensitiveDict(
-            {
-                "User-Agent": settings.user_agent,
-                "Accept": "image/jpeg,*/*;q=0.5",
-                "Accept-Encoding": "identity",
-            }
-        )
+        headers = {"Accept": "image/jpeg,*/*;q=0.5", "Accept-Encoding": "identity"}
+        self.headers = CaseInsensitiveDict(headers | {"User-Agent": settings.user_agent})
         self.proxies = _read_proxies()
         self.proxy_of: dict[str, dict[str, str]] = {}  # by host
 
@@ -63,7 +58,7 @@ class Requester:
         """Return the answer to a request for an image, redirects followed, after at most `seconds`."""
         attempt = Attempt(seconds)
         answer = self._follow(source, attempt)
-        if answer.reason and attempt.is_over:
+        if answer.reason and time.monotonic() >= attempt.until:
             return Answer(reason="timeout", detail="not complete within the deadline", is_late=True)
         return answer
 
@@ -115,17 +110,10 @@ class Requester:
         length = raw.length_remaining  # None where it is not known
         if length is not None and length > most:
             return Answer(reason="too_large", detail=f"{length} bytes, the limit is {most}")
-        if length is not None:
-            data = raw.read(length) if length else b""
-            if len(data) != length:
-                return Answer(reason="connection", detail=f"{len(data)} of {length} bytes came", retry=True)
-        else:
-            pieces = []
-            size = 0
-            while size <= most and (piece := raw.read(PIECE)):
-                pieces.append(piece)
-                size += len(piece)
-            data = b"".join(pieces)
+        pieces: list[bytes] = []
+        while sum(map(len, pieces)) <= most and (piece := raw.read(PIECE)):
+            pieces.append(piece)
+        data = b"".join(pieces)
         if raw.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip"):
             try:
                 data = zlib.decompressobj(31).decompress(data, most + 1)

@@ -29,23 +29,22 @@ from common.workers.window import Workers
 BATCH = 64  # images a task
 
 
-def mark_finished(states: dict[str, int], folder: Path, settings: ImageSettings, *, overwrite: bool) -> bool:
-    """Set images that exist and are in the folder's journal to FINISHED, or STALE with other settings.
+def mark_finished(
+    states: dict[str, int], folder: Path, settings: ImageSettings, *, overwrite: bool, dry_run: bool
+) -> None:
+    """Set images that exist and are in the folder's journal to FINISHED, or to STALE with other settings.
 
-    Return whether the folder's settings are to be replaced by these; InputError where that was not asked for.
+    These become the folder's settings; InputError where it has others and not `overwrite`.
     """
-    other = has_other_settings(folder, settings, overwrite=overwrite)
-    if status(folder / SETTINGS_NAME):  # without it no one knows what the journal is of
-        for image_id, numbers in read_finished(folder):
-            if states.get(image_id):
-                states[image_id] = STALE if other or not any(numbers) else FINISHED
-    return other
-
-
-def prepare_folder(states: dict[str, int], folder: Path, settings: ImageSettings, *, overwrite: bool) -> None:
-    """Give the folder its settings; images made with other ones become STALE."""
-    if mark_finished(states, folder, settings, overwrite=overwrite):
-        replace_settings(folder, settings, keep_stale=status(folder / SETTINGS_NAME) is not None)
+    is_other = has_other_settings(folder, settings, overwrite=overwrite)
+    has_settings = (
+        status(folder / SETTINGS_NAME) is not None
+    )  # without them no one knows what the journal is of
+    for image_id, numbers in read_finished(folder) if has_settings else ():
+        if states.get(image_id):
+            states[image_id] = STALE if is_other or not any(numbers) else FINISHED
+    if is_other and not dry_run:
+        replace_settings(folder, settings, keep_stale=has_settings)
 
 
 def shrink_in_place(states: dict[str, int], folder: Path, settings: ImageSettings, workers: Workers) -> None:

@@ -118,7 +118,7 @@ def test_the_rate_comes_back_gradually_after_a_pause():
     for _ in range(9):
         for _ in range(host.active):
             host.done(well=True)
-        while host.may_start():
+        while host.may_start(1e9):
             host.active += 1
         rounds.append(host.active)
     assert rounds[0] == 1  # what was under way before the pause says nothing
