@@ -15,11 +15,7 @@ from common.files.failures import Failure
 from common.files.journal import Journal
 from common.files.storage import status
 from common.images.finished import (
-    JOURNAL_NAME,
-    SETTINGS_NAME,
-    has_other_settings,
-    read_finished,
-    replace_settings,
+    JOURNAL_NAME, SETTINGS_NAME, has_other_settings, read_finished, replace_settings,
 )  # fmt: skip
 from common.images.settings import ImageSettings
 from common.images.tasks import ImageTask, process_batch
@@ -37,9 +33,8 @@ def mark_finished(
     These become the folder's settings; InputError where it has others and not `overwrite`.
     """
     is_other = has_other_settings(folder, settings, overwrite=overwrite)
-    has_settings = (
-        status(folder / SETTINGS_NAME) is not None
-    )  # without them no one knows what the journal is of
+    # Without settings no one knows what the journal is of.
+    has_settings = status(folder / SETTINGS_NAME) is not None
     for image_id, numbers in read_finished(folder) if has_settings else ():
         if states.get(image_id):
             states[image_id] = STALE if is_other or not any(numbers) else FINISHED
