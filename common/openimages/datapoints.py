@@ -89,13 +89,14 @@ class IndexEntry(msgspec.Struct):
     author_profile_url: Annotated[str | None, "AuthorProfileURL"] = None
 
 
-def _columns(kind: type, of_type: Any = None) -> dict[str, str]:
-    """Return the CSV column of each field that names one, or of each such field of this type."""
-    wanted = of_type.__metadata__ if of_type else ()
+def _columns(struct: type, kind: Any = None) -> dict[str, str]:
+    """Return the CSV column of each field that has one and, if given, is of this kind."""
+    hints = get_type_hints(struct, include_extras=True)
+    extras = {key: getattr(hint, "__metadata__", (None,)) for key, hint in hints.items()}
     return {
-        key: hint.__metadata__[-1]
-        for key, hint in get_type_hints(kind, include_extras=True).items()
-        if isinstance(getattr(hint, "__metadata__", ("",))[-1], str) and set(wanted) <= set(hint.__metadata__)
+        key: extra[-1]
+        for key, extra in extras.items()
+        if isinstance(extra[-1], str) and (kind is None or kind.__metadata__[0] in extra)
     }
 
 
