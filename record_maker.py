@@ -25,7 +25,7 @@ the losses in the --failures_path of earlier steps, if these are given.
 Left out and counted: images that are missing or not an RGB JPEG (or PNG), boxes and image labels of classes
 that are not in the list, and images without a box or a verified label of a class in the list.
 NAME.manifest.json records what the files were made from. Run the same command again: it writes the missing
-files. With other inputs it writes all files, then removes the shards of the older set.
+files. With other inputs it writes all files, then removes the older shards.
 Images, datapoints and records can be on an object store, at an address such as s3://bucket/records/train.
 
 Exit codes: 0 done, the counts list what was left out; 1 bad input, no record at all, a damaged file, or more
@@ -180,20 +180,18 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         add(f"--{flag}", required=True, metavar=flag.upper(), help=text)
     shards = parser.add_mutually_exclusive_group()
     shards.add_argument("--num_shards", type=whole_number(1, 10000), help="number of files (default: one)")
-    shards.add_argument(
-        "--shard_bytes", type=byte_count, metavar="BYTES", help="or size of each, such as 100M"
-    )
+    shards.add_argument("--shard_bytes", type=byte_count, metavar="BYTES", help="or their size, such as 100M")
     add("--compression", choices=("none", "gzip"), default="none", help="(default: %(default)s)")
     add("--eval_record_save_path", metavar="PATH", help="records for evaluation to write, named likewise")
     split = parser.add_mutually_exclusive_group()
-    split.add_argument("--eval_fraction", type=fraction, help="fraction for evaluation, by hash of the id")
-    split.add_argument("--eval_subset", choices=SPLITS, help="or the subset for evaluation")
+    split.add_argument("--eval_fraction", type=fraction, help="fraction to hold out, by hash of the id")
+    split.add_argument("--eval_subset", choices=SPLITS, help="or subset to hold out")
     add(
         "--class_text", choices=("mid", "name"), default="mid",
         help="content of image/object/class/text; name needs --class_description_path and a label map made "
         "with --name_field name (default: %(default)s)",
     )  # fmt: skip
-    add("--class_description_path", metavar="PATH", help="class descriptions, CSV: MID, name, or folder")
+    add("--class_description_path", help="class descriptions, CSV of MID and name, or its folder")
     add("--verify", action="store_true", help="read back every file of records and check its content")
     add("--tfds_metadata", action="store_true", help="write metadata for tfds.builder_from_directory")
     add("--preview_path", metavar="PATH", help="contact sheet of some records to write, JPEG")
