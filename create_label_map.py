@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="content of `name`, the same as record_maker.py's --class_text (default: %(default)s)",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    check_outputs(parser, args, ["label_map_save_path"])
+    inputs = (args.trainable_classes_path, args.class_description_path)
+    check_outputs(parser, inputs, [args.label_map_save_path])
 
     classes = read_classes(args.trainable_classes_path)
     names = describe(classes, args.trainable_classes_path, args.class_description_path)

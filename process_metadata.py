@@ -203,7 +203,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--expand_hierarchy needs --hierarchy_path")
     if args.keep_labels_only and not args.image_labels_input_path:
         parser.error("--keep_labels_only needs --image_labels_input_path")
-    check_outputs(parser, args, [name for name in vars(args) if name.endswith("output_path")])
+    paths = {name: path for name, path in vars(args).items() if name.endswith("_path")}
+    outputs = [paths.pop(name) for name in list(paths) if name.endswith("output_path")]
+    check_outputs(parser, paths.values(), outputs)
     return args
 
 

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="JSON array of names to write",
     )  # fmt: skip
     args = parser.parse_args(argv)
-    check_outputs(parser, args, ["trainable_translated_path"])
+    inputs = (args.trainable_classes_path, args.class_description_path)
+    check_outputs(parser, inputs, [args.trainable_translated_path])
 
     classes = read_classes(args.trainable_classes_path)
     names = describe(classes, args.trainable_classes_path, args.class_description_path)
