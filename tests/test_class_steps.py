@@ -1,4 +1,4 @@
-"""Steps 2 and 6, which read the same two files: a class list and the class descriptions."""
+"""Steps 2 and 6, which both read a class list and class descriptions."""
 
 import json
 
@@ -77,15 +77,15 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("descriptions", "name"), NAMES.values(), ids=NAMES)
-def test_names_are_kept_as_they_are_written(translated, descriptions, name):
+def test_names_are_unchanged(translated, descriptions, name):
     assert translated("/m/a\n", descriptions) == [name]
 
 
-def test_names_come_in_the_order_of_the_classes(translated):
+def test_names_are_in_the_order_of_the_classes(translated):
     assert translated(CLASSES, DESCRIPTIONS.encode()) == ["Person", "Dog", "Bench", "Bench"]
 
 
-def test_blank_lines_in_the_class_list_are_passed_over(translated):
+def test_blank_lines_in_the_class_list_are_skipped(translated):
     assert translated("\n/m/0bt9lr\n \n\n/m/01g317", DESCRIPTIONS.encode()) == ["Dog", "Person"]
 
 
@@ -94,7 +94,7 @@ def test_blank_lines_in_the_class_list_are_passed_over(translated):
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=20), min_size=1
     )
 )
-def test_any_names_come_back_through_csv_and_json(names):
+def test_any_names_round_trip_through_csv(names):
     import csv
     import tempfile
     from pathlib import Path
@@ -170,7 +170,7 @@ def test_a_missing_file_is_one_line(script, tmp_path):
 # --- folders as arguments --------------------------------------------------------------------------
 
 
-def test_the_class_files_may_be_given_by_their_folders(script, tmp_path, monkeypatch):
+def test_class_files_can_be_given_by_their_folders(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/classes").mkdir(parents=True)
     (tmp_path / "train/class").mkdir(parents=True)
@@ -199,7 +199,7 @@ FOLDERS: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize(("files", "message"), FOLDERS.values(), ids=FOLDERS)
-def test_a_folder_must_hold_one_file_that_fits(script, tmp_path, files, message):
+def test_a_folder_must_hold_one_file_that_matches(script, tmp_path, files, message):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     outcome = script(
@@ -242,7 +242,7 @@ def test_an_output_never_replaces_an_input_given_by_its_folder(by_folder, tmp_pa
     assert (tmp_path / "classes/descriptions.csv").read_bytes() == DESCRIPTIONS.encode()
 
 
-def test_an_output_may_stand_beside_the_inputs_and_be_made_again(by_folder, tmp_path):
+def test_an_output_can_be_beside_the_inputs_and_be_written_again(by_folder, tmp_path):
     assert [by_folder("classes/result").code for _ in range(2)] == [0, 0]
     assert sorted(path.name for path in (tmp_path / "classes").iterdir()) == [
         "descriptions.csv", "result", "trainable.txt",
@@ -277,7 +277,7 @@ def test_protobuf_reads_any_name_back_and_writes_it_alike(name):
 
 
 def test_the_real_classes_keep_their_order_in_the_label_map(script, tmp_path, real_files):
-    """Runs on our own three classes; on the official 601 as well where the real files are at hand."""
+    """Runs on our own three classes, and on the official 601 if OPEN_IMAGES_FILES is set."""
     descriptions = tmp_path / "descriptions.csv"
     descriptions.write_text(DESCRIPTIONS)
     if real_files:

@@ -1,4 +1,4 @@
-"""Step 7: every feature of every record, read back by tf.data, and runs that are cut short."""
+"""Step 7: every feature of every record, read back by tf.data, and interrupted runs."""
 
 import hashlib
 import io
@@ -47,7 +47,7 @@ def test_a_record_has_every_feature_that_the_readers_know(step, tmp_path):
 
 
 def golden(sha256: str) -> str:
-    """Return the record above in protobuf's text format, its photo left out."""
+    """Return the record above in protobuf's text format, without its image."""
     features = {
         "image/format": 'bytes_list { value: "jpeg" }',
         "image/filename": 'bytes_list { value: "a1.jpg" }',
@@ -78,7 +78,7 @@ def golden(sha256: str) -> str:
     return f"features {{ {' '.join(entries)} }}"
 
 
-def test_every_record_comes_back_as_its_datapoint(step, tmp_path):
+def test_every_record_equals_its_datapoint(step, tmp_path):
     points, images = many(23)
     assert step(points, images, "--num_shards", 5).code == 0
     shards = sorted((tmp_path / "out").glob("data.tfrecord-*"))
@@ -120,7 +120,7 @@ def test_workers_do_not_change_a_byte(step, tmp_path):
     assert files(tmp_path / "out") == files(tmp_path / "two")
 
 
-def test_a_second_run_makes_only_what_is_missing(step, tmp_path):
+def test_a_second_run_writes_only_missing_files(step, tmp_path):
     points, images = many(6)
     assert step(points, images, "--num_shards", 3).code == 0
     before = files(tmp_path / "out")
@@ -143,7 +143,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_other_inputs_start_over_and_leave_no_older_shard(step, tmp_path, change):
+def test_other_inputs_write_all_files_and_leave_no_older_shard(step, tmp_path, change):
     points, images = many(6)
     assert step(points, images, "--num_shards", 3).code == 0
     changed = change.get("points", points), change.get("images", {})
@@ -177,7 +177,7 @@ def test_losses_are_counted_and_named(step, tmp_path):
     assert (second["image/format"], second["image/filename"]) == ([b"png"], [b"png.png"])
 
 
-def test_a_photo_with_verified_labels_and_no_box_is_a_record(step, tmp_path):
+def test_an_image_with_verified_labels_and_no_box_is_a_record(step, tmp_path):
     labels = [{"label": CAT, "confidence": 0}]
     points = [{"id": "a1", "annotations": [], "image_labels": labels}, {"id": "a2", "annotations": []}]
     outcome = step(points, {"a1.jpg": photo(), "a2.jpg": photo()})
@@ -187,7 +187,7 @@ def test_a_photo_with_verified_labels_and_no_box_is_a_record(step, tmp_path):
     assert record["image/object/class/label"] == []
 
 
-def test_what_a_strangers_key_holds_does_not_matter(step, tmp_path):
+def test_values_of_unknown_keys_do_not_matter(step, tmp_path):
     boxes = [annotation(note="\ud800", serial=10**30, truncated="1", inside=1.0)]
     points = json.dumps([{"id": "a1", "annotations": boxes, "note": "\ud800"}])
     assert step(points, {"a1.jpg": photo()}).code == 0
@@ -196,8 +196,8 @@ def test_what_a_strangers_key_holds_does_not_matter(step, tmp_path):
     assert found == {"occluded": [-1], "truncated": [1], "inside": [1]}
 
 
-def test_a_photo_that_is_none_of_step_5_is_one_line(step, tmp_path):
-    """Its datapoint has a width and height, so its header is looked at with the rest of it."""
+def test_an_image_that_step_5_did_not_write_is_one_line(step, tmp_path):
+    """Its datapoint has a width and height, so its header is only read with the rest of it."""
     points = [{"id": "a1", "width": 40, "height": 30, "annotations": [annotation()]}]
     outcome = step(points, {"a1.jpg": photo("L")})
     assert outcome.code == 1
@@ -208,8 +208,8 @@ def test_a_photo_that_is_none_of_step_5_is_one_line(step, tmp_path):
     assert not list((tmp_path / "out").glob("data.tfrecord"))
 
 
-def test_a_photo_of_another_size_than_its_boxes_were_moved_for_is_one_line(step, tmp_path):
-    """As of an earlier run of step 5, with another --fit: nothing would show that the boxes are wrong."""
+def test_an_image_of_another_size_than_its_datapoint_is_one_line(step, tmp_path):
+    """From an earlier run of step 5 with another --fit: nothing else shows that the boxes are wrong."""
     points = [{"id": "a1", "width": 40, "height": 30, "annotations": [annotation()]}]
     outcome = step(points, {"a1.jpg": photo(size=(50, 20))})
     assert (outcome.code, outcome.err) == (
@@ -220,8 +220,8 @@ def test_a_photo_of_another_size_than_its_boxes_were_moved_for_is_one_line(step,
     assert step(points, {"a1.jpg": photo()}).code == 0
 
 
-def test_a_png_that_pillow_does_not_open_is_no_photo(step, tmp_path):
-    """A comment that unpacks to more than Pillow takes, in a photo that step 5 has not seen."""
+def test_a_png_that_pillow_does_not_open_is_not_used(step, tmp_path):
+    """A compressed comment larger than Pillow accepts, in an image that step 5 has not processed."""
     stream, comment = io.BytesIO(), PngInfo()
     comment.add_text("comment", "x" * 3_000_000, zip=True)
     Image.new("RGB", (40, 30)).save(stream, "PNG", pnginfo=comment)
@@ -231,7 +231,7 @@ def test_a_png_that_pillow_does_not_open_is_no_photo(step, tmp_path):
     assert outcome.counts.items() >= {"records": 1, "not_rgb": 1}.items()
 
 
-def test_a_photo_in_two_formats_is_one_line(step, tmp_path):
+def test_an_image_in_two_formats_is_one_line(step, tmp_path):
     photos = {"a1.jpg": photo(), "a1.png": photo(image_format="PNG")}
     assert step(POINT, photos).err == (
         f"record_maker.py: {tmp_path}/images: a1.jpg and a1.png both exist; remove the files of an "
@@ -258,8 +258,8 @@ def test_records_that_cannot_be_written_are_one_line(step, tmp_path):
     )
 
 
-def test_a_photo_that_changes_under_the_run_is_one_line(step, tmp_path, monkeypatch):
-    """The files were dealt out by the sizes that the photos had when the run began."""
+def test_an_image_that_changes_during_the_run_is_one_line(step, tmp_path, monkeypatch):
+    """Shards were dealt by the sizes that the images had when the run began."""
 
     def check_and_change(*given: object) -> None:
         (tmp_path / "images/a1.jpg").write_bytes(photo(size=(50, 20)))
@@ -341,7 +341,7 @@ def test_too_many_failures_are_an_error(step, tmp_path):
     )  # fmt: skip
 
 
-def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(step, tmp_path):
+def test_a_killed_run_resumes_and_ends_as_an_undisturbed_one(step, tmp_path):
     number = 1500
     points, _ = many(number)
     data = photo(size=(64, 64))

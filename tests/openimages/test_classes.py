@@ -1,4 +1,4 @@
-"""Numbers, image ids and class lists as the steps take them, whoever wrote the file."""
+"""Numbers, image ids and class lists, in files that anyone may have written."""
 
 import math
 
@@ -12,7 +12,7 @@ from common.openimages.ids import is_image_id
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_any_finite_number_comes_back(value):
+def test_any_finite_number_round_trips(value):
     assert parse_number(repr(value)) == value
     assert parse_number(value) == value
 
@@ -23,8 +23,8 @@ def test_any_finite_number_comes_back(value):
 @example(" 1")
 @example("٣")
 @example("0x1")
-def test_a_text_is_a_number_where_it_is_a_finite_ascii_decimal(text):
-    """Python's float is the measure, less what it takes beyond plain finite decimals."""
+def test_a_text_is_a_number_if_it_is_a_finite_ascii_decimal(text):
+    """Compared with Python's float, without what that accepts beyond plain finite decimals."""
     try:
         expected = float(text) if set(text) <= set("0123456789.eE+-") else math.nan
     except ValueError:
@@ -47,12 +47,12 @@ def test_an_image_id_is_safe_as_a_file_name(text, fits):
 
 
 @given(st.lists(st.from_regex(r"/[mgt]/[0-9a-z_]{1,8}", fullmatch=True), min_size=1, unique=True))
-def test_any_class_list_comes_back_in_order(tmp_path_factory, classes):
+def test_any_class_list_round_trips_in_order(tmp_path_factory, classes):
     path = tmp_path_factory.mktemp("classes") / "classes.txt"
     path.write_bytes("\ufeff\r\n\n".encode() + "\r\n".join(classes).encode())
     assert read_classes(path) == classes
 
 
-def test_names_that_classes_share_are_told_apart_by_their_mid():
+def test_shared_names_are_followed_by_the_mid():
     texts = class_texts(["/m/1", "/m/2", "/m/3"], ["Bench", "Cat", "Bench"], "name")
     assert texts == {"/m/1": "Bench (/m/1)", "/m/2": "Cat", "/m/3": "Bench (/m/3)"}

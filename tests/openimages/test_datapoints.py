@@ -1,4 +1,4 @@
-"""Datapoints and index entries by the one schema, whoever wrote the file."""
+"""The schema of datapoints and index entries, for files that anyone may have written."""
 
 import json
 import shutil
@@ -92,7 +92,7 @@ def test_a_bad_datapoint_is_an_error_at_its_line(tmp_path, point, message, read)
     assert message in str(error.value)
 
 
-def test_datapoints_keep_what_is_not_known_and_have_numbers_as_floats(tmp_path):
+def test_raw_datapoints_keep_unknown_keys_and_have_coordinates_as_floats(tmp_path):
     path = tmp_path / "points.json"
     path.write_text(
         json.dumps([POINT | {"mine": 1, "annotations": [BOX | {"x0": 0, "x1": "1.0", "tag": "t"}]}])
@@ -129,7 +129,7 @@ POINTS = st.fixed_dictionaries(
 
 
 @given(st.lists(POINTS, min_size=1, max_size=4))
-def test_step_7_reads_the_same_of_lines_and_of_any_other_layout(tmp_path_factory, points):
+def test_step_7_reads_the_same_from_lines_and_from_any_other_layout(tmp_path_factory, points):
     folder = tmp_path_factory.mktemp("points")
     (folder / "lines").write_text("[\n" + ",\n".join(map(json.dumps, points)) + "\n]\n")
     (folder / "indented").write_text(json.dumps(points, indent=1))
@@ -159,7 +159,7 @@ def test_a_bad_index_entry_is_an_error_at_its_line(tmp_path, change, message):
     assert message in str(error.value)
 
 
-def test_numbers_of_the_index_may_stand_in_strings(tmp_path):
+def test_numbers_of_the_index_can_be_strings(tmp_path):
     path = tmp_path / "images.json"
     path.write_text(
         '{"id": "a", "size": "141489", "rotation": "90.0", "mine": [1]}\n{"id": "b", "size": 7.0}\n'

@@ -1,4 +1,4 @@
-"""Step 7, and steps 5 and 7 on an object store, by the workers of a Dask cluster."""
+"""Step 7 on a Dask cluster, and steps 5 and 7 there with files on an object store."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def two_workers(tmp_path_factory, object_store):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """Return a folder with a class list, and with datapoints and photos for 3000 records."""
+    """Return a folder with a class list, and with datapoints and images for 3000 records."""
     folder = tmp_path_factory.mktemp("many")
     (folder / "classes.txt").write_text("/m/01yrx\n")
     (folder / "photos").mkdir()

@@ -1,4 +1,4 @@
-"""Step 7's records in readers light enough for every run, and what is written for TFDS; others: test_interop.py."""
+"""Step 7's records in light readers, and the metadata for TFDS; heavy readers are in test_interop.py."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from tests.support.step7 import step as step
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_the_reader_of_pytorch_users(step, tmp_path, compression):
-    """The package tfrecord, in a process that knows nothing of TensorFlow; a record has no boxes."""
+    """The package tfrecord, in a process without TensorFlow; one record has no boxes."""
     points, images = many(5)
     points.append({"id": "a1", "annotations": [], "image_labels": [{"label": CAT, "confidence": 0}]})
     assert step(points, images | {"a1.jpg": photo()}, "--compression", compression).code == 0
@@ -49,7 +49,7 @@ sys.stdout.buffer.write(pickle.dumps({record["image/source_id"].decode(): record
 # --- TFDS ------------------------------------------------------------------------------------------------
 
 
-def test_the_metadata_for_tfds_say_what_is_in_the_files(step, tmp_path):
+def test_the_metadata_for_tfds_match_the_files(step, tmp_path):
     points, images = many(7)
     for point, subset in zip(points, ("train", "train", "test") * 3, strict=False):
         point["subset"] = subset
@@ -79,7 +79,7 @@ def test_the_metadata_for_tfds_say_what_is_in_the_files(step, tmp_path):
             assert "sequence" in feature or len(record[name]) == 1, name
 
 
-def test_a_later_run_into_the_folder_keeps_the_splits_of_the_earlier(step, tmp_path):
+def test_a_later_run_keeps_the_splits_of_earlier_runs(step, tmp_path):
     points, images = many(4)
     flags = ("--num_shards", 1, "--tfds_metadata")
 
@@ -105,7 +105,7 @@ TFDS_ERRORS = {
 
 
 @pytest.mark.parametrize(("save", "message"), TFDS_ERRORS.values(), ids=TFDS_ERRORS)
-def test_what_tfds_could_not_read_is_refused_before_anything_is_written(step, tmp_path, save, message):
+def test_names_that_tfds_cannot_read_are_refused_before_anything_is_written(step, tmp_path, save, message):
     (tmp_path / "out").mkdir()
     if "not written" in message:
         (tmp_path / "out/dataset_info.json").write_text('{"name": "mnist", "splits": []}')
@@ -118,7 +118,7 @@ def test_what_tfds_could_not_read_is_refused_before_anything_is_written(step, tm
 
 
 @pytest.mark.parametrize("flags", [(), ("--num_shards", 1, "--compression", "gzip")])
-def test_flags_that_tfds_cannot_follow(step, flags):
+def test_flags_that_tfds_does_not_support(step, flags):
     outcome = step([], {}, "--tfds_metadata", *flags)
     assert outcome.code == 2
     assert "--tfds_metadata needs --num_shards or --shard_bytes, and no --compression" in outcome.err

@@ -1,4 +1,4 @@
-"""The report and the preview: what they count and draw, and that strangers' text stays text."""
+"""The report and the preview: their counts and drawings, and text of other people that stays text."""
 
 import html
 import io
@@ -21,7 +21,7 @@ EVIL = "<script>alert('x')</script>\"&"
 
 
 def scene(size: tuple[int, int] = (256, 192), colour: str = "navy", noise: bool = False) -> bytes:
-    """Return a photo of one rectangle, from a quarter to a half of width and height, on grey."""
+    """Return an image of one rectangle, from a quarter to a half of width and height, on grey."""
     width, height = size
     image = Image.effect_noise(size, 200).convert("RGB") if noise else Image.new("RGB", size, "grey")
     ImageDraw.Draw(image).rectangle((width // 4, height // 4, width // 2, height // 2), fill=colour)
@@ -49,7 +49,7 @@ def record(
 # --- counts and drawings -----------------------------------------------------------------------------------
 
 
-def test_one_pass_counts_what_is_in_the_records():
+def test_one_pass_counts_boxes_classes_and_attributes():
     statistics = gather(
         [record(1, 2, occluded=1), record(2, 2, "b", group_of=1, inside=0), record(2, 2, "c", size=(64, 64))],
         2,
@@ -179,8 +179,8 @@ def test_report_and_preview_show_the_records_and_the_losses(script, inputs):
         assert preview.size == (4 * 308 + 8, 3 * 308 + 8)
 
 
-def test_a_photo_that_cannot_be_drawn_is_named(script, inputs):
-    """As where step 5 was left out."""
+def test_an_image_that_cannot_be_drawn_is_named(script, inputs):
+    """Without step 5 such images reach the records."""
     path = inputs / "images/p3.jpg"
     path.write_bytes(path.read_bytes()[:-5])
     outcome = make_report(script, inputs)
@@ -191,7 +191,7 @@ def test_a_photo_that_cannot_be_drawn_is_named(script, inputs):
     )
 
 
-def test_a_failures_file_that_is_none_is_an_error_before_anything_is_written(script, inputs):
+def test_a_bad_failures_file_is_an_error_before_anything_is_written(script, inputs):
     outcome = make_report(script, inputs, "--failures_path", inputs / "names.csv")
     assert outcome.code == 1
     assert "the header id,reason,detail,url was expected" in outcome.err

@@ -1,4 +1,4 @@
-"""Step 7: records dealt over files of one size, compressed, and evaluation apart from training."""
+"""Step 7: shards of equal size, compression, and the split into training and evaluation."""
 
 import gzip
 import io
@@ -45,7 +45,7 @@ def test_a_thousand_records_make_files_of_one_size(step, tmp_path):
     assert max(sizes) <= 1.05 * min(sizes)
 
 
-def test_the_number_of_files_may_follow_from_their_size(step, tmp_path):
+def test_the_number_of_files_can_follow_from_their_size(step, tmp_path):
     points, images = many(40)
     outcome = step(points, images, "--shard_bytes", "20K")
     sizes = [path.stat().st_size for path in (tmp_path / "out").glob("data.tfrecord-*")]
@@ -86,7 +86,7 @@ def test_an_image_never_changes_sides_when_the_data_grow(step, tmp_path):
     assert ids_in(tmp_path / "a", "train-") <= ids_in(tmp_path / "b", "train-")
 
 
-def test_a_subset_may_be_the_evaluation(step, tmp_path):
+def test_a_subset_can_be_the_evaluation(step, tmp_path):
     points, images = many(6)
     for point, subset in zip(points, ("train", "validation", "test") * 2, strict=True):
         point["subset"] = subset
@@ -119,7 +119,7 @@ WRONG_FLAGS = {
 
 
 @pytest.mark.parametrize(("flags", "message"), WRONG_FLAGS.values(), ids=WRONG_FLAGS)
-def test_flags_that_do_not_fit(step, flags, message):
+def test_flags_that_contradict_each_other(step, flags, message):
     outcome = step(*many(1), *flags)
     assert outcome.code == 2
     assert message in outcome.err

@@ -1,4 +1,4 @@
-"""Step 7 with its files on an object store: the records are, byte for byte, those of local folders."""
+"""Step 7 with its files on an object store: the same bytes as in local folders."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from tests.support.step7_store import places as places
     ],
     ids=["shards", "evaluation"],
 )
-def test_the_same_records_come_out_as_on_local_folders(script, places, more, points):
+def test_the_records_equal_those_of_local_folders(script, places, more, points):
     here, there = places
     outcomes = []
     for place in places:
@@ -37,7 +37,7 @@ def test_the_same_records_come_out_as_on_local_folders(script, places, more, poi
     assert written(there) == written(here)
 
 
-def test_what_is_missing_is_made_and_what_is_old_removed(script, places, object_store):
+def test_missing_shards_are_written_and_older_ones_removed(script, places, object_store):
     here, there = places
     assert script("record_maker", *flags(there, here, "--num_shards", 3)).code == 0
     before = written(there)
@@ -66,7 +66,7 @@ def test_a_damaged_object_is_found_by_name(script, places):
     assert f"{there}/out/train.tfrecord: record 1: " in outcome.err
 
 
-def test_report_and_preview_go_there_too(script, places):
+def test_report_and_preview_can_be_on_the_store(script, places):
     here, there = places
     outcome = script(
         "record_maker",
@@ -77,7 +77,7 @@ def test_report_and_preview_go_there_too(script, places):
     assert (read_small(parse_path(f"{there}/p.jpg")) or b"").startswith(b"\xff\xd8")
 
 
-def test_a_shard_that_cannot_be_put_ends_the_run_and_the_next_makes_it(script, places, object_store):
+def test_a_shard_that_cannot_be_put_ends_the_run_and_the_next_run_writes_it(script, places, object_store):
     here, there = places
     object_store.refuses = lambda method, path: method == "PUT" and path.endswith("-00002-of-00003")
     outcome = script("record_maker", *flags(there, here, "--num_shards", 3))
@@ -90,7 +90,7 @@ def test_a_shard_that_cannot_be_put_ends_the_run_and_the_next_makes_it(script, p
     assert written(there) == written(here)
 
 
-def test_killed_while_it_puts_a_shard_the_next_run_goes_on(script, places, object_store):
+def test_after_a_kill_while_a_shard_is_put_the_next_run_resumes(script, places, object_store):
     here, there = places
     came, killed = threading.Event(), threading.Event()
 

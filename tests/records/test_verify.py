@@ -1,4 +1,4 @@
-"""Step 7 with --verify: sound files are counted, and whatever is not so in a record is found and named."""
+"""Step 7 with --verify: sound files are counted, and damaged or wrong records are named."""
 
 import bisect
 import hashlib
@@ -63,7 +63,7 @@ def test_a_record_of_something_else_is_found_and_named(step, tmp_path):
     assert outcome.err.startswith(f"{path}: record 2: not a tf.train.Example\n")
 
 
-def test_records_that_say_what_is_not_so_are_found():
+def test_records_with_wrong_features_are_found():
     from common.records.verify import record_problem
 
     image = photo(size=(40, 30))
