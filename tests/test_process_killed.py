@@ -1,4 +1,4 @@
-"""Step 5 as real processes: killed and interrupted in the middle, a worker killed, the disk full."""
+"""Step 5 as real processes: killed, interrupted, a worker killed, the disk full."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def start(folder: Path, into: str | None, *more: object) -> subprocess.Popen[str
 
 
 def resized(folder: Path, into: str | None) -> int:
-    """Return how many photos have been written by now."""
+    """Return how many images have been written by now."""
     if into:
         return len(list((folder / into).glob("[!.]*.jpg")))
     return sum(path.stat().st_ino != path_ino for path, path_ino in INODES[folder].items())
@@ -43,7 +43,7 @@ def wait_until_a_third_is_done(folder: Path, into: str | None, run: subprocess.P
 
 
 @pytest.mark.parametrize("into", ["small", None])
-def test_killed_in_the_middle_it_goes_on_and_ends_the_same(many, into):
+def test_a_killed_run_resumes_and_ends_the_same(many, into):
     INODES[many] = {path: path.stat().st_ino for path in (many / "photos").iterdir()}
     with start(many, into, "--workers", 2) as run:
         wait_until_a_third_is_done(many, into, run)
@@ -69,7 +69,7 @@ def workers_of(pid: int) -> list[int]:
     return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(many):
+def test_a_killed_worker_is_one_line_and_the_next_run_resumes(many):
     with start(many, "small", "--workers", 2) as run:
         wait_until_a_third_is_done(many, "small", run)
         os.kill(workers_of(run.pid)[0], signal.SIGKILL)
@@ -86,15 +86,15 @@ def test_a_killed_worker_is_one_line_and_the_next_run_goes_on(many):
 
 
 @pytest.mark.parametrize("into", ["small", None])
-def test_a_photo_that_cannot_be_written_ends_the_run_and_loses_nothing(folder, into):
-    """A limit on the size of files stands in for a full disk: the write fails half way."""
+def test_an_image_that_cannot_be_written_ends_the_run_and_loses_nothing(folder, into):
+    """A limit on the size of files stands in for a full disk: the write fails halfway."""
     before = contents(folder)
     command = [sys.executable, str(ROOT / "process_images.py"), *arguments(folder, "--workers", 2, into=into)]
     limited = ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *command]  # 8 blocks of 512 or 1024 bytes
     run = subprocess.run(limited, capture_output=True, text=True, check=False)
-    photo_path = folder / (into or "photos") / "f1.jpg"
+    image_path = folder / (into or "photos") / "f1.jpg"
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr == f"process_images.py: {photo_path}: File too large\n"
+    assert run.stderr == f"process_images.py: {image_path}: File too large\n"
     after = contents(folder)
     assert {name: after[name] for name in before} == before
     assert not list(folder.rglob("*.part"))
@@ -104,7 +104,7 @@ def test_a_photo_that_cannot_be_written_ends_the_run_and_loses_nothing(folder, i
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_says_so_and_keeps_what_is_finished(many, signum):
+def test_an_interrupted_run_keeps_what_is_finished(many, signum):
     with start(many, "small", "--workers", 2) as run:
         wait_until_a_third_is_done(many, "small", run)
         run.send_signal(signum)

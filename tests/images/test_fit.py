@@ -48,7 +48,7 @@ def assert_boxes_sit_on_their_objects(image: Image.Image, boxes) -> None:
 
 @pytest.fixture
 def processed(script, tmp_path):
-    """Return `processed(scenes, *flags)`: the photos and datapoints that step 5 makes of drawn scenes.
+    """Return `processed(scenes, *flags)`: the images and datapoints that step 5 makes from drawn scenes.
 
     A scene is id -> (image, boxes, rotation, EXIF orientation or None).
     """
@@ -110,7 +110,7 @@ def test_by_default_pixels_and_boxes_stay_as_they_are_stored(processed):
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_upright_the_boxes_turn_with_the_pixels(processed, fit):
+def test_rotate_upright_turns_boxes_with_pixels(processed, fit):
     given_scenes = scenes(orientations=(None, 3, 6, 8))
     for image_id, (image, point) in processed(given_scenes, "--rotate_upright", "--fit", fit).items():
         upright, boxes = draw(image_id.split("-")[0], 0, BRIGHT)
@@ -139,7 +139,7 @@ def test_boxes_stay_right_in_every_fit(processed, fit, form):
         assert fit in {"longer", "shorter"} or sides == [200, 200]
 
 
-def test_turned_otherwise_a_photo_is_made_again(script, tmp_path):
+def test_an_image_with_another_rotation_is_made_again(script, tmp_path):
     """The rotation is an input too: what was finished without it is not finished with it."""
     (tmp_path / "photos").mkdir()
     image, boxes = draw("one", 90)
@@ -160,7 +160,7 @@ def test_turned_otherwise_a_photo_is_made_again(script, tmp_path):
 
 
 @pytest.mark.parametrize("rotation", [45, -90, 360, "45"])
-def test_a_rotation_that_is_none_is_one_line(script, tmp_path, rotation):
+def test_a_wrong_rotation_is_one_line(script, tmp_path, rotation):
     (tmp_path / "photos").mkdir()
     (tmp_path / "points.json").write_text(json.dumps([{"id": "a1", "rotation": rotation, "annotations": []}]))
     arguments = (
@@ -174,7 +174,7 @@ def test_a_rotation_that_is_none_is_one_line(script, tmp_path, rotation):
 
 
 @pytest.mark.parametrize("flags", [("--rotate_upright",), ("--fit", "pad"), ("--format", "png")])
-def test_in_place_what_would_be_done_twice_is_refused(script, tmp_path, flags):
+def test_flags_that_would_apply_twice_in_place_are_refused(script, tmp_path, flags):
     for more in ((), ("--image_saving_directory", tmp_path)):
         outcome = script(
             "process_images", "--image_directory", tmp_path, "--datapoints_input_path", tmp_path / "points.json",
@@ -188,7 +188,7 @@ SIDES = st.integers(1, 5000)
 
 
 @given(SIDES, SIDES, st.sampled_from([0, 90, 180, 270]), st.sampled_from(FITS), st.integers(1, 2000))
-def test_a_fit_is_as_it_is_asked_for(width, height, turn, fit, side):
+def test_a_fit_keeps_its_promises(width, height, turn, fit, side):
     plan = plan_fit((width, height), turn, fit, side)
     assert min(plan.scaled) >= 1
     assert all(o >= 0 and o + s <= c for o, s, c in zip(plan.offset, plan.scaled, plan.canvas, strict=True))
@@ -202,7 +202,7 @@ def test_a_fit_is_as_it_is_asked_for(width, height, turn, fit, side):
 
 
 @given(st.sampled_from([0, 90, 180, 270]), st.sampled_from(FITS), SIDES, SIDES, st.data())
-def test_a_box_never_leaves_the_photo_nor_turns_inside_out(turn, fit, width, height, data):
+def test_a_box_stays_inside_the_image_with_its_corners_in_order(turn, fit, width, height, data):
     x0, y0 = (data.draw(st.floats(0, 0.98)) for _ in range(2))
     x1, y1 = (data.draw(st.floats(low + 0.01, 1)) for low in (x0, y0))
     plan = plan_fit((width, height), turn, fit, 256)
@@ -212,14 +212,14 @@ def test_a_box_never_leaves_the_photo_nor_turns_inside_out(turn, fit, width, hei
     assert box["label"] == "/m/1"
 
 
-def test_what_is_padded_is_black_around_the_photo(processed):
+def test_padding_is_black(processed):
     white = Image.new("RGB", (400, 100), "white")
     ((image, _),) = processed({"a": (white, [], 0, None)}, "--fit", "pad", "--max_side", 100).values()
     rows = [image.getpixel((50, y))[0] for y in (10, 34, 41, 58, 65, 90)]
     assert [row > 128 for row in rows] == [False, False, True, True, False, False]
 
 
-def test_a_box_thinner_than_our_digits_keeps_its_area():
+def test_a_box_thinner_than_the_rounding_keeps_its_area():
     thin = {"id": "x", "label": "/m/01yrx", "x0": 0.1, "x1": 0.1 + 2e-7, "y0": 0.3, "y1": 0.7}
     moved = move_box(thin, 0, plan_fit((256, 128), 0, "pad", 256))
     assert moved["x0"] < moved["x1"]

@@ -1,4 +1,4 @@
-"""Damage inside a JPEG's picture is found; the oddities of real cameras' files are not taken for it."""
+"""Damage inside a JPEG is found; harmless oddities of real cameras' files pass."""
 
 import io
 import random
@@ -16,8 +16,8 @@ from tests.conftest import ROOT
 SCENE = draw("jpeg")[0].crop((0, 0, 320, 240))
 
 
-def like_a_photo() -> Image.Image:
-    """Return noise that is the weaker the finer it is, as detail is in photographs."""
+def like_a_photograph() -> Image.Image:
+    """Return noise, weaker at finer scales, as detail is in photographs."""
     rng = random.Random(4)
     image = Image.new("RGB", (1024, 768))
     for cell in (256, 64, 16, 4, 2):
@@ -29,7 +29,7 @@ def like_a_photo() -> Image.Image:
     return image
 
 
-LARGE = like_a_photo()
+LARGE = like_a_photograph()
 
 
 def jpeg(image: Image.Image = SCENE, **options) -> bytes:
@@ -87,7 +87,7 @@ ODD = {
     "restart markers, progressive": jpeg(restart_marker_rows=1, progressive=True),
     "junk after the end": PLAIN + b"\0" * 500 + b"junk",
     "another file after the end": PLAIN + PLAIN[:900],
-    "several pictures": multi_picture(),
+    "several images": multi_picture(),
     "fill bytes": insert(PLAIN, TABLE, b"\xff" * 7),
     "fill bytes before the end": insert(PLAIN, len(PLAIN) - 2, b"\xff" * 7),
     "stray bytes in the header": stray(PLAIN),
@@ -140,7 +140,7 @@ RARE = sorted((ROOT / "tests" / "data" / "jpeg").glob("*.jpg"))
 
 
 @pytest.mark.parametrize("path", RARE, ids=[path.stem for path in RARE])
-def test_what_few_programs_write_passes(path):
+def test_rare_kinds_of_jpeg_pass(path):
     image, _ = decoded(path.read_bytes())
     seen = [image.getpixel(place) for place in ((24, 16), (72, 16), (24, 48), (72, 48))]
     colours = [(220, 30, 40), (20, 160, 60), (30, 50, 210), (255, 255, 255)]
@@ -148,8 +148,8 @@ def test_what_few_programs_write_passes(path):
     assert reason(path.read_bytes()[:-100]) == "truncated"
 
 
-# The share that is found at least, baseline and progressive, in noise; benchmarks/images.py has photographs.
-# (A refinement scan of a progressive file is bits that mean something whatever they are.)
+# The least share that is found, baseline and progressive, in noise; benchmarks/images.py has photographs.
+# (Any bits are a valid refinement scan of a progressive file.)
 SHARES = {
     "500 random bytes": (0.99, 0.95),
     "2,000 zero bytes": (1, 1),
@@ -188,8 +188,8 @@ def test_bytes_before_the_end_do_not_hide_damage(damage, end):
     assert [reason(data) for data in damaged].count("damaged") >= 19
 
 
-def test_one_byte_that_is_left_over_is_padding_if_it_is_zero():
-    """What a damaged picture leaves over has any value."""
+def test_a_single_byte_before_the_end_passes_only_if_it_is_zero():
+    """After damage the decoder leaves over bytes of any value."""
 
     def padded(padding: bytes) -> bytes:
         return insert(PLAIN, len(PLAIN) - 2, padding)
@@ -220,7 +220,7 @@ def test_what_is_refused(data, expected):
     assert reason(data) == expected
 
 
-def test_a_damaged_picture_can_be_kept():
+def test_a_damaged_image_can_be_kept():
     data = random_bytes(PLAIN, random.Random(8))
     image, oddity = decoded(data, keep_damaged=True)
     assert oddity.startswith("damaged: ")

@@ -246,7 +246,7 @@ def test_every_format_becomes_rgb(tmp_path, data, colours, max_side):
 
 @pytest.mark.parametrize("orientation", range(2, 9))
 @pytest.mark.parametrize("max_side", [256, 32])
-def test_exif_orientation_is_neither_applied_nor_handed_on(tmp_path, orientation, max_side):
+def test_exif_orientation_is_neither_applied_nor_written(tmp_path, orientation, max_side):
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = processed(tmp_path, saved(quarters(), "JPEG", quality=95, exif=exif), max_side=max_side)
@@ -273,7 +273,7 @@ KEPT = {
 
 @pytest.mark.parametrize("data", KEPT.values(), ids=KEPT)
 @pytest.mark.parametrize("into", ["", "other"])
-def test_what_already_is_as_asked_keeps_its_bytes(tmp_path, data, into):
+def test_an_image_that_is_as_asked_keeps_its_bytes(tmp_path, data, into):
     (tmp_path / "one.jpg").write_bytes(data)
     (tmp_path / into).mkdir(exist_ok=True)
     before = (tmp_path / "one.jpg").stat()
@@ -283,7 +283,7 @@ def test_what_already_is_as_asked_keeps_its_bytes(tmp_path, data, into):
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_nothing_of_the_original_but_its_pixels_is_handed_on(tmp_path):
+def test_no_metadata_of_the_original_is_written(tmp_path):
     data = saved(quarters(), "JPEG", comment=b"secret", dpi=(300, 300), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
     image = processed(tmp_path, data, max_side=32)
     assert set(image.info) == {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
@@ -297,7 +297,7 @@ SIZES: dict[tuple[int, int], tuple[int, int]] = {
 
 
 @pytest.mark.parametrize(("size", "expected"), SIZES.items())
-def test_the_longer_side_shrinks_to_what_is_asked(size, expected):
+def test_the_longer_side_shrinks_to_max_side(size, expected):
     assert plan_fit(size, 0, "longer", 256).canvas == expected
 
 
@@ -322,7 +322,7 @@ SHAPES = [(form, size) for form in ("PNG", "JPEG") for size in ((60_000, 3), (1,
 
 
 @pytest.mark.parametrize(("form", "size"), SHAPES)
-def test_extreme_shapes_are_photos_too(tmp_path, form, size):
+def test_extreme_shapes_are_processed_too(tmp_path, form, size):
     image = processed(tmp_path, saved(Image.new("RGB", size, GREEN), form))
     assert image.size == plan_fit(size, 0, "longer", 256).canvas
     assert close([image.getpixel((0, 0))], [GREEN], tolerance=8)
@@ -353,7 +353,7 @@ def float_tiff() -> bytes:
 PHOTO = saved(quarters(size=(400, 300)), "JPEG")
 PNG_PHOTO = saved(quarters(size=(400, 300)), "PNG")
 UNUSABLE = {
-    "nothing in it": (b"", "truncated", "an empty file"),
+    "an empty file": (b"", "truncated", "an empty file"),
     "half of it": (PHOTO[: len(PHOTO) // 2], "truncated", ""),
     "a few bytes short": (PHOTO[:-40], "truncated", ""),
     "half a PNG": (PNG_PHOTO[: len(PNG_PHOTO) // 2], "truncated", ""),
@@ -363,7 +363,7 @@ UNUSABLE = {
     "a bomb": (png_claiming(60_000, 60_000), "too_large", "60000x60000, at most 178956970 pixels are decoded"),
     "a JPEG bomb": (jpeg_claiming(65_500, 65_500), "too_large", "65500x65500, at most 178956970 pixels are decoded"),
     "a GIF bomb": (gif_claiming(65_535, 65_535), "too_large", "65535x65535, at most 178956970 pixels are decoded"),
-    "a JPEG taller than its picture": (jpeg_claiming(400, 3000), "damaged", ""),
+    "a JPEG taller than its image data": (jpeg_claiming(400, 3000), "damaged", ""),
     "a JPEG without width": (jpeg_claiming(0, 300), "unreadable", "0x300 pixels"),
     "a JPEG without height": (jpeg_claiming(400, 0), "unreadable", "400x0 pixels"),
     "a PNG without width": (png_claiming(0, 10), "unreadable", "not an image"),
@@ -374,7 +374,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("data", "reason", "detail"), UNUSABLE.values(), ids=UNUSABLE)
-def test_what_cannot_be_used_has_a_reason_and_leaves_nothing(tmp_path, data, reason, detail):
+def test_an_unusable_image_has_a_reason_and_leaves_no_file(tmp_path, data, reason, detail):
     (tmp_path / "one.jpg").write_bytes(data)
     failure = process(tmp_path, tmp_path / "out", min_side=10)
     assert failure.reason == reason
@@ -414,13 +414,13 @@ def test_what_pillow_warns_of_and_logs_does_not_reach_the_user(tmp_path):
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_damage_of_any_kind_is_an_outcome(tmp_path_factory, form, data):
+def test_damage_of_any_kind_is_a_result(tmp_path_factory, form, data):
     folder = tmp_path_factory.getbasetemp()
     (folder / "damage").mkdir(exist_ok=True)
-    photo = bytearray(saved(quarters(size=(300, 200)), form))
+    damaged = bytearray(saved(quarters(size=(300, 200)), form))
     for _ in range(data.draw(st.integers(1, 8))):
-        photo[data.draw(st.integers(0, len(photo) - 1))] = data.draw(st.integers(0, 255))
-    (folder / "one.jpg").write_bytes(photo[: data.draw(st.integers(0, len(photo)))])
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    (folder / "one.jpg").write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
     result = process(folder, folder / "damage", max_side=50)
     # Some damage cannot be found, or changes nothing that matters.
     if isinstance(result, Failure):
