@@ -14,12 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.files.storage import is_remote, packages_for
-from common.files.whole_files import LOCK_NAME
+from common.files.folders import LOCK_NAME, Folder, folder_of
 
 PROBE_BYTES = 256  # of a file that workers must see
 
@@ -36,12 +34,17 @@ class Needs(NamedTuple):
 
 def find_needs(packages: Sequence[str], reads: Sequence[Path], writes: Sequence[Path]) -> Needs:
     """Return the needs of a run: these packages as they are here, these files and folders, our code."""
-    places = (*reads, *writes)
+    places = [folder_of(place) for place in (*reads, *writes)]
     here = Path(__file__).parents[1]
     return Needs(
-        _versions(packages) | {package: "" for place in places for package in packages_for(place)},
-        {str(path.absolute()): _head(path) for place in places for path in _files_of(place)},
-        [str(folder.absolute()) for folder in writes if not is_remote(folder)],
+        _versions(packages) | {package: "" for place in places for package in place.packages},
+        {
+            str(path.absolute()): _head(path)
+            for place in places
+            for path in map(_file_of, place.mounts)
+            if path
+        },
+        [str(path.absolute()) for place in writes for path in folder_of(place).mounts],
         {str(path.relative_to(here.parent)): path.read_bytes() for path in here.rglob("*.py")},
         f"open_images_{secrets.token_hex(8)}",
     )
@@ -56,17 +59,19 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _files_of(place: Path) -> list[Path]:
+def _files_of(place: Folder) -> list[Path]:
+    """Return files by which to know what other machines must see of a place, at most one."""
+    return [file for path in place.mounts if (file := _file_of(path))]
+
+
+def _file_of(place: Path) -> Path | None:
     """Return a file by which to know a place: the file itself, a folder's lock or any file in it."""
-    if is_remote(place):
-        return []
     if place.is_file():
-        return [place]
-    lock = place / LOCK_NAME
-    if lock.exists():
-        return [lock]
+        return place
+    if (place / LOCK_NAME).exists():
+        return place / LOCK_NAME
     with os.scandir(place) as entries:
-        return [Path(entry.path) for entry in islice((each for each in entries if each.is_file()), 1)]
+        return next((Path(entry.path) for entry in entries if entry.is_file()), None)
 
 
 def _head(path: Path) -> bytes:
@@ -147,7 +152,4 @@ def load_code(code: Mapping[str, bytes], folder: str) -> str:
     importlib.invalidate_caches()
     package: Any = importlib.import_module("common")
     package.code = code
-    # A worker given up for dead may still write what another writes again: each has its own temporary names.
-    scratch: Any = importlib.import_module("common.files.scratch")
-    scratch.WRITER = secrets.token_hex(4)
     return ""
