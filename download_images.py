@@ -40,8 +40,8 @@ from typing import TYPE_CHECKING
 from common.cli import make_parser, print_counts, progress, run, whole_number
 from common.files.csv_files import parse_number
 from common.files.failures import Failure, FailureList, parse_failure_limit
-from common.files.storage import is_folder, parse_path
-from common.files.whole_files import locked_folder, sweep_parts
+from common.files.folders import folder_of, is_folder, parse_path
+from common.files.whole_files import locked_folder
 from common.images.settings import add_image_flags, given_image_flags, image_settings
 from common.openimages.ids import image_file_name
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
@@ -89,12 +89,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.dry_run:
             print_counts(sources.plan(images, states, refusals))
             return
-        sweep_parts(folder, image_file_name(""))
+        half_written = f".*{image_file_name('')}"
+        folder_of(folder).sweep(half_written)
         packages = PACKAGES + (SHRINKING_PACKAGES if shrink else ())
         workers = stack.enter_context(
             open_workers(args.processes, args.dask_scheduler, packages, [], [folder])
         )
-        stack.callback(sweep_parts, folder, image_file_name(""))  # of workers that were stopped or lost
+        stack.callback(folder_of(folder).sweep, half_written)  # of workers that were stopped or lost
         if shrink:
             shrunk_folder.shrink_in_place(states, folder, shrink, workers)
         failures = stack.enter_context(FailureList(failures_path))

@@ -38,7 +38,7 @@ from common.cli import InputError, make_parser, print_counts, progress, run, who
 from common.files.failures import Failure, FailureList, parse_failure_limit
 from common.files.folders import folder_of, is_folder, is_same_place, parse_path
 from common.files.json_files import json_writer
-from common.files.whole_files import locked_folder, sweep_parts
+from common.files.whole_files import locked_folder
 from common.images.finished import TAKEN, FinishedImage, FinishedImages
 from common.images.fit import FITS, parse_turn
 from common.images.header import BAD_IMAGE_REASONS
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         FailureList(failures_path) as failures,
         json_writer(args.datapoints_output_path) as write,
     ):
-        sweep_parts(target, suffix)
+        folder_of(target).sweep(f".*{suffix}")
         planned = plan_images(args.datapoints_input_path, source, finished)
         work = partial(process_batch, source=source, target=target, settings=settings)
         with progress(None, "image", "images") as bar:
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     write(finished_point(point, result.image, settings))
                 bar.update()
         failures.finish(failed)
-        sweep_parts(target, suffix)  # of workers of a cluster that were lost
+        folder_of(target).sweep(f".*{suffix}")  # of workers of a cluster that were lost
         print_counts(counts)
         if counts["failed"] == counts["images"]:
             raise InputError(f"none of the {counts['images']} images can be used, see {failures_path}")

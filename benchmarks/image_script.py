@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.files.storage import Status
+from common.files.folders import Status
 from common.images.finished import FinishedImage
 from common.images.tasks import ImageResult, ImageTask
 from common.workers.batches import batches, open_workers

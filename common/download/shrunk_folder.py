@@ -12,8 +12,8 @@ from pathlib import Path
 from common.cli import progress
 from common.download.sources import FINISHED, MISSING, PRESENT, STALE
 from common.files.failures import Failure
+from common.files.folders import status
 from common.files.journal import Journal
-from common.files.storage import status
 from common.images.finished import (
     JOURNAL_NAME, SETTINGS_NAME, has_other_settings, read_finished, replace_settings,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from common.cli import InputError
 from common.download.outcomes import Refusals
 from common.download.types import ImageSource, WantedImage
 from common.files.failures import Failure
-from common.files.storage import names_in
+from common.files.folders import folder_of
 from common.openimages.datapoints import IndexEntry, read_index
 from common.openimages.ids import image_file_name
 
@@ -39,7 +39,7 @@ def check_index(path: Path) -> dict[str, int]:
 def mark_present(states: dict[str, int], folder: Path) -> None:
     """Set the images that exist in the folder to PRESENT, by one listing."""
     suffix = image_file_name("")
-    for name in names_in(folder):
+    for name in folder_of(folder).names():
         image_id = name.removesuffix(suffix)
         if image_id in states and image_id != name:
             states[image_id] = PRESENT

@@ -105,6 +105,10 @@ class Folder:
         """Yield a path, valid in this process alone, with the bytes of a file."""
         return nullcontext(self.path / name)
 
+    def scratch(self, name: str) -> Path:
+        """Return a path on this machine for a file that exists only while a run holds a lock here."""
+        return self.path / name
+
     def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
         """Write a file that no other run writes, complete or not at all.
 
@@ -234,10 +238,6 @@ def parse_path(text: str | Path) -> Path:
         raise InputError(f"{text}: {needs}: {error}") from None
     # A cached listing would hide what other processes have put since.
     return cast(Path, UPath(f"{scheme}://{rest.strip('/')}", use_listings_cache=False))
-
-
-def packages_for(path: Path) -> tuple[str, ...]:
-    return folder_of(path).packages
 
 
 def is_folder(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -17,17 +16,6 @@ def read_journal(path: Path) -> list[Path]:
         return []
     folder.drop_cut_line(path.name)
     return [path]
-
-
-def remove_journal(path: Path) -> None:
-    """Remove a journal; it may be missing."""
-    remove(path)
-
-
-def replace_journal(path: Path, pieces: Iterable[bytes]) -> None:
-    """Replace a journal by these lines; they may come from the one that they replace."""
-    with folder_of(path.parent).complete(path.name, locked=False) as part, open(part, "wb") as stream:
-        stream.writelines(pieces)
 
 
 class Journal:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.files.whole_files import CHUNK, MAX_ITEM, open_output, text_chunks
+from common.files.folders import CHUNK
+from common.files.whole_files import MAX_ITEM, open_output, text_chunks
 
 MAX_DEPTH = 500  # of arrays and objects in each other
 BLANK = " \t\r\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import string
 import sys
 import tempfile
@@ -128,6 +129,10 @@ class StoreFolder(Folder):
         with store_errors(self.path / name), self.store.open(self.key(name), "rb") as stream:
             while data := stream.read(PIECE):
                 copy.write(data)
+
+    def scratch(self, name: str) -> Path:
+        digest = hashlib.sha256(str(self.path / name).encode()).hexdigest()[:32]
+        return Path(tempfile.gettempdir(), f"open-images-{os.getuid()}-{digest}.part")
 
     def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
         with store_errors(self.path / name):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import re
 import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Iterator
@@ -16,33 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from common.cli import InputError
-from common.files.folders import (
-    CHUNK,
-    LOCK_NAME,
-    folder_of,
-    is_folder,
-    is_remote,
-    parse_path,
-    read_small,
-    replace_file,
-)
-
-__all__ = ["CHUNK", "LOCK_NAME", "read_small", "replace_file"]
+from common.files.folders import CHUNK, LOCK_NAME, folder_of, is_folder, is_remote, parse_path
 
 MAX_ITEM = 1 << 26  # characters; a line or field larger than this is a damaged file
 
 # --- writing -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def atomic_path(path: str | Path, *, locked: bool = True) -> Iterator[Path]:
-    """Yield a temporary path, valid in this process, which becomes `path`; on failure it is removed.
-
-    A symlink is written through. Where `locked`, a second run on the same output is refused.
-    """
-    place = parse_path(path)
-    with folder_of(place.parent).complete(place.name, locked=locked) as part:
-        yield part
 
 
 @contextmanager
@@ -53,15 +30,11 @@ def locked_folder(directory: str | Path) -> Iterator[Path]:
         yield place
 
 
-def sweep_parts(folder: Path, suffix: str) -> None:
-    """Remove from a locked folder the half-written files of killed runs whose names end in `suffix`."""
-    folder_of(folder).sweep(f".*{re.escape(suffix)}")
-
-
 @contextmanager
 def open_output(path: str | Path) -> Iterator[BinaryIO]:
     """Yield a binary stream that becomes the file `path`; compressed when it ends in `.gz`."""
-    with atomic_path(path) as part, open(part, "wb") as raw:
+    place = parse_path(path)
+    with folder_of(place.parent).complete(place.name) as part, open(part, "wb") as raw:
         if str(path).endswith(".gz"):
             # No name and no time stamp inside: the same data give the same bytes.
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as packed:

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common.cli import InputError
-from common.files.folders import Status, folder_of, read_small, replace_file, status
-from common.files.journal import Journal, read_journal, remove_journal, replace_journal
+from common.files.folders import Status, folder_of, read_small, remove, replace_file, status
+from common.files.journal import Journal, read_journal
 from common.files.whole_files import read_lines
 from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
@@ -76,9 +76,10 @@ def replace_settings(folder: Path, settings: ImageSettings, *, keep_stale: bool 
     """
     journal = folder / JOURNAL_NAME
     if keep_stale:
-        replace_journal(journal, (f"{image_id} 0 0 0\n".encode() for image_id, _ in read_finished(folder)))
+        lines = [f"{image_id} 0 0 0\n".encode() for image_id, _ in read_finished(folder)]
+        replace_file(journal, b"".join(lines))
     else:
-        remove_journal(journal)
+        remove(journal)
     replace_file(folder / SETTINGS_NAME, json.dumps(asdict(settings), indent=2).encode() + b"\n", sync=True)
 
 

@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import BinaryIO
 
 SOI, EOI, SOS, DHT, APP0, APP1, APP2, APP14, COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame: size, number of components
@@ -113,7 +113,7 @@ def _read_segment(header: JpegHeader, profile: dict[int, bytes], marker: int, bo
         header.mended += bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2) + body
 
 
-def rgb_size(image: Path | bytes) -> tuple[int, int] | None:
+def rgb_size(image: BinaryIO | bytes) -> tuple[int, int] | None:
     """Return width and height in pixels of an RGB JPEG or PNG, by its header; None for any other file."""
     import simplejpeg
     from PIL import Image

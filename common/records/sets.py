@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.cli import InputError, progress, say
-from common.files.folders import folder_of, is_folder, is_remote, parse_path, read_small
-from common.files.whole_files import open_output
+from common.files.folders import folder_of, is_folder, parse_path, read_small, replace_file
 from common.records.types import RecordSet, RecordSettings, ShardTask
 from common.records.write import with_lines, write_shard
 from common.workers.window import Workers
@@ -51,7 +50,8 @@ def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) ->
         if path.name not in finished
     ]
     work: Iterable[ShardTask] = tasks
-    if not workers.on_this_machine and is_remote(records.path):  # no worker can read the work list
+    no_worker_reads_the_list = not workers.on_this_machine and not folder_of(records.path.parent).mounts
+    if no_worker_reads_the_list:
         work = (with_lines(task, settings.work_list) for task in tasks)
     most = useful_processes(sum(len(task.offsets) for task in tasks), len(tasks))
     with progress(len(tasks), "file", f"writing {records.path.name}") as bar:
@@ -132,8 +132,7 @@ def read_manifest(path: Path, inputs: str) -> dict[str, dict[str, Any]]:
 def write_manifest(path: Path, inputs: str, shards: dict[str, dict[str, Any]]) -> None:
     """Write the hash of the inputs and the entries of the finished shards."""
     manifest = {"inputs": inputs, "shards": [shards[name] for name in sorted(shards)]}
-    with open_output(manifest_path(path)) as stream:
-        stream.write(json.dumps(manifest, indent=1).encode() + b"\n")
+    replace_file(manifest_path(path), json.dumps(manifest, indent=1).encode() + b"\n", sync=True)
 
 
 def remove_older(path: Path, kept: Sequence[Path]) -> None:
@@ -143,4 +142,4 @@ def remove_older(path: Path, kept: Sequence[Path]) -> None:
     for found in folder.list(path.name):
         if re.fullmatch(name, found) and path.with_name(found) not in kept:
             folder.remove(found)
-    folder.sweep(name)
+    folder.sweep(rf"{name}({re.escape(MANIFEST)})?")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,7 @@ from typing import BinaryIO
 import msgspec
 
 from common.cli import InputError, progress
-from common.files.folders import Status, folder_of, is_remote, read_small
+from common.files.folders import Folder, Status, folder_of
 from common.images.header import rgb_size
 from common.openimages.datapoints import Datapoint, read_datapoints
 from common.openimages.ids import image_file_name
@@ -25,10 +24,7 @@ LOSSES = ("missing", "not_rgb", "without_boxes", "other_classes", "other_labels"
 
 def work_path(path: Path) -> Path:
     """Return the path of the work list: beside the records or, if they are on a store, in TMPDIR."""
-    if not is_remote(path):
-        return path.with_name(f".{path.name}.work.part")
-    digest = hashlib.sha256(str(path).encode()).hexdigest()[:32]
-    return Path(tempfile.gettempdir(), f"open-images-{os.getuid()}-{digest}.part")
+    return folder_of(path.parent).scratch(f".{path.name}.work.part")
 
 
 @contextmanager
@@ -82,7 +78,8 @@ def usable_works(
 ) -> Iterator[tuple[Datapoint, Work]]:
     """Yield each datapoint that can become a record, and its work; count the others by LOSSES."""
     seen: set[str] = set()
-    find = folder_of(folder).statuses()
+    images = folder_of(folder)
+    find = images.statuses()
     for point in read_datapoints(path):
         counts["images"] += 1
         if point.id in seen:
@@ -103,7 +100,7 @@ def usable_works(
         name, file_bytes = image
         # Step 5 writes the size of an image that it made or found right: no need to open that one twice.
         size = (point.width, point.height) if point.width and point.height else None
-        if size is None and not is_rgb(folder / name):
+        if size is None and not is_rgb(images, name):
             counts["not_rgb"] += 1
             continue
         counts["boxes"] += len(boxes)
@@ -122,6 +119,7 @@ def find_image(find: Callable[[str], Status | None], folder: Path, image_id: str
     return found[0] if found else None
 
 
-def is_rgb(image: Path) -> bool:
-    """Report whether a file is an RGB JPEG or PNG, by its header; an object is fetched for that."""
-    return rgb_size((read_small(image) or b"") if is_remote(image) else image) is not None
+def is_rgb(folder: Folder, name: str) -> bool:
+    """Report whether a file is an RGB JPEG or PNG, by its header."""
+    with folder.open(name) as stream:
+        return rgb_size(stream) is not None

@@ -18,7 +18,6 @@ import msgspec
 
 from common.cli import InputError
 from common.files.folders import folder_of
-from common.files.whole_files import atomic_path
 from common.images.header import rgb_size
 from common.records.examples import example_features, feature_kind
 from common.records.types import RecordSettings, ShardTask, Work
@@ -64,7 +63,7 @@ def write_shard(task: ShardTask, settings: RecordSettings) -> dict[str, Any]:
     """Write one file of records and return its entry in the manifest."""
     tf = load_tensorflow()
     options = tf.io.TFRecordOptions(compression_type=settings.compression)
-    with atomic_path(task.path, locked=False) as part:
+    with folder_of(task.path.parent).complete(task.path.name, locked=False) as part:
         try:
             with tf.io.TFRecordWriter(str(part), options) as writer:
                 for work, image in read_images(read_work(task, settings), settings.images):

@@ -15,9 +15,9 @@ import pytest
 from common.cli import InputError
 from common.files import store
 from common.files.folders import Status, folder_of, is_folder, parse_path, read_small, replace_file, status
-from common.files.journal import Journal, read_journal, remove_journal, replace_journal
+from common.files.journal import Journal, read_journal
 from common.files.json_files import json_writer, read_json
-from common.files.whole_files import atomic_path, locked_folder, open_input, open_output
+from common.files.whole_files import locked_folder, open_input, open_output
 from tests.conftest import ROOT
 
 
@@ -179,7 +179,7 @@ def test_outputs_are_whole_or_not_there(bucket, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         put(path, b"half", then=lambda: 1 // 0)
     assert list(read_json(path)) == [(2, {"id": "a"})]
-    with atomic_path(parse_path(f"{bucket}/sub/x.bin")) as part:
+    with folder_of(parse_path(f"{bucket}/sub")).complete("x.bin") as part:
         part.write_bytes(b"1234")
     with folder_of(parse_path(f"{bucket}/sub")).local_copy("x.bin") as copy:
         assert copy.read_bytes() == b"1234"
@@ -191,13 +191,13 @@ def test_large_objects_go_in_parts_and_are_whole_or_not_there(bucket, object_sto
     (tmp_path / "large").write_bytes(os.urandom(1 << 20) * 101)  # two parts of 50 MB, and a third
     path = parse_path(f"{bucket}/large")
     object_store.refuses = lambda method, path: method == "PUT" and len(parts_put(object_store)) > 2
-    with pytest.raises(PermissionError), atomic_path(path) as part:
+    with pytest.raises(PermissionError), folder_of(path.parent).complete(path.name) as part:
         shutil.copy(tmp_path / "large", part)
     assert len(parts_put(object_store)) == 3
     assert object_store.requests[-1][0] == "DELETE"  # what came of it is not left behind either
     assert names(bucket) == []
     object_store.refuses = lambda method, path: False
-    with atomic_path(path) as part:
+    with folder_of(path.parent).complete(path.name) as part:
         shutil.copy(tmp_path / "large", part)
     with folder_of(path.parent).local_copy(path.name) as copy:
         assert filecmp.cmp(copy, tmp_path / "large", shallow=False)
@@ -357,9 +357,9 @@ def test_a_journal_is_there_for_the_next_run(place):
         with Journal(path) as file:
             for line in range(2):
                 file.add(f"{run}-{line}\n")
-    remove_journal(path)
+    file.drop()
     assert lines(path) == []
-    remove_journal(path)
+    file.drop()
 
 
 def test_a_killed_run_loses_no_more_of_a_journal_than_its_last_minutes(bucket, monkeypatch):
@@ -376,11 +376,3 @@ def test_a_killed_run_loses_no_more_of_a_journal_than_its_last_minutes(bucket, m
     assert lines(path) == ["a", "b", "c"]
     assert names(f"{bucket}/x") == [".done"]
     dying.stream.file.close()
-
-
-def test_a_journal_is_replaced_by_some_of_its_own_lines(place):
-    path = place / ".done"
-    with Journal(path) as file:
-        file.add("a\nb\n")
-    replace_journal(path, (f"{line}\n".encode() for line in lines(path)[1:]))
-    assert lines(path) == ["b"]

@@ -14,8 +14,8 @@ from common.cli import InputError
 from common.files import csv_files
 from common.files import whole_files as files
 from common.files.csv_files import read_csv
-from common.files.scratch import scratch_file
-from common.files.whole_files import atomic_path, locked_folder, open_output, read_lines
+from common.files.folders import folder_of
+from common.files.whole_files import locked_folder, open_output, read_lines
 from tests.conftest import ROOT
 
 
@@ -82,7 +82,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path, make):
 
 
 def test_a_second_run_on_one_output_is_refused(tmp_path):
-    with atomic_path(tmp_path / "a") as part:
+    with folder_of(tmp_path).complete("a") as part:
         part.write_bytes(b"first")
         with pytest.raises(InputError, match="a: another run is writing this file"):
             write(tmp_path / "a", b"second")
@@ -123,12 +123,20 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
         pass
 
 
-def test_a_scratch_file_is_ours_alone_and_gone_afterwards(tmp_path):
-    with scratch_file(tmp_path / "s", busy="taken") as stream:
-        stream.write(b"x")
-        with pytest.raises(InputError, match="taken"), scratch_file(tmp_path / "s", busy="taken"):
-            pass
-    assert names(tmp_path) == []
+def test_what_a_worker_left_half_written_is_swept_up_and_nothing_else(tmp_path):
+    """A worker given up for lost may still write what another writes again: each has its own temporary name."""
+    code = (
+        "import os, signal; from pathlib import Path; from common.files.folders import folder_of\n"
+        f"with folder_of(Path({str(tmp_path)!r})).complete('a.jpg', locked=False) as part:\n"
+        "    part.write_bytes(b'x'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30, check=False)
+    for name in (".b.jpg.part", ".b.jpg.notes", ".theirs.part", "c.jpg"):
+        write(tmp_path / name, b"")
+    assert len(names(tmp_path)) == 6
+    folder_of(tmp_path).sweep(".*.jpg")
+    assert names(tmp_path) == [".b.jpg.notes", ".theirs.part", "c.jpg"]
 
 
 # --- text and CSV ---------------------------------------------------------------------------------------
