@@ -1,12 +1,12 @@
-# make demo      all seven steps on our own sample release, served on the loopback
-# make test      the tests that need nothing but Python and a shell
+# make demo      all seven steps on a small sample release, served on this machine
+# make test      the tests that need only Python and a shell
 # make lint      ruff and mypy
 # make system    the tests that need root or Debian packages (make system-packages installs them)
 # make interop   the tests with heavy readers, in an environment of their own (several GB)
-# make fresh     the two commands on bare Debian systems (root, debootstrap)
-# make .venv-img2dataset   a rival of step 4, in an environment of its own, for benchmarks.download
+# make fresh     make demo and make test on bare Debian systems (root, debootstrap)
+# make .venv-img2dataset   img2dataset in an environment of its own, for benchmarks.download
 # make bench     all benchmarks, to benchmarks/RESULTS.md and the README (make bench-packages installs nginx)
-# make clean     remove what the above made
+# make clean     remove everything that these targets make
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

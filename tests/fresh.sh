@@ -1,22 +1,22 @@
 #!/bin/sh
-# The README's two commands on a fresh machine: a bare Debian, a new user, and nothing but Python, make and a shell.
+# The README's two commands on a fresh machine: a bare Debian with Python, make and a shell, and a new user.
 #
 #   sh tests/fresh.sh bookworm trixie     Python 3.11 and 3.13, `make fresh`
 #
-# Needs root, Debian's debootstrap, 6 GB of disk and about ten minutes a system. The systems are made below TMPDIR
-# and removed afterwards; pip's own configuration comes along, so that a mirror of yours is theirs.
+# Needs root, Debian's debootstrap, 6 GB of disk and about ten minutes a system. The systems are made in TMPDIR and
+# removed afterwards. pip's configuration is copied, so that they use your mirror.
 set -eu
 cd "$(dirname "$0")/.."
 : "${DEBIAN_MIRROR:=http://deb.debian.org/debian}"
 PACKAGES=python3,python3-venv,make,ca-certificates
 USER_NAME=newcomer
 
-# In a mount namespace of its own nothing stays mounted, however this ends.
+# In a mount namespace of its own nothing stays mounted after the script ends.
 if [ -z "${FRESH_UNSHARED:-}" ]; then
     FRESH_UNSHARED=1 exec unshare --mount --propagation private sh "tests/$(basename "$0")" "$@"
 fi
 
-copy_in() { # copy_in PATH: the file or folder at the same place in the new system
+copy_in() { # copy_in PATH: make a file or folder visible at the same path in the new system
     if [ -d "$1" ]; then
         mkdir -p "$root$1"
         mount --bind "$1" "$root$1"
@@ -26,16 +26,16 @@ copy_in() { # copy_in PATH: the file or folder at the same place in the new syst
     fi
 }
 
-pip_settings() { # print pip's settings as KEY=VALUE, one a line, from its files and variables alike
+pip_settings() { # print pip's settings from files and variables as KEY=VALUE, one a line
     python3 -m pip config list | sed -n "s/^[^.]*\.\([a-z-]*\)='\(.*\)'$/\1=\2/p" | sort -u
 }
 
-as_newcomer() { # as_newcomer COMMAND: in the project, with nothing in the environment but pip's settings
+as_newcomer() { # as_newcomer COMMAND: run it in the project, with only pip's settings in the environment
     chroot --userspec="$USER_NAME" "$root" /usr/bin/env -i HOME="/home/$USER_NAME" PATH=/usr/bin:/bin LANG=C.UTF-8 \
         PIP_CONFIG_FILE=/etc/fresh-pip.conf sh -ec "cd ~/project; $1"
 }
 
-timed() { # timed NAME COMMAND: run it as the newcomer; a line of what it took, or its output and the end
+timed() { # timed NAME COMMAND: run it as the newcomer and print its seconds, or its output if it fails
     begun=$(date +%s)
     if ! as_newcomer "$2" >"$root/output" 2>&1; then
         cat "$root/output" >&2
@@ -50,7 +50,7 @@ trap 'cd /; [ -z "$root" ] || { umount --recursive "$root" 2>/dev/null || :; rm 
 for suite; do
     root=$(mktemp -d)
     chmod 755 "$root"
-    mount --bind "$root" "$root" # so that one umount takes all below it
+    mount --bind "$root" "$root" # so that one umount covers everything in it
     debootstrap --variant=minbase --include="$PACKAGES" "$suite" "$root" "$DEBIAN_MIRROR" >/dev/null
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
