@@ -204,25 +204,22 @@ def test_every_setting_reaches_its_step_and_the_last_lines_name_the_results(samp
     assert all(pairs in lines for _, _, pairs in counts)
 
 
-@pytest.mark.parametrize("release", ["v3", "v5"])
-def test_other_releases_and_splits_work(sample, tmp_path, release):
+def test_another_release_and_split_work(sample, tmp_path):
     result = run_all(
-        sample[1], tmp_path / "data", tmp_path / "out", RELEASE=release, SPLIT="validation", NUM_SHARDS="1"
+        sample[1], tmp_path / "data", tmp_path / "out", RELEASE="v3", SPLIT="validation", NUM_SHARDS="1"
     )
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out/validation/records/validation.tfrecord-00000-of-00001").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("step", [1, 4])
-def test_an_interruption_ends_the_step_and_the_next_run_resumes(sample, made, tmp_path, step):
+def test_an_interruption_ends_the_step_and_the_next_run_resumes(sample, made, tmp_path):
     """The signal reaches the shell alone, as in a container; a server that never answers holds the step."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        settings = {"OPEN_IMAGES_URL": url} if step == 1 else {"MIRROR_URL": url}
         process = subprocess.Popen(
             ["sh", str(ROOT / "make_dataset.sh")],
             env={**os.environ, **sample[1].environment(), "PYTHON": sys.executable, "DATA": str(tmp_path / "data"),
-                 "OUT": str(tmp_path / "out"), **settings},
+                 "OUT": str(tmp_path / "out"), "MIRROR_URL": url},
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
         )  # fmt: skip
         silent.settimeout(60)
