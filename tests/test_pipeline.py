@@ -229,7 +229,7 @@ def test_an_interruption_ends_the_step_and_the_next_run_resumes(sample, made, tm
             process.terminate()
             _, err = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert ": interrupted; run the same command again to " in err.splitlines()[-2]
+    assert err.splitlines()[-2].endswith(": interrupted; run the same command again to resume")
     assert err.splitlines()[-1] == "make_dataset.sh: interrupted; run the same command again to resume"
     assert all(wait_gone(pid, 5) for pid in steps)
     result = run_all(sample[1], tmp_path / "data", tmp_path / "out", NUM_SHARDS="3")

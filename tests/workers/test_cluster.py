@@ -355,7 +355,7 @@ def test_the_client_stopped_and_started_again(script, many, tmp_path, how):
         if how == signal.SIGINT:
             assert time.monotonic() - begun < 10  # two seconds, on a busy machine
             assert (run.returncode, out) == (130, "")
-            assert err == "process_images.py: interrupted; run the same command again to go on\n"
+            assert err == "process_images.py: interrupted; run the same command again to resume\n"
         with start(many, found.address) as again:
             out, err = again.communicate(timeout=PATIENCE)
         assert again.returncode == 0, err
