@@ -12,6 +12,7 @@ from common.metadata.points import BUCKET
 from tests.support.step3 import (
     CAT,
     DOG,
+    EVIL,
     GOOD,
     INDEX,
     INDEX_V3,
@@ -113,44 +114,6 @@ def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows, bucket):
             ])  # fmt: skip
         outputs.append((folder / name).read_bytes() + (folder / f"{name}-index").read_bytes())
     assert outputs[0] == outputs[1]
-
-
-EVIL = {
-    "short row": (GOOD + f"{A},xclick,{CAT},1,0.1,0.2,0.3\n", INDEX, "boxes.csv:3: 7 fields, 8 were expected"),
-    "extra field": (GOOD + box(more=",0") + "\n", INDEX, "boxes.csv:3: 9 fields, 8 were expected"),
-    "empty number": (GOOD + box(corners=",0.2,0.3,0.4") + "\n", INDEX, "boxes.csv:3: XMin is '', a number was"),
-    "word for a number": (GOOD + box(corners="0.1,x,0,1") + "\n", INDEX, "boxes.csv:3: XMax is 'x', a number was"),
-    "nan": (GOOD + box(corners="nan,1,0,1") + "\n", INDEX, "boxes.csv:3: XMin is 'nan', a number was expected"),
-    "too large a number": (GOOD + box(corners="1e400,1,0,1") + "\n", INDEX, "boxes.csv:3: XMin is '1e400'"),
-    "underscore in a number": (GOOD + box(corners="0_1,1,0,1") + "\n", INDEX, "boxes.csv:3: XMin is '0_1'"),
-    "digits of another script": (GOOD + box(corners="٠,1,0,1") + "\n", INDEX, "boxes.csv:3: XMin is '٠'"),
-    "attribute out of range": (
-        table(V4, box(more=",2,0,0,0,0")), INDEX, "boxes.csv:2: IsOccluded is '2', 1, 0 or -1 was expected",
-    ),
-    "missing column": (GOOD.replace("XMax", "Xmax"), INDEX, "boxes.csv:1: no column XMax; the header has ImageID,"),
-    "repeated column": (
-        GOOD.replace("Source", "XMin"), INDEX, "boxes.csv:1: duplicate column name in the header",
-    ),
-    "open quote": (GOOD + f'"{A},xclick\n', INDEX, "boxes.csv:3: unexpected end of data"),
-    "NUL byte": (GOOD + box(label="/m/\0") + "\n", INDEX, "boxes.csv:3: a NUL byte, text was expected"),
-    "cut last line": (GOOD[:-1], INDEX, "boxes.csv:2: no line end after the last row; is the file cut short?"),
-    "lone carriage returns": (GOOD.replace("\n", "\r"), INDEX, "boxes.csv:1: a carriage return inside a line"),
-    "UTF-16": (GOOD.encode("utf-16"), INDEX, "boxes.csv:1: not UTF-8 text"),
-    "Latin-1": (GOOD.encode() + b"\xe4\n", INDEX, "boxes.csv:3: not UTF-8 text"),
-    "empty file": ("", INDEX, "boxes.csv: an empty file, a header with ImageID, LabelName,"),
-    "header only": (TRAIN_V3 + "\n", INDEX, "boxes.csv: no box to keep: asked for 2 classes (/m/0bt9lr, /m/01yrx)"),
-    "other classes only": (
-        table(TRAIN_V3, box(label=TREE)), INDEX,
-        "no box to keep: asked for 2 classes (/m/0bt9lr, /m/01yrx), the file has 1 classes (/m/07j7r)",
-    ),
-    "path for an id": (table(TRAIN_V3, box("../a")), INDEX, "boxes.csv:2: ImageID '../a', an image id was expected"),
-    "empty index": (GOOD, "", "images.csv: an empty file, a header with ImageID, OriginalURL"),
-    "index with header only": (GOOD, INDEX_V3 + "\n", "images.csv: no images in it"),
-    "path for an id in the index": (GOOD, table(INDEX_V3, entry("/etc")), "images.csv:2: ImageID '/etc', an image"),
-    "size that is no number": (GOOD, INDEX.replace(",123,", ",12x,"), "images.csv:2: size is '12x', a number was"),
-    "rotation that is no number": (GOOD, table(INDEX_V4, entry(rotation="up")), "images.csv:2: rotation is 'up'"),
-    "no image in the index": (GOOD, table(INDEX_V3, entry(B)), "images.csv: none of the 1 images with boxes"),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(("boxes", "index", "message"), EVIL.values(), ids=EVIL)

@@ -1,6 +1,7 @@
 """The rooms of common/ and the scripts: which may import which, and how many files a room has."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,16 @@ MAY_IMPORT = {  # room: the rooms whose own rooms it may import too
 SCRIPTS = {path.stem: path for path in ROOT.glob("*.py")}
 
 
-def imports(path: Path) -> set[str]:
-    """Return the scripts and the rooms (`common.files`) that a file imports, anywhere in it."""
+def names(path: Path) -> set[str]:
+    """Return the full names that a file imports, anywhere in it."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
-    parts = [name.split(".") for name in names]
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return found | {f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
+
+
+def imports(path: Path) -> set[str]:
+    """Return the scripts and the rooms (`common.files`) that a file imports."""
+    parts = [name.split(".") for name in names(path)]
     return {".".join(part[:2]) if part[0] == "common" else part[0] for part in parts} - {path.stem}
 
 
@@ -53,3 +58,8 @@ def test_a_script_imports_no_script(name):
 
 def test_every_room_is_in_the_table():
     assert {path.stem for path in (ROOT / "common").glob("[!_.]*")} == set(MAY_IMPORT)
+
+
+def test_no_test_file_imports_another():
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        assert not [name for name in names(path) if re.search(r"^tests\.(.+\.)?test_", name)], path

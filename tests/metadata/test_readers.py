@@ -18,6 +18,7 @@ from tests.support.step3 import (
     ANIMAL,
     CAT,
     DOG,
+    EVIL,
     GOOD,
     INDEX_V3,
     INDEX_V4,
@@ -29,7 +30,6 @@ from tests.support.step3 import (
     entry,
     table,
 )
-from tests.test_process_metadata import EVIL
 
 IDS = [f"{number:016x}" for number in range(6)]
 OUTPUTS = ("points.json", "images.json", "credits.csv")
