@@ -15,7 +15,11 @@ from common.files.failures import Failure
 from common.files.folders import status
 from common.files.journal import Journal
 from common.images.finished import (
-    JOURNAL_NAME, SETTINGS_NAME, has_other_settings, read_finished, replace_settings,
+    JOURNAL_NAME,
+    SETTINGS_NAME,
+    has_other_settings,
+    read_finished,
+    replace_settings,
 )  # fmt: skip
 from common.images.settings import ImageSettings
 from common.images.tasks import ImageTask, process_batch
