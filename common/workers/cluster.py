@@ -11,28 +11,26 @@ import concurrent.futures
 import logging
 import pickle
 import platform
-import queue
-import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cloudpickle
-from distributed import CancelledError, Client, Future, KilledWorker
+from distributed import CancelledError, Client, KilledWorker
 from distributed.versions import VersionMismatchWarning
 
 from common.cli import InputError, say
 from common.workers import needs as needs_module
 from common.workers.needs import Needs, find_needs, list_members, prepare
-from common.workers.window import Item, Result, Workers, run_window
+from common.workers.window import Submit, Workers
 
 CONNECT_SECONDS = 10
-CHECK_SECONDS = 60  # in which a worker must have answered whether it can be used
-LONELY_SECONDS = 60  # to wait for a worker when none can be used
-LOOK_SECONDS = 1.0  # between two looks at who is there
+CHECK_SECONDS = 60  # in which a worker must have answered whether it is usable
+LONELY_SECONDS = 60  # to wait for a worker when none is usable
+LOOK_SECONDS = 1.0  # between two looks at the list of workers
 
 cloudpickle.register_pickle_by_value(needs_module)
 
@@ -50,7 +48,7 @@ def connect(
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"{address}: no Dask scheduler answers there ({error})") from None
     try:
-        if problem := python_problem(client.run_on_scheduler(platform.python_version)):
+        if problem := _python_problem(client.run_on_scheduler(platform.python_version)):
             raise InputError(f"the Dask scheduler {address} has {problem}")
         cluster = Cluster(client, address, find_needs(packages, reads, writes))
         cluster.wait_until_checked()
@@ -81,14 +79,14 @@ class Cluster(Workers):
 
     def __init__(self, client: Client, address: str, needs: Needs) -> None:
         self.client = client
+        self.loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop  # type: ignore[union-attr]
         self.address = address
         self.needs = needs
         self.members: dict[str, Member] = {}  # by address, as all below
         self.ready: set[str] = set()
         self.problems: dict[str, str] = {}  # of members that are not usable
-        self.checks: dict[str, float] = {}  # under way, since when
-        self.answers: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()  # of checks: "" or a problem
-        self.is_starting = True
+        self.checks: dict[str, tuple[concurrent.futures.Future[str], float]] = {}  # and when they began
+        self.is_started = False
         self.looked = 0.0
         self.lonely_since = time.monotonic()
 
@@ -96,29 +94,21 @@ class Cluster(Workers):
     def slots(self) -> int:
         return len(self.ready)
 
-    def map(
-        self,
-        function: Callable[[Item], Result],
-        tasks: Iterable[Item | None],
-        *,
-        ordered: bool = True,
-        spawn: bool = False,
-        most: int | None = None,
-    ) -> Generator[Result, None, None]:
+    @contextmanager
+    def running(
+        self, function: Callable[[Any], Any], *, spawn: bool, most: int | None
+    ) -> Iterator[tuple[Submit, Callable[[], int]]]:
         call = _make_call()
-        loop: Any = self.client.loop
 
-        async def fetch(future: Future[Result]) -> Result:
-            result: Result = await future  # waits again if a worker is lost together with the result
-            return result
+        async def run(payload: bytes) -> Any:
+            # Waits on if a result is lost together with its worker, until there is another.
+            return await self.client.submit(call, payload, resources={self.needs.resource: 1}, pure=False)
 
-        def submit(task: Item) -> concurrent.futures.Future[Result]:
-            payload = pickle.dumps((function, task))
-            future = self.client.submit(call, payload, resources={self.needs.resource: 1}, pure=False)
-            return asyncio.run_coroutine_threadsafe(fetch(future), loop.asyncio_loop)
+        def submit(task: Any) -> concurrent.futures.Future[Any]:
+            return asyncio.run_coroutine_threadsafe(run(pickle.dumps((function, task))), self.loop)
 
         try:
-            yield from run_window(submit, tasks, self.look, ordered=ordered)
+            yield submit, self.look
         except KilledWorker as error:
             raise InputError(
                 f"{error.allowed_failures + 1} workers were lost while they ran the same task, the last one "
@@ -130,15 +120,15 @@ class Cluster(Workers):
             raise
 
     def wait_until_checked(self) -> None:
-        """Wait for the first worker and for the checks of all; InputError names one that are not usable."""
+        """Wait for the first worker and for the checks of all; InputError names one that is not usable."""
         while not self.members or self.checks:
             self.look()
             begun_before = time.monotonic() - CHECK_SECONDS
-            if silent := [address for address, since in self.checks.items() if since < begun_before]:
+            if silent := [address for address, (_, begun) in self.checks.items() if begun < begun_before]:
                 self.problems |= dict.fromkeys(silent, f"no answer for {CHECK_SECONDS} seconds")
                 break
             time.sleep(0.02)
-        self.is_starting = False
+        self.is_started = True
         if self.problems:
             address, problem = next(iter(self.problems.items()))
             number, total = len(self.problems), len(self.members)
@@ -147,27 +137,30 @@ class Cluster(Workers):
 
     def look(self) -> int:
         """Take the answers of checks and note who came and who went. Return the number of ready workers."""
-        while not self.answers.empty():
-            self._take_answer(*self.answers.get())
         if self.client.status != "running":
             raise self._lost()
+        for address in [address for address, (check, _) in self.checks.items() if check.done()]:
+            check, _ = self.checks.pop(address)
+            error = check.exception()
+            self._note(
+                address, " ".join(f"{type(error).__name__}: {error}".split()) if error else check.result()
+            )
         now = time.monotonic()
         if now < self.looked + LOOK_SECONDS:
             return len(self.ready)
         self.looked = now
         try:
-            found = [Member(*fields) for fields in self.client.run_on_scheduler(list_members)]
+            members = [Member(*fields) for fields in self.client.run_on_scheduler(list_members)]
         except (CancelledError, OSError):
             raise self._lost() from None
-        now_ready = {each.address for each in found if self.needs.resource in each.resources}
-        for address in self.ready - now_ready:  # also of one restarted at the same address
+        now_ready = {each.address for each in members if self.needs.resource in each.resources}
+        for address in self.ready - now_ready:  # or restarted at the same address
             say(f"worker {self.members[address]} is gone, its tasks go to others")
         self.ready &= now_ready
-        self.members = {each.address: each for each in found}
-        for known in (self.checks, self.problems):
-            for address in known.keys() - self.members.keys():
-                known.pop(address)
-        for member in found:
+        self.members = {each.address: each for each in members}
+        self.problems = {address: each for address, each in self.problems.items() if address in self.members}
+        self.checks = {address: each for address, each in self.checks.items() if address in self.members}
+        for member in members:
             if member.address not in self.ready | self.checks.keys() | self.problems.keys():
                 self._check(member)
         if self.ready or self.checks:
@@ -179,32 +172,28 @@ class Cluster(Workers):
         return len(self.ready)
 
     def _check(self, member: Member) -> None:
-        """Begin to check a worker, in a thread of its own: one that hangs holds up no other."""
-        self.checks[member.address] = time.monotonic()
+        """Begin to check a worker."""
 
-        def ask() -> None:
-            problem = python_problem(member.python)
-            if member.threads > 1:
-                problem = (
-                    f"{member.threads} threads, 1 was expected: dask worker --nthreads 1 --nworkers auto"
-                )
-            if not problem:
-                try:
-                    problem = self.client.run(prepare, *self.needs, workers=[member.address])[member.address]
-                except Exception as error:  # noqa: BLE001  # whatever it is, this worker gets no tasks
-                    problem = " ".join(f"{type(error).__name__}: {error}".split())
-            self.answers.put((member.address, problem))
+        async def ask() -> str:
+            answers = await self.client.run(prepare, *self.needs, workers=[member.address])
+            return str(answers[member.address])
 
-        threading.Thread(target=ask, daemon=True).start()
+        if problem := _python_problem(member.python):
+            self._note(member.address, problem)
+        elif member.threads > 1:
+            problem = f"{member.threads} threads, 1 was expected: start it with --nworkers -1 --nthreads 1"
+            self._note(member.address, problem)
+        else:
+            check = asyncio.run_coroutine_threadsafe(ask(), self.loop)
+            self.checks[member.address] = check, time.monotonic()
 
-    def _take_answer(self, address: str, problem: str) -> None:
-        if self.checks.pop(address, None) is None:  # it is gone
-            return
+    def _note(self, address: str, problem: str) -> None:
+        """Note whether a worker is usable."""
         if not problem:
             self.ready.add(address)
             return
         self.problems[address] = problem
-        if not self.is_starting:
+        if self.is_started:
             say(f"worker {self.members[address]} gets no tasks: {problem}")
 
     def _lost(self) -> InputError:
@@ -214,7 +203,11 @@ class Cluster(Workers):
         )
 
 
-def python_problem(found: str) -> str:
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _python_problem(found: str) -> str:
     """Return how another Python differs from this one by more than its last number, "" if it does not."""
     here = platform.python_version()
     if found.split(".")[:2] == here.split(".")[:2]:

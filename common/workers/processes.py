@@ -6,14 +6,15 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
+from typing import Any
 
 from common.cli import InputError
-from common.workers.window import POLL_SECONDS, Item, Result, Workers, run_window
+from common.workers.window import Submit, Workers
 
 
 class Processes(Workers):
@@ -21,40 +22,23 @@ class Processes(Workers):
 
     on_this_machine = True
     batch_factor = 1
+    slots = 0
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
 
-    @property
-    def slots(self) -> int:
-        return self.number
-
-    def map(
-        self,
-        function: Callable[[Item], Result],
-        tasks: Iterable[Item | None],
-        *,
-        ordered: bool = True,
-        spawn: bool = False,
-        most: int | None = None,
-    ) -> Generator[Result, None, None]:
-        number = max(1, min(self.number, most or self.number))
+    @contextmanager
+    def running(
+        self, function: Callable[[Any], Any], *, spawn: bool, most: int | None
+    ) -> Iterator[tuple[Submit, Callable[[], int]]]:
+        number = max(1, min(self.slots, most or self.slots))
         if number == 1 and not spawn:
-            for task in tasks:
-                if task is None:
-                    time.sleep(POLL_SECONDS)
-                else:
-                    yield function(task)
+            yield lambda task: _run_here(function, task), lambda: 1
             return
         pool = ProcessPoolExecutor(number, multiprocessing.get_context("spawn"), _start_process)
         is_done = False
         try:
-            yield from run_window(
-                lambda task: pool.submit(function, task),
-                tasks,
-                lambda: 2 * number,
-                ordered=ordered,
-            )
+            yield lambda task: pool.submit(function, task), lambda: 2 * number
             is_done = True
         except BrokenProcessPool:
             raise InputError(
@@ -66,6 +50,15 @@ class Processes(Workers):
                 for process in list((getattr(pool, "_processes", None) or {}).values()):
                     process.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run_here(function: Callable[[Any], Any], task: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    try:
+        future.set_result(function(task))
+    except Exception as error:  # noqa: BLE001  # raised when its turn comes
+        future.set_exception(error)
+    return future
 
 
 def _start_process() -> None:

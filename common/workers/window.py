@@ -7,10 +7,13 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
-from typing import TypeVar, cast
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar, cast
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Submit = Callable[[Any], "Future[Any]"]
+Running = AbstractContextManager[tuple[Submit, Callable[[], int]]]
 
 WINDOW = 3  # times as many tasks as are under way may be begun: results wait for a slow earlier one
 POLL_SECONDS = 0.2  # until a source that had no task is asked again
@@ -29,6 +32,9 @@ class Workers(ABC):
         """The number of tasks that can run at the same time."""
 
     @abstractmethod
+    def running(self, function: Callable[[Any], Any], *, spawn: bool, most: int | None) -> Running:
+        """Yield what submits a task, returning a future, and what says how many may be unfinished."""
+
     def map(
         self,
         function: Callable[[Item], Result],
@@ -48,22 +54,17 @@ class Workers(ABC):
         must name files by full paths. On this machine no more than `most` processes are started, and a
         single one is the calling process itself unless `spawn`.
         """
+        with self.running(function, spawn=spawn, most=most) as (submit, limit):
+            yield from _run_window(submit, limit, tasks, ordered=ordered)
 
 
-def run_window(
-    submit: Callable[[Item], Future[Result]],
-    tasks: Iterable[Item | None],
-    limit: Callable[[], int],
-    *,
-    ordered: bool,
-) -> Generator[Result, None, None]:
-    """Yield the results of tasks, of which `limit()` at most are submitted and unfinished at a time.
-
-    `submit(task)` returns a future. Futures left at the end are cancelled.
-    """
+def _run_window(
+    submit: Submit, limit: Callable[[], int], tasks: Iterable[Item | None], *, ordered: bool
+) -> Generator[Any, None, None]:
+    """Yield the results of tasks; those not finished at the end are cancelled."""
     source = iter(tasks)
-    begun: deque[Future[Result]] = deque()  # futures not yielded, in the order of their tasks
-    finished: queue.SimpleQueue[Future[Result]] = queue.SimpleQueue()
+    begun: deque[Future[Any]] = deque()  # not yielded, in the order of their tasks
+    finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     running = 0
     has_more = True
     try:

@@ -15,7 +15,7 @@ MANY = 300
 STEP = """
 import sys, process_images
 from common.cli import run
-process_images.BATCH = 1
+process_images.BATCH_IMAGES = 1
 sys.argv[0] = "process_images.py"
 run(process_images.main)
 """

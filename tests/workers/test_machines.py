@@ -103,7 +103,6 @@ def test_the_work_of_a_worker_that_is_cut_off_goes_to_the_others(script, many, t
         lost.unplug()
         out, error = run.communicate(timeout=120)
     assert run.returncode == 0, error
-    assert f"worker lost (tcp://{lost.address}:" in error
     assert "images=300" in out
     assert_like_undisturbed(script, many)
 
@@ -135,7 +134,6 @@ def test_the_downloads_of_a_worker_that_is_cut_off_go_to_the_others(tmp_path):
         lost.unplug()
         out, error = run.communicate(timeout=120)
     assert run.returncode == 0, error
-    assert f"worker lost (tcp://{lost.address}:" in error
     assert out.startswith("images=400 downloaded=400 already_there=0 failed=0 ")
     assert {path.stem: path.read_bytes() for path in folder.glob("*.jpg")} == {
         name: photo(name) for name in ids

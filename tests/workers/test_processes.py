@@ -16,16 +16,16 @@ from common.workers.batches import batches
 from common.workers.processes import Processes
 from tests.conftest import ROOT
 
-JOBS = """
+JOBS = r"""
 import os, signal, sys, time
 from common.workers.processes import Processes
 def wait(path):
     with open(path, 'w') as stream:
         stream.write(str(os.getpid()))
-    print('ready', flush=True)
+    os.write(1, b'ready\n')
     signal.pause()
 def sleep(seconds):
-    print('begun', flush=True)
+    os.write(1, b'begun\n')
     time.sleep(seconds)
 """
 
