@@ -1,10 +1,12 @@
 """Step 7's records in the readers that people feed them to: make interop."""
 
+import base64
 import json
 import os
 import pickle
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +201,53 @@ def test_fiftyones_parser(made, truth, monkeypatch):
             atol=1e-6,
         )
     assert seen == set(truth)
+
+
+def mask_column(array: Any) -> str:
+    """Return a mask as the challenge's CSV has it: COCO's run-length encoding, zlib, base64."""
+    from pycocotools import mask as coco_mask
+
+    counts = coco_mask.encode(np.asfortranarray(array, dtype=np.uint8))["counts"]
+    return base64.b64encode(zlib.compress(counts)).decode()
+
+
+def test_the_open_images_metric_for_masks(tmp_path, real_files):
+    """The ground truth scores 1.0, one of two masks 0.5, and a box without a mask is ignored."""
+    corner = [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]]
+    masks = [corner, [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]]
+    columns = [mask_column(mask) for mask in masks]
+    if real_files:
+        golden = json.loads((real_files / "eval_fixture/challenge_mask_encoding.json").read_text())
+        for case in (case for name, case in golden.items() if not name.startswith("_")):
+            inflated = [zlib.decompress(base64.b64decode(text))
+                        for text in (case["mask_column"], mask_column(case["array"]))]  # fmt: skip
+            assert inflated == [case["coco_rle_counts"].encode()] * 2
+        assert golden["2x2 corner in 3x4"]["array"] == corner
+        columns[0] = golden["2x2 corner in 3x4"]["mask_column"]
+    sides = [(0.5, 1.0, 0.0, 2 / 3), (0.0, 0.5, 0.0, 2 / 3), (0.5, 1.0, 2 / 3, 1.0)]
+    rows = [
+        {"ImageID": "i", "LabelName": CLASSES[0], **dict(zip(("XMin", "XMax", "YMin", "YMax"), side, strict=True)),
+         "IsGroupOf": 0, "ConfidenceImageLabel": None, "Mask": column, "ImageWidth": 4, "ImageHeight": 3}
+        for side, column in zip(sides, [*columns, None], strict=True)
+    ]  # fmt: skip
+    code = """
+import sys, json, numpy as np, pandas as pd
+np.float, np.bool = float, bool
+from object_detection.metrics import oid_challenge_evaluation_utils as utils
+from object_detection.utils import object_detection_evaluation
+rows, label = json.loads(sys.argv[1]), sys.argv[2]
+table = pd.DataFrame(rows)
+scores = []
+for found in (2, 1):
+    evaluator = object_detection_evaluation.OpenImagesInstanceSegmentationChallengeEvaluator([{"id": 1, "name": label}])
+    evaluator.add_single_ground_truth_image_info("i", utils.build_groundtruth_dictionary(table, {label: 1}))
+    detected = utils.build_predictions_dictionary(table[:found].assign(Score=1.0), {label: 1})
+    evaluator.add_single_detected_image_info("i", detected)
+    scores.append(evaluator.evaluate()["OpenImagesInstanceSegmentationChallenge_Precision/mAP@0.5IOU"])
+print(json.dumps(scores))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(rows), CLASSES[0]], check=True, capture_output=True, text=True,
+        env={**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert json.loads(result.stdout) == [1.0, 0.5]
