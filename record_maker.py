@@ -18,6 +18,10 @@ With --tfds_metadata, tfds.builder_from_directory reads the folder; the splits a
 the records are train.tfrecord and eval.tfrecord.
 --verify reads back every file, also those of earlier runs, and names what is damaged.
 
+--coco_path also writes the content of the records in COCO's format, for evaluation and other trainers; the
+file of the evaluation records is beside it, named like them. COCO's image ids are numbers: --source_id number
+writes them into image/source_id too, for Model Garden's evaluation.
+
 --preview_path draws some records with their boxes and names on one sheet. --report_path writes counts, charts
 and a gallery as one HTML file, made from the records. It uses the names of --class_description_path and lists
 the losses in the --failures_path of earlier steps, if these are given.
@@ -58,7 +62,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     # Imported here since --help works without any package.
-    from common.records import preview, report, sets, tfds, types, verify, work_list
+    from common.records import coco, preview, report, sets, tfds, types, verify, work_list
 
     classes = read_classes(args.trainable_classes_path)
     names = classes
@@ -81,14 +85,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         ids=class_ids(classes),
         texts=class_texts(classes, names, args.class_text),
         compression={"none": "", "gzip": "GZIP"}[args.compression],
+        source_id=args.source_id,
         num_shards=args.num_shards,
         shard_bytes=args.shard_bytes,
     )
+    coco_settings = None
+    if args.coco_path:
+        paths = coco.coco_paths(args.coco_path, args.eval_record_save_path)
+        categories = coco.make_categories(classes, names, args.class_description_path, args.hierarchy_path)
+        coco_settings = coco.CocoSettings(paths, categories, args.attribution_path)
 
     counts: Counter[str] = Counter()
     verified: Counter[str] = Counter()
     with work_list.open_work_list(record_sets) as stream:
-        works = work_list.usable_works(args.points_path, folder, settings.ids, counts)
+        numbered = bool(coco_settings) or args.source_id == "number"
+        works = work_list.usable_works(args.points_path, folder, settings.ids, counts, numbered=numbered)
         split = partial(work_list.is_for_evaluation, fraction=args.eval_fraction, subset=args.eval_subset)
         work_list.write_work_list(stream, works, lambda point: record_sets[split(point)])
         check_enough(record_sets, counts, args.points_path, args.max_failures)
@@ -98,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 sets.write_set(records, settings, workers)
             if args.tfds_metadata:
                 tfds.write_metadata(record_sets)
+            if coco_settings:
+                coco.write_coco(record_sets, settings.work_list, coco_settings)
             if args.verify:
                 for records in record_sets:
                     verified += verify.verify_set(records, settings, workers)
@@ -194,6 +207,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--class_description_path", help="class descriptions, CSV of MID and name, or its folder")
     add("--verify", action="store_true", help="read back every file of records and check its content")
     add("--tfds_metadata", action="store_true", help="write metadata for tfds.builder_from_directory")
+    add(
+        "--source_id", choices=("id", "number"), default="id",
+        help="content of image/source_id: the image's id, or its number in COCO files (default: %(default)s)",
+    )  # fmt: skip
+    add("--coco_path", metavar="PATH", help="content of the records in COCO's format to write, JSON")
+    add("--hierarchy_path", metavar="PATH", help="class hierarchy: supercategories for --coco_path")
+    add("--attribution_path", metavar="PATH", help="step 3's attribution: author and licence for --coco_path")
     add("--preview_path", metavar="PATH", help="contact sheet of some records to write, JPEG")
     add("--report_path", metavar="PATH", help="report on the records to write, HTML")
     add(
@@ -216,6 +236,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--class_text name needs --class_description_path")
     if args.tfds_metadata and (args.compression != "none" or not (args.num_shards or args.shard_bytes)):
         parser.error("--tfds_metadata needs --num_shards or --shard_bytes, and no --compression")
+    if args.coco_path is None and (args.hierarchy_path or args.attribution_path):
+        parser.error("--hierarchy_path and --attribution_path go with --coco_path")
     return args
 
 

@@ -30,6 +30,13 @@ Pixels = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=0)]
 
 
+class Mask(msgspec.Struct, gc=False):
+    """The pixels of an object, in COCO's run-length encoding as pycocotools writes it."""
+
+    size: tuple[Pixels, Pixels]  # height and width of the image
+    counts: Annotated[str, Meta(pattern="^[0-o]+\\Z")]
+
+
 class Annotation(msgspec.Struct, omit_defaults=True, gc=False):
     """One box of an image.
 
@@ -47,6 +54,7 @@ class Annotation(msgspec.Struct, omit_defaults=True, gc=False):
     group_of: Annotated[Attribute, "IsGroupOf"] = -1  # one box around several objects
     depiction: Annotated[Attribute, "IsDepiction"] = -1  # a drawing or the like, not a real object
     inside: Annotated[Attribute, "IsInside"] = -1  # taken from inside the object
+    mask: Mask | str | None = None  # the file's name after step 3, the pixels after step 5
 
     def __post_init__(self) -> None:
         if self.x0 >= self.x1 or self.y0 >= self.y1:

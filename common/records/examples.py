@@ -10,18 +10,25 @@ import hashlib
 from functools import cache
 
 from common.openimages.datapoints import ATTRIBUTES
+from common.openimages.ids import image_number
 from common.records.types import Work
 
 Values = list[bytes] | list[int] | list[float]
 
 
 def example_features(
-    work: Work, image: bytes, size: tuple[int, int], ids: dict[str, int], texts: dict[str, str]
+    work: Work,
+    image: bytes,
+    size: tuple[int, int],
+    ids: dict[str, int],
+    texts: dict[str, str],
+    source_id: str = "id",
 ) -> dict[str, Values]:
     """Return the values of each feature, of the type that `feature_kind` names.
 
-    `size` is width and height in pixels; `ids` and `texts` are class/label and class/text of each MID. All
-    lists of boxes have the same length. An unknown group_of is 0, as readers expect; the others stay -1.
+    `size` is width and height in pixels; `ids` and `texts` are class/label and class/text of each MID;
+    `source_id` is id or number. All lists of boxes have the same length. An unknown group_of is 0, as readers
+    expect; the others stay -1.
     """
     width, height = size
     encoded_format, extension = ("png", "png") if image.startswith(b"\x89PNG") else ("jpeg", "jpg")
@@ -32,7 +39,7 @@ def example_features(
         "image/encoded": [image],
         "image/format": [encoded_format.encode()],
         "image/filename": [f"{work.id}.{extension}".encode()],
-        "image/source_id": [work.id.encode()],
+        "image/source_id": [(str(image_number(work.id)) if source_id == "number" else work.id).encode()],
         "image/key/sha256": [hashlib.sha256(image).hexdigest().encode()],
         "image/height": [height],
         "image/width": [width],

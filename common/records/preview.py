@@ -51,14 +51,21 @@ def write_preview(path: str | Path, records: Iterable[Record], names: dict[int, 
         sheet.save(stream, "JPEG", quality=90)
 
 
+def record_id(record: Record) -> str:
+    """Return the id of a record's image; image/source_id can be its number."""
+    name: bytes = record["image/filename"][0]
+    return name.decode().rpartition(".")[0]
+
+
 def record_image(record: Record) -> Image.Image:
     """Return a record's image, RGB; InputError names one that cannot be decoded."""
     try:
         with Image.open(io.BytesIO(record["image/encoded"][0])) as image:
             return image.convert("RGB")
     except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        image_id = record["image/source_id"][0].decode()
-        raise InputError(f"image {image_id} cannot be decoded ({error}); run process_images.py") from None
+        raise InputError(
+            f"image {record_id(record)} cannot be decoded ({error}); run process_images.py"
+        ) from None
 
 
 def record_boxes(record: Record) -> list[Box]:

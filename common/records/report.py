@@ -13,7 +13,7 @@ from typing import Any
 
 from common.files.whole_files import open_output
 from common.openimages.datapoints import ATTRIBUTES
-from common.records.preview import Box, Record, class_colour, record_boxes, record_image
+from common.records.preview import Box, Record, class_colour, record_boxes, record_id, record_image
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 GALLERY_BYTES = 8_000_000  # of the page, for images with their boxes and names
@@ -78,7 +78,7 @@ class Statistics:
         (width,), (height,) = record["image/width"], record["image/height"]
         self.gallery.append(
             {
-                "id": record["image/source_id"][0].decode(), "jpeg": jpeg, "width": width, "height": height,
+                "id": record_id(record), "jpeg": jpeg, "width": width, "height": height,
                 "classes": " ".join(map(str, sorted(classes))),
                 "boxes": [
                     {"number": number, "x": xmin * width, "y": ymin * height,

@@ -41,9 +41,11 @@ def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) ->
     number = number_of_shards(records, settings)
     paths = shard_paths(records.path, number)
     stated = [LAYOUT, records.digest.hexdigest(), settings.ids, settings.texts, number, settings.compression]
+    stated.append(settings.source_id)
     inputs = hashlib.sha256(json.dumps(stated).encode()).hexdigest()
     finished = read_manifest(records.path, inputs)
-    write_manifest(records.path, inputs, finished)
+    classes = list(settings.ids)
+    write_manifest(records.path, inputs, classes, finished)
     tasks = [
         ShardTask(path, array("Q", [records.offsets[index] for index in dealt]))
         for path, dealt in zip(paths, deal(records.sizes, len(paths)), strict=True)
@@ -57,7 +59,7 @@ def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) ->
     with progress(len(tasks), "file", f"writing {records.path.name}") as bar:
         for entry in workers.map(partial(write_shard, settings=settings), work, most=most):
             finished[entry["file"]] = entry
-            write_manifest(records.path, inputs, finished)
+            write_manifest(records.path, inputs, classes, finished)
             bar.update()
     remove_older(records.path, paths)
     records.shards = [finished[path.name] for path in paths]
@@ -129,9 +131,9 @@ def read_manifest(path: Path, inputs: str) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def write_manifest(path: Path, inputs: str, shards: dict[str, dict[str, Any]]) -> None:
-    """Write the hash of the inputs and the entries of the finished shards."""
-    manifest = {"inputs": inputs, "shards": [shards[name] for name in sorted(shards)]}
+def write_manifest(path: Path, inputs: str, classes: list[str], shards: dict[str, dict[str, Any]]) -> None:
+    """Write the hash of the inputs, the classes in the order of ids, and the entries of finished shards."""
+    manifest = {"inputs": inputs, "classes": classes, "shards": [shards[name] for name in sorted(shards)]}
     replace_file(manifest_path(path), json.dumps(manifest, indent=1).encode() + b"\n", sync=True)
 
 

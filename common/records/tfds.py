@@ -66,7 +66,7 @@ def write_metadata(sets: Sequence[RecordSet]) -> None:
 
 def _features() -> dict[str, Any]:
     """Return the types of all features; those with a value in a record without boxes are single values."""
-    empty = example_features(Work("", "", 0, [], []), b"", (0, 0), {}, {})
+    empty = example_features(Work("", "", 0, [], [], (0, 0)), b"", (0, 0), {}, {})
     features = {name: _feature(name, single=bool(values)) for name, values in empty.items()}
     return {
         "pythonClassName": f"{_CLASSES}.features_dict.FeaturesDict",

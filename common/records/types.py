@@ -23,6 +23,7 @@ class RecordSettings:
     ids: dict[str, int]  # of the trainable classes, by MID, from 1
     texts: dict[str, str]  # image/object/class/text, by MID
     compression: str  # GZIP or empty, as TensorFlow names it
+    source_id: str  # image/source_id: id or number
     num_shards: int | None
     shard_bytes: int | None
 
@@ -35,7 +36,7 @@ class Work(msgspec.Struct):
     bytes: int  # its size
     boxes: list[Annotation]
     image_labels: list[ImageLabel]
-    size: tuple[int, int] | None = None  # width and height in pixels, if the datapoint has them
+    size: tuple[int, int]  # width and height in pixels
 
 
 @dataclass

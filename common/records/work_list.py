@@ -16,7 +16,7 @@ from common.cli import InputError, progress
 from common.files.folders import Folder, Status, folder_of
 from common.images.header import rgb_size
 from common.openimages.datapoints import Datapoint, read_datapoints
-from common.openimages.ids import image_file_name
+from common.openimages.ids import image_file_name, image_number
 from common.records.types import RecordSet, Work
 
 LOSSES = ("missing", "not_rgb", "without_boxes", "other_classes", "other_labels", "repeated_ids")
@@ -74,18 +74,25 @@ def is_for_evaluation(point: Datapoint, fraction: float | None, subset: str | No
 
 
 def usable_works(
-    path: str, folder: Path, ids: dict[str, int], counts: Counter[str]
+    path: str, folder: Path, ids: dict[str, int], counts: Counter[str], *, numbered: bool = False
 ) -> Iterator[tuple[Datapoint, Work]]:
-    """Yield each datapoint that can become a record, and its work; count the others by LOSSES."""
-    seen: set[str] = set()
+    """Yield each datapoint that can become a record, and its work; count the others by LOSSES.
+
+    If images are `numbered`, two with the same number are an error.
+    """
+    seen: dict[str | int, str] = {}
     images = folder_of(folder)
     find = images.statuses()
     for point in read_datapoints(path):
         counts["images"] += 1
-        if point.id in seen:
+        key = image_number(point.id) if numbered else point.id
+        other = seen.get(key)
+        if other == point.id:
             counts["repeated_ids"] += 1
             continue
-        seen.add(point.id)
+        if other is not None:
+            raise InputError(f"{path}: images {other} and {point.id} share the number {key}: leave one out")
+        seen[key] = point.id
         boxes = [box for box in point.annotations if box.label in ids]
         counts["other_classes"] += len(point.annotations) - len(boxes)
         labels = [label for label in point.image_labels if label.label in ids]
@@ -99,8 +106,8 @@ def usable_works(
             continue
         name, file_bytes = image
         # Step 5 writes the size of an image that it made or found right: no need to open that one twice.
-        size = (point.width, point.height) if point.width and point.height else None
-        if size is None and not is_rgb(images, name):
+        size = (point.width, point.height) if point.width and point.height else stored_size(images, name)
+        if size is None:
             counts["not_rgb"] += 1
             continue
         counts["boxes"] += len(boxes)
@@ -119,7 +126,7 @@ def find_image(find: Callable[[str], Status | None], folder: Path, image_id: str
     return found[0] if found else None
 
 
-def is_rgb(folder: Folder, name: str) -> bool:
-    """Report whether a file is an RGB JPEG or PNG, by its header."""
+def stored_size(folder: Folder, name: str) -> tuple[int, int] | None:
+    """Return width and height of an RGB JPEG or PNG by its header, None for other files."""
     with folder.open(name) as stream:
-        return rgb_size(stream) is not None
+        return rgb_size(stream)

@@ -118,12 +118,12 @@ def make_record(tf: Any, work: Work, image: bytes | None, settings: RecordSettin
             f"{path}: not an RGB JPEG or PNG, but its datapoint has width and height, as step 5 writes them; "
             "run process_images.py again"
         )
-    if work.size not in (None, size):
+    if work.size != size:
         raise InputError(
             f"{path}: {size[0]}x{size[1]} pixels, but its datapoint has {work.size[0]}x{work.size[1]}; run "
             "process_images.py again, and give the datapoints and images of one run"
         )
-    features = example_features(work, image, size, settings.ids, settings.texts)
+    features = example_features(work, image, size, settings.ids, settings.texts, settings.source_id)
     example = tf.train.Example()
     feature = example.features.feature
     for name, values in features.items():  # a quarter less time than the constructor takes with a dict

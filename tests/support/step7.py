@@ -91,4 +91,4 @@ def many(number: int) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
 def record_work(point: dict[str, Any]) -> Work:
     """Return the input of step 7 for one record, with all classes of the datapoint."""
     made = checked(point | {"id": "a"}, Datapoint, "point")  # an id may be evil in tests of the report
-    return Work(point["id"], f"{point['id']}.jpg", 0, made.annotations, made.image_labels)
+    return Work(point["id"], f"{point['id']}.jpg", 0, made.annotations, made.image_labels, (1, 1))
