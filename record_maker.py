@@ -20,7 +20,7 @@ the records are train.tfrecord and eval.tfrecord.
 
 --coco_path also writes the content of the records in COCO's format, for evaluation and other trainers; the
 file of the evaluation records is beside it, named like them. COCO's image ids are numbers: --source_id number
-writes them into image/source_id too, for Model Garden's evaluation.
+writes them into image/source_id too, for Model Garden's evaluation. --label_map_path compares a label map.
 
 --preview_path draws some records with their boxes and names on one sheet. --report_path writes counts, charts
 and a gallery as one HTML file, made from the records. It uses the names of --class_description_path and lists
@@ -50,6 +50,7 @@ from common.files.failures import FailureLimit, parse_failure_limit, read_failur
 from common.files.folders import is_folder, parse_path
 from common.openimages.classes import class_ids, class_texts, describe, read_classes
 from common.openimages.ids import SPLITS
+from common.openimages.label_map import check_label_map
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         num_shards=args.num_shards,
         shard_bytes=args.shard_bytes,
     )
+    if args.label_map_path:
+        check_label_map(args.label_map_path, settings.texts.values(), args.trainable_classes_path)
     coco_settings = None
     if args.coco_path:
         paths = coco.coco_paths(args.coco_path, args.eval_record_save_path)
@@ -207,6 +210,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--class_description_path", help="class descriptions, CSV of MID and name, or its folder")
     add("--verify", action="store_true", help="read back every file of records and check its content")
     add("--tfds_metadata", action="store_true", help="write metadata for tfds.builder_from_directory")
+    add("--label_map_path", metavar="PATH", help="label map to compare with the class list")
     add(
         "--source_id", choices=("id", "number"), default="id",
         help="content of image/source_id: the image's id, or its number in COCO files (default: %(default)s)",
