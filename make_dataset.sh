@@ -134,6 +134,7 @@ step 7 "$PYTHON" record_maker.py \
     --points_path "$made/points-resized.json" \
     --saved_images_directory "$made/resized" \
     --trainable_classes_path "$classes" \
+    --label_map_path "$OUT/label_map.pbtxt" \
     --record_save_path "$made/records/$SPLIT.tfrecord" \
     --num_shards "$NUM_SHARDS" $RECORD_FLAGS
 

@@ -48,7 +48,8 @@ def made(tmp_path_factory) -> Path:
         ["--points_path", f"{folder}/points.json", "--saved_images_directory", f"{folder}/images",
          "--trainable_classes_path", f"{folder}/classes.txt", "--record_save_path", f"{folder}/records/train.tfrecord",
          "--eval_record_save_path", f"{folder}/records/eval.tfrecord", "--eval_subset", "validation",
-         "--num_shards", "2", "--tfds_metadata", "--workers", "1"]
+         "--num_shards", "2", "--tfds_metadata", "--workers", "1", "--coco_path", f"{folder}/coco/train.json",
+         "--class_description_path", f"{folder}/names.csv"]
     )  # fmt: skip
     create_label_map.main(
         ["--trainable_classes_path", f"{folder}/classes.txt", "--class_description_path", f"{folder}/names.csv",
@@ -201,6 +202,31 @@ def test_fiftyones_parser(made, truth, monkeypatch):
             atol=1e-6,
         )
     assert seen == set(truth)
+
+
+def test_fiftyones_coco_importer(made, truth, monkeypatch):
+    """It finds the images of each COCO file in the folder that they are in, with boxes and names."""
+    monkeypatch.setenv("FIFTYONE_DO_NOT_TRACK", "1")
+    import fiftyone.utils.coco as fiftyone_coco
+
+    for name, subset in (("train", "train"), ("eval", "validation")):
+        importer = fiftyone_coco.COCODetectionDatasetImporter(
+            data_path=str(made / "images"), labels_path=str(made / f"coco/{name}.json"), extra_attrs=True
+        )
+        importer.setup()
+        seen = set()
+        for path, metadata, label in importer:
+            image_id = Path(path).stem
+            expected = truth[image_id]
+            seen.add(image_id)
+            assert (metadata.width, metadata.height) == (expected["width"], expected["height"])
+            found = label["detections"].detections if isinstance(label, dict) else label.detections
+            assert [box.label for box in found] == [f"Name {mid[3:]}" for mid in expected["mids"]]
+            assert [box.iscrowd == 1 for box in found] == expected["crowd"]
+            ymin, xmin, ymax, xmax = expected["boxes"].T
+            sides = np.stack([xmin, ymin, xmax - xmin, ymax - ymin], 1)
+            np.testing.assert_allclose([box.bounding_box for box in found], sides, atol=1e-5)
+        assert seen == {image_id for image_id, image in truth.items() if image["subset"] == subset}
 
 
 def mask_column(array: Any) -> str:

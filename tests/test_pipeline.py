@@ -177,10 +177,13 @@ def test_every_setting_reaches_its_step_and_the_last_lines_name_the_results(samp
     data, out = tmp_path / "my data", tmp_path / "out"
     labels = tmp_path / "labels.csv"  # flags are split at blanks
     labels.symlink_to(data / "train/image-labels.csv")
+    names = tmp_path / "names.csv"
+    names.symlink_to(data / "classes/class-descriptions.csv")
     result = run_all(
         sample[1], data, out, CLASSES="Cat,Dog", MAX_IMAGES="6", MAX_SIDE="100", NUM_SHARDS="1",
         GET_FLAGS="--image_labels", METADATA_FLAGS=f"--image_labels_input_path {labels} --seed 1",
-        LABEL_MAP_FLAGS="--name_field name", RECORD_FLAGS="--compression gzip --workers 1",
+        LABEL_MAP_FLAGS="--name_field name",
+        RECORD_FLAGS=f"--compression gzip --workers 1 --class_text name --class_description_path {names}",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert (out / "classes-trainable.txt").read_text().split() == ["/m/01yrx", "/m/0bt9lr"]

@@ -89,19 +89,26 @@ def test_a_number_never_changes():
     assert 2**52 < max(image_number(str(number)) for number in range(1000)) < 2**53
 
 
-def test_ground_truth_fed_back_scores_1(coco):
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_ground_truth_fed_back_scores_1(coco, kind):
+    from pycocotools import mask as coco_mask
     from pycocotools.cocoeval import COCOeval
 
     points, images = many(6)
-    points[0]["annotations"][0]["group_of"] = 1
-    for place, point in enumerate(points):  # copies of one box are not told apart
+    for place, point in enumerate(points):  # boxes of one image that are not alike, as boxes and as masks
         point["annotations"] = [
-            dict(box, x1=0.3 + 0.1 * n + 0.01 * place) for n, box in enumerate(point["annotations"])
+            dict(box, y1=0.4 + 0.2 * number) for number, box in enumerate(point["annotations"])
         ]
+        for box in point["annotations"]:
+            pixels = np.zeros((30, 20 + place), np.uint8, order="F")
+            pixels[4 : round(30 * box["y1"]), 5:10] = 1
+            mask = coco_mask.encode(pixels)
+            box["mask"] = {"size": mask["size"], "counts": mask["counts"].decode()}
+    points[0]["annotations"][0]["group_of"] = 1
     found = coco(points, images)
     with redirect_stdout(StringIO()):
         detections = found.loadRes([{**box, "score": 1.0} for box in found.dataset["annotations"]])
-        evaluation = COCOeval(found, detections, "bbox")
+        evaluation = COCOeval(found, detections, kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
