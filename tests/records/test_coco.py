@@ -221,6 +221,36 @@ def test_the_same_inputs_give_the_same_bytes_packed_or_not(step, tmp_path):
     assert written[0] == written[1] == written[2]
 
 
+def test_memory_grows_by_less_than_200_bytes_an_image(tmp_path):
+    import tracemalloc
+
+    import msgspec
+
+    from common.openimages.datapoints import Annotation
+    from common.records.coco import CocoSettings, write_coco
+    from common.records.sets import RecordSet
+    from common.records.types import Work
+
+    categories = [{"id": 1, "name": CAT, "mid": CAT}]
+    peaks = []
+    for images in (1000, 11_000):
+        records = RecordSet(tmp_path / "records")
+        with open(tmp_path / "work", "wb") as lines, open(tmp_path / "attribution.csv", "w") as attribution:
+            attribution.write("id,author,license\n")
+            for number in range(images):
+                records.offsets.append(lines.tell())
+                boxes = [Annotation(CAT, 0.1, 0.2, 0.3, 0.4)] * 5
+                work = Work(f"{number:016x}", f"{number:016x}.jpg", 20_000, boxes, [], (256, 192))
+                lines.write(msgspec.json.encode(work) + b"\n")
+                attribution.write(f"{number:016x},Ann,https://by/2.0/\n")
+        settings = CocoSettings([tmp_path / "coco.json"], categories, str(tmp_path / "attribution.csv"))
+        tracemalloc.start()
+        write_coco([records], tmp_path / "work", settings)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 10_000 < 200
+
+
 def test_labels_alone_make_a_file_without_annotations(coco):
     points = [{"id": "a1", "annotations": [], "image_labels": [{"label": CAT, "confidence": 0}]}]
     found = coco(points, {"a1.jpg": photo()})
