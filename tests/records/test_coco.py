@@ -228,8 +228,7 @@ def test_memory_grows_by_less_than_200_bytes_an_image(tmp_path):
 
     from common.openimages.datapoints import Annotation
     from common.records.coco import CocoSettings, write_coco
-    from common.records.sets import RecordSet
-    from common.records.types import Work
+    from common.records.types import RecordSet, Work
 
     categories = [{"id": 1, "name": CAT, "mid": CAT}]
     peaks = []
