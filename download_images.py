@@ -131,7 +131,7 @@ def download_all(
             for image in images:
                 known = sources.skip_refused(image, refusals)
                 if isinstance(known, Failure):
-                    failures.add(known)
+                    failures.note(known)
                     tally.add_failure(known)
                     bar.update()
                 else:
@@ -140,7 +140,7 @@ def download_all(
         for outcome in stack.enter_context(closing(download(wanted(), number, settings, workers))):
             refusals.note(outcome)
             if outcome.failure:
-                failures.add(outcome.failure)
+                failures.note(outcome.failure)
             else:
                 states[outcome.id] = sources.PRESENT
                 if settings.shrink:

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if isinstance(result, Failure):
                     counts["failed"] += 1
                     counts[result.reason] += 1
-                    failures.add(result)
+                    failures.note(result)
                     failed.append(result.id)
                 else:
                     counts[result.how] += 1

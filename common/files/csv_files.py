@@ -18,16 +18,12 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 csv.field_size_limit(MAX_ITEM)
 
 
-def write_csv(path: str | Path, header: Sequence[str], rows: Iterator[Sequence[Any]]) -> int:
-    """Write `rows` below `header` to `path` and return their number."""
-    count = 0
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write `rows` below `header` to `path`."""
     with open_output(path) as stream:
         writer = csv.writer(getwriter("utf-8")(stream, "backslashreplace"), lineterminator="\n")
         writer.writerow(header)
-        for row in rows:
-            writer.writerow(row)
-            count += 1
-    return count
+        writer.writerows(rows)
 
 
 def read_csv(path: str | Path, *, needs_last_line_end: bool = True) -> Iterator[tuple[int, list[str]]]:
@@ -94,16 +90,10 @@ def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> d
     return places
 
 
-def parse_number(text: Any) -> float | None:
-    """Return a finite decimal number, None for anything else (`nan`, `1_0`, `1e400`, digits not of ASCII)."""
-    kind = type(text)
-    if kind is str:
-        if not _NUMBER.fullmatch(text):
-            return None
-    elif kind is not float and kind is not int:
+def parse_number(value: Any) -> float | None:
+    """Return a finite decimal number from text or a number; None for others (`nan`, `1_0`, `1e400`)."""
+    text = str(value)
+    if not _NUMBER.fullmatch(text):
         return None
-    try:
-        value = float(text)
-    except OverflowError:  # a JSON integer of over 308 digits
-        return None
-    return value if math.isfinite(value) else None
+    number = float(text)
+    return number if math.isfinite(number) else None

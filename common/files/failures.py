@@ -12,9 +12,8 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from common.cli import InputError
 from common.files.csv_files import read_csv, write_csv
@@ -34,39 +33,27 @@ class Failure:
     url: str = ""
 
 
-class FailureList:
-    """The failures of earlier runs and, as they come in, those of this one."""
+class FailureList(Journal):
+    """The failures of earlier runs and, as they are noted, those of this one."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = parse_path(path)
-        self.journal = Journal(self.path.with_name(f".{self.path.name}.journal"))
-        self.by_id: dict[str, Failure] = {}
-        if status(self.path):
-            self.by_id.update((failure.id, failure) for failure in read_failures(self.path))
-        for journal in read_journal(self.journal.path):
-            self.by_id.update((failure.id, failure) for failure in _rows(journal, read_csv(journal)))
+        self.list_path = parse_path(path)
+        super().__init__(self.list_path.with_name(f".{self.list_path.name}.journal"))
+        found = [read_failures(self.list_path)] if status(self.list_path) else []
+        found += [_rows(journal, read_csv(journal)) for journal in read_journal(self.path)]
+        self.by_id = {failure.id: failure for failure in chain.from_iterable(found)}
 
-    def __enter__(self) -> Self:
-        self.journal.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.journal.__exit__(kind, error, trace)
-
-    def add(self, failure: Failure) -> None:
+    def note(self, failure: Failure) -> None:
         """Remember a failure, in memory and in the journal."""
         self.by_id[failure.id] = failure
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(_row(failure))
-        self.journal.add(line.getvalue())
+        self.add(line.getvalue())
 
-    def finish(self, missing: Iterable[str]) -> int:
-        """Write the list of the images in `missing`, in that order; remove the journal; return the number."""
-        count = write_csv(self.path, HEADER, (_row(self.by_id[image_id]) for image_id in missing))
-        self.journal.drop()
-        return count
+    def finish(self, missing: Iterable[str]) -> None:
+        """Write the list of the images in `missing`, in that order, and remove the journal."""
+        write_csv(self.list_path, HEADER, (_row(self.by_id[image_id]) for image_id in missing))
+        self.drop()
 
 
 @dataclass(frozen=True, slots=True)

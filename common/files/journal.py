@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from common.files.folders import folder_of, remove
@@ -29,9 +28,7 @@ class Journal:
         self.stream = folder_of(self.path.parent).append(self.path.name)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def add(self, text: str) -> None:

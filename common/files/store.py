@@ -120,9 +120,7 @@ class StoreFolder(Folder):
 
     @contextmanager
     def local_copy(self, name: str) -> Iterator[Path]:
-        with tempfile.TemporaryFile() as copy:
-            self.fetch(name, copy)
-            copy.flush()
+        with self.open(name) as copy:
             yield _path_of(copy)
 
     def fetch(self, name: str, copy: IO[bytes]) -> None:
@@ -247,7 +245,7 @@ def _client_errors() -> tuple[type[Exception], ...]:
     return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
 
 
-def _path_of(file: IO[bytes]) -> Path:
+def _path_of(file: IO[bytes] | BinaryIO) -> Path:
     """Return a path to an open file that has no name, for what takes paths alone."""
     return Path(f"/dev/fd/{file.fileno()}")
 

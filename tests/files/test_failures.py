@@ -13,10 +13,10 @@ TWO = Failure("b2", "timeout", 'said "no", and left', "http://host/b2.jpg?x=1,2"
 
 def test_the_list_has_one_row_an_image_in_the_order_asked_for(tmp_path):
     with FailureList(tmp_path / "f.csv") as failures:
-        failures.add(ONE)
-        failures.add(TWO)
-        failures.add(Failure("a1", "timeout"))
-        assert failures.finish(["b2", "a1"]) == 2
+        failures.note(ONE)
+        failures.note(TWO)
+        failures.note(Failure("a1", "timeout"))
+        failures.finish(["b2", "a1"])
     assert (tmp_path / "f.csv").read_text() == (
         'id,reason,detail,url\nb2,timeout,"said ""no"", and left","http://host/b2.jpg?x=1,2"\na1,timeout,,\n'
     )
@@ -25,8 +25,8 @@ def test_the_list_has_one_row_an_image_in_the_order_asked_for(tmp_path):
 
 def test_it_shrinks_when_a_photo_has_come(tmp_path):
     with FailureList(tmp_path / "f.csv") as failures:
-        failures.add(ONE)
-        failures.add(TWO)
+        failures.note(ONE)
+        failures.note(TWO)
         failures.finish(["a1", "b2"])
     with FailureList(tmp_path / "f.csv") as failures:
         assert failures.by_id == {"a1": ONE, "b2": TWO}
@@ -36,10 +36,10 @@ def test_it_shrinks_when_a_photo_has_come(tmp_path):
 
 def test_a_run_that_was_killed_leaves_what_it_knew(tmp_path):
     with FailureList(tmp_path / "f.csv") as failures:
-        failures.add(ONE)
+        failures.note(ONE)
         failures.finish(["a1"])
     with FailureList(tmp_path / "f.csv") as failures:
-        failures.add(TWO)  # and no finish
+        failures.note(TWO)  # and no finish
     assert FailureList(tmp_path / "f.csv").by_id == {"a1": ONE, "b2": TWO}
 
 
@@ -47,8 +47,8 @@ def test_a_run_that_was_killed_leaves_what_it_knew(tmp_path):
 def test_a_journal_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut):
     path = tmp_path_factory.mktemp("cut") / "f.csv"
     with FailureList(path) as failures:
-        failures.add(ONE)
-        failures.add(TWO)
+        failures.note(ONE)
+        failures.note(TWO)
     journal = path.with_name(".f.csv.journal")
     data = journal.read_bytes()
     journal.write_bytes(data[:cut])
@@ -61,8 +61,8 @@ def test_a_journal_cut_anywhere_keeps_its_whole_lines(tmp_path_factory, cut):
 def test_strangers_text_stays_on_one_line(tmp_path_factory, detail, url):
     path = tmp_path_factory.mktemp("text") / "f.csv"
     with FailureList(path) as failures:
-        failures.add(Failure("a1", "gone", detail, url))
-        failures.add(TWO)
+        failures.note(Failure("a1", "gone", detail, url))
+        failures.note(TWO)
         assert len(FailureList(path).by_id) == 2
         failures.finish(["a1", "b2"])
     assert [failure.id for failure in read_failures(path)] == ["a1", "b2"]
