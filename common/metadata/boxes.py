@@ -98,15 +98,11 @@ def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> tuple[C
             continue
         if not items or items[-1][0] != values[0]:
             items.append((values[0], {}))
-        boxes = items[-1][1]
         of_row = digest.copy()
         of_row.update("\0".join(row).encode())
-        key = of_row.digest()
-        if key in boxes:
-            counts["repeated_rows"] += 1
-        else:
-            tiny = 0 < x0 < TINY or x1 < TINY or 0 < y0 < TINY or y1 < TINY
-            boxes[key] = to_json(msgspec.structs.asdict(box)) if tiny else encode(box)
+        is_tiny = 0 < x0 < TINY or x1 < TINY or 0 < y0 < TINY or y1 < TINY
+        json = to_json(msgspec.structs.asdict(box)) if is_tiny else encode(box)
+        counts["repeated_rows"] += items[-1][1].setdefault(of_row.digest(), json) is not json
     return counts, [(image_id, encode_boxes(boxes)) for image_id, boxes in items]
 
 
@@ -118,8 +114,10 @@ def _fields(texts: Mapping[str, Sequence[str]]) -> dict[str, Sequence[Any]]:
     fields: dict[str, Sequence[Any]] = {"id": texts["ImageID"], "label": texts["LabelName"]}
     if "Confidence" in texts:
         known = {text: _number("Confidence", text) for text in set(texts["Confidence"])}
-        whole = {text: int(value) if value.is_integer() else value for text, value in known.items()}
-        fields["confidence"] = [whole[text] for text in texts["Confidence"]]
+        whole = {
+            text: int(value) for text, value in known.items() if value.is_integer() and abs(value) < 1 << 53
+        }
+        fields["confidence"] = [whole.get(text, known[text]) for text in texts["Confidence"]]
     for key, name in COORDINATES.items():
         fields[key] = _coordinates(name, texts[name])
     for key, name in ATTRIBUTES.items():

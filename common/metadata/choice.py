@@ -1,8 +1,9 @@
-"""Which images to keep: those of a list, the lowest hashes for each class, the lowest hashes of all.
+"""The choice of images: those of a list, the lowest hashes of each class, the lowest hashes of all.
 
-By hash of seed and id, so that the same images are chosen whatever the order of the files, and a larger
-number contains the smaller.
+The hash is of seed and id: the order of the files does not matter, and a larger number only adds images.
 """
+
+from __future__ import annotations
 
 import hashlib
 import heapq
@@ -10,13 +11,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from common.cli import InputError
 from common.files.whole_files import read_lines
 from common.openimages.ids import is_image_id
 
-Item = TypeVar("Item")
+Image = tuple[str, Set[str]]  # id, classes
 
 
 @dataclass(frozen=True)
@@ -32,51 +32,43 @@ class ImageChoice:
     def takes_all(self) -> bool:
         return self.image_ids is None and self.max_images_per_class is None and self.max_images is None
 
-    @property
-    def by_class(self) -> bool:
-        return self.max_images_per_class is not None
-
-    def choose(self, images: Iterable[tuple[str, Set[str]]], counts: Counter[str]) -> set[str]:
-        """Return the ids chosen out of images, each an id and its classes; count those that each limit drops.
+    def choose(self, images: Iterable[Image], counts: Counter[str]) -> set[str]:
+        """Return the ids of the chosen images; count those that each limit drops.
 
         `listed_not_found` counts ids of the list that no image has.
         """
-        passed: Counter[str] = Counter()
-
-        def counted(name: str, items: Iterable[Item]) -> Iterator[Item]:
-            for item in items:
-                passed[name] += 1
-                yield item
-
-        ids = self.image_ids
-        allowed = (image for image in counted("all", images) if ids is None or image[0] in ids)
-        listed = counted("listed", allowed)
-        candidates: Iterable[str] = (image_id for image_id, _ in listed)
-        if self.max_images_per_class is not None:
-            candidates = self._lowest_of_each_class(listed, self.max_images_per_class)
-        candidates = counted("candidates", candidates)
-        if self.max_images is None:
-            chosen = set(candidates)
+        found: Counter[str] = Counter()
+        listed = self._listed(images, found)
+        if self.max_images_per_class is None:
+            chosen = {image_id for image_id, _ in listed}
         else:
-            hashes = ((self._hash(image_id), image_id) for image_id in candidates)
-            chosen = {image_id for _, image_id in heapq.nsmallest(self.max_images, hashes)}
-        counts["not_listed"] += passed["all"] - passed["listed"]
-        counts["over_max_images_per_class"] += passed["listed"] - passed["candidates"]
-        counts["over_max_images"] += passed["candidates"] - len(chosen)
-        if ids is not None:
-            counts["listed_not_found"] += len(ids) - passed["listed"]
+            chosen = self._lowest_of_each_class(listed, self.max_images_per_class)
+        counts["not_listed"] += found["not_listed"]
+        if self.image_ids is not None:
+            counts["listed_not_found"] += len(self.image_ids) - found["listed"]
+        counts["over_max_images_per_class"] += found["listed"] - len(chosen)
+        if self.max_images is not None:
+            counts["over_max_images"] += max(len(chosen) - self.max_images, 0)
+            chosen = set(heapq.nsmallest(self.max_images, chosen, key=self._hash))
         return chosen
 
-    def _lowest_of_each_class(self, images: Iterable[tuple[str, Set[str]]], number: int) -> set[str]:
+    def _listed(self, images: Iterable[Image], found: Counter[str]) -> Iterator[Image]:
+        for image in images:
+            is_listed = self.image_ids is None or image[0] in self.image_ids
+            found["listed" if is_listed else "not_listed"] += 1
+            if is_listed:
+                yield image
+
+    def _lowest_of_each_class(self, images: Iterable[Image], number: int) -> set[str]:
         lowest: dict[str, list[tuple[int, str]]] = {}  # of each class a heap with the highest hash on top
-        for image_id, labels in images:
+        for image_id, classes in images:
             item = (-self._hash(image_id), image_id)
-            for label in labels:
-                heap = lowest.setdefault(label, [])
+            for mid in classes:
+                heap = lowest.setdefault(mid, [])
                 if len(heap) < number:
                     heapq.heappush(heap, item)
-                elif item > heap[0]:
-                    heapq.heapreplace(heap, item)
+                else:
+                    heapq.heappushpop(heap, item)
         return {image_id for heap in lowest.values() for _, image_id in heap}
 
     def _hash(self, image_id: str) -> int:
@@ -84,15 +76,14 @@ class ImageChoice:
 
 
 def read_image_ids(path: str | Path) -> frozenset[str]:
-    """Return the image ids of a file, one a line; an official `split/id` line is taken too."""
+    """Return the image ids of a file, one a line, with or without the split, as in `train/ID`."""
     ids = set()
     for line, text in read_lines(path):
         image_id = text.strip().rpartition("/")[2]
-        if not image_id:
-            continue
-        if not is_image_id(image_id):
+        if image_id and not is_image_id(image_id):
             raise InputError(f"{path}:{line}: {image_id[:80]!r}, an image id was expected")
         ids.add(image_id)
+    ids.discard("")
     if not ids:
         raise InputError(f"{path}: no image ids in it, one a line was expected")
     return frozenset(ids)

@@ -66,11 +66,13 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
         box_items = tables.boxes.bucket(place)
         label_items = labels.bucket(place) if labels is not None else {}
         for number in sorted({*box_items, *label_items}):
+            rows = 0
             merged: dict[bytes, bytes] = {}
             for item in box_items.get(number, ()):
                 boxes = decode_boxes(item)
-                counts["repeated_rows"] += len(merged.keys() & boxes.keys()) if merged else 0
-                merged = merged | boxes if merged else boxes
+                rows += len(boxes)
+                merged.update(boxes)
+            counts["repeated_rows"] += rows - len(merged)
             position = images.by_number[number]
             if position >= images.indexed:
                 counts["images_not_in_index"] += 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from io import BytesIO, StringIO
 from itertools import chain, dropwhile, islice
@@ -43,14 +44,14 @@ def read_rows(path: str, open_reader: Callable[[list[str]], Callable[[Rows], Res
         line = start.getvalue().count(b"\n", 0, start.tell())  # lines that are done
         some = [start.read(), *islice(blocks, 1)]  # a single one is read in this process
         work = partial(_read_block, read, len(header))
-        results = Processes(usable_cores()).map(work, chain(some, blocks), most=len(some))
-        for lines, of_block in results:
-            if of_block is None:
-                break
-            yield from of_block
-            line += lines
-        else:
-            return
+        with closing(Processes(usable_cores()).map(work, chain(some, blocks), most=len(some))) as results:
+            for lines, of_block in results:
+                if of_block is None:
+                    break
+                yield from of_block
+                line += lines
+            else:
+                return
     rest = dropwhile(lambda numbered: numbered[0] <= line, read_lines(path))
     for number, fields in csv_rows(path, rest, width=len(header), before=line):
         try:
