@@ -63,7 +63,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     # Imported here since --help works without any package.
-    from common.records import coco, preview, report, sets, tfds, types, verify, work_list
+    from common.records import coco, report, sets, tfds, types, verify, work_list
 
     classes = read_classes(args.trainable_classes_path)
     names = classes
@@ -121,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     total = count_records(record_sets, counts["boxes"])
     losses = {name: counts[name] for name in work_list.LOSSES}
     if args.preview_path:
-        sample = verify.sample_set(record_sets[0], preview.IMAGES, settings.compression)
-        preview.write_preview(args.preview_path, sample, dict(enumerate(names, 1)))
+        sample = verify.sample_set(record_sets[0], report.IMAGES, settings.compression)
+        report.write_preview(args.preview_path, sample, dict(enumerate(names, 1)))
     if args.report_path:
         every = (
             record for records in record_sets for record in verify.read_set(records, settings.compression)

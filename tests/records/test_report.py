@@ -13,8 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from common.records.examples import example_features
-from common.records.preview import IMAGES, class_colour, write_preview
-from common.records.report import GALLERY_BYTES, gather, write_report
+from common.records.report import GALLERY_BYTES, IMAGES, class_colour, gather, write_preview, write_report
 from tests.support.step7 import record_work
 
 EVIL = "<script>alert('x')</script>\"&"
