@@ -85,7 +85,7 @@ class Cluster(Workers):
         self.members: dict[str, Member] = {}  # by address, as all below
         self.ready: set[str] = set()
         self.problems: dict[str, str] = {}  # of members that are not usable
-        self.checks: dict[str, tuple[concurrent.futures.Future[str], float]] = {}  # and when they began
+        self.checks: dict[str, concurrent.futures.Future[str]] = {}
         self.is_started = False
         self.looked = 0.0
         self.lonely_since = time.monotonic()
@@ -123,46 +123,28 @@ class Cluster(Workers):
         """Wait for the first worker and for the checks of all; InputError names one that is not usable."""
         while not self.members or self.checks:
             self.look()
-            begun_before = time.monotonic() - CHECK_SECONDS
-            if silent := [address for address, (_, begun) in self.checks.items() if begun < begun_before]:
-                self.problems |= dict.fromkeys(silent, f"no answer for {CHECK_SECONDS} seconds")
-                break
             time.sleep(0.02)
         self.is_started = True
-        if self.problems:
-            address, problem = next(iter(self.problems.items()))
+        for address, problem in self.problems.items():
             number, total = len(self.problems), len(self.members)
             others = f" ({number} workers of {total} are not usable)" if number > 1 else ""
             raise InputError(f"worker {self.members[address]}: {problem}{others}")
 
     def look(self) -> int:
-        """Take the answers of checks and note who came and who went. Return the number of ready workers."""
+        """Note the results of checks, and who came and went. Return the number of ready workers."""
         if self.client.status != "running":
             raise self._lost()
-        for address in [address for address, (check, _) in self.checks.items() if check.done()]:
-            check, _ = self.checks.pop(address)
-            error = check.exception()
-            self._note(
-                address, " ".join(f"{type(error).__name__}: {error}".split()) if error else check.result()
-            )
+        for address in [address for address, check in self.checks.items() if check.done()]:
+            if problem := self.checks.pop(address).result():
+                self.problems[address] = problem
+                if self.is_started:
+                    say(f"worker {self.members[address]} gets no tasks: {problem}")
+            else:
+                self.ready.add(address)
         now = time.monotonic()
-        if now < self.looked + LOOK_SECONDS:
-            return len(self.ready)
-        self.looked = now
-        try:
-            members = [Member(*fields) for fields in self.client.run_on_scheduler(list_members)]
-        except (CancelledError, OSError):
-            raise self._lost() from None
-        now_ready = {each.address for each in members if self.needs.resource in each.resources}
-        for address in self.ready - now_ready:  # or restarted at the same address
-            say(f"worker {self.members[address]} is gone, its tasks go to others")
-        self.ready &= now_ready
-        self.members = {each.address: each for each in members}
-        self.problems = {address: each for address, each in self.problems.items() if address in self.members}
-        self.checks = {address: each for address, each in self.checks.items() if address in self.members}
-        for member in members:
-            if member.address not in self.ready | self.checks.keys() | self.problems.keys():
-                self._check(member)
+        if now > self.looked + LOOK_SECONDS:
+            self.looked = now
+            self._list_members()
         if self.ready or self.checks:
             self.lonely_since = now
         elif now > self.lonely_since + LONELY_SECONDS:
@@ -171,30 +153,36 @@ class Cluster(Workers):
             )
         return len(self.ready)
 
-    def _check(self, member: Member) -> None:
-        """Begin to check a worker."""
+    def _list_members(self) -> None:
+        """Begin to check workers that are new, and forget those that are gone."""
+        try:
+            members = [Member(*fields) for fields in self.client.run_on_scheduler(list_members)]
+        except (CancelledError, OSError):
+            raise self._lost() from None
+        ready = {each.address for each in members if self.needs.resource in each.resources}
+        for address in self.ready - ready:  # or restarted at the same address
+            say(f"worker {self.members[address]} is gone, its tasks go to others")
+        self.ready &= ready
+        self.members = {each.address: each for each in members}
+        self.problems = {address: each for address, each in self.problems.items() if address in self.members}
+        self.checks = {address: each for address, each in self.checks.items() if address in self.members}
+        for address in self.members.keys() - self.ready - self.checks.keys() - self.problems.keys():
+            check = self._check(self.members[address])
+            self.checks[address] = asyncio.run_coroutine_threadsafe(check, self.loop)
 
-        async def ask() -> str:
-            answers = await self.client.run(prepare, *self.needs, workers=[member.address])
-            return str(answers[member.address])
-
+    async def _check(self, member: Member) -> str:
+        """Make a worker ready. Return what it lacks, "" if nothing."""
         if problem := _python_problem(member.python):
-            self._note(member.address, problem)
-        elif member.threads > 1:
-            problem = f"{member.threads} threads, 1 was expected: start it with --nworkers -1 --nthreads 1"
-            self._note(member.address, problem)
-        else:
-            check = asyncio.run_coroutine_threadsafe(ask(), self.loop)
-            self.checks[member.address] = check, time.monotonic()
-
-    def _note(self, address: str, problem: str) -> None:
-        """Note whether a worker is usable."""
-        if not problem:
-            self.ready.add(address)
-            return
-        self.problems[address] = problem
-        if self.is_started:
-            say(f"worker {self.members[address]} gets no tasks: {problem}")
+            return problem
+        if member.threads > 1:
+            return f"{member.threads} threads, 1 was expected: start it with --nworkers -1 --nthreads 1"
+        try:
+            answer = self.client.run(prepare, *self.needs, workers=[member.address])
+            return str((await asyncio.wait_for(answer, CHECK_SECONDS))[member.address])
+        except TimeoutError:
+            return f"no answer for {CHECK_SECONDS} seconds"
+        except Exception as error:  # noqa: BLE001  # whatever it is, this worker gets no tasks
+            return " ".join(f"{type(error).__name__}: {error}".split())
 
     def _lost(self) -> InputError:
         return InputError(

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.files.folders import LOCK_NAME, Folder, folder_of
+from common.files.folders import LOCK_NAME, folder_of
 
 PROBE_BYTES = 256  # of a file that workers must see
 
@@ -33,18 +33,14 @@ class Needs(NamedTuple):
 
 
 def find_needs(packages: Sequence[str], reads: Sequence[Path], writes: Sequence[Path]) -> Needs:
-    """Return the needs of a run: these packages as they are here, these files and folders, our code."""
-    places = [folder_of(place) for place in (*reads, *writes)]
+    """Return the needs of a run: these packages as they are here, these folders, our code."""
+    folders = [folder_of(place) for place in (*reads, *writes)]
+    files = [file for folder in folders for mount in folder.mounts if (file := _file_of(mount))]
     here = Path(__file__).parents[1]
     return Needs(
-        _versions(packages) | {package: "" for place in places for package in place.packages},
-        {
-            str(path.absolute()): _head(path)
-            for place in places
-            for path in map(_file_of, place.mounts)
-            if path
-        },
-        [str(path.absolute()) for place in writes for path in folder_of(place).mounts],
+        _versions(packages) | {package: "" for folder in folders for package in folder.packages},
+        {str(file.absolute()): file.read_bytes()[:PROBE_BYTES] for file in files},
+        [str(mount.absolute()) for place in writes for mount in folder_of(place).mounts],
         {str(path.relative_to(here.parent)): path.read_bytes() for path in here.rglob("*.py")},
         f"open_images_{secrets.token_hex(8)}",
     )
@@ -59,24 +55,12 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _files_of(place: Folder) -> list[Path]:
-    """Return files by which to know what other machines must see of a place, at most one."""
-    return [file for path in place.mounts if (file := _file_of(path))]
-
-
-def _file_of(place: Path) -> Path | None:
-    """Return a file by which to know a place: the file itself, a folder's lock or any file in it."""
-    if place.is_file():
-        return place
-    if (place / LOCK_NAME).exists():
-        return place / LOCK_NAME
-    with os.scandir(place) as entries:
+def _file_of(folder: Path) -> Path | None:
+    """Return a file by which to know a folder: its lock or any other."""
+    if (folder / LOCK_NAME).exists():
+        return folder / LOCK_NAME
+    with os.scandir(folder) as entries:
         return next((Path(entry.path) for entry in entries if entry.is_file()), None)
-
-
-def _head(path: Path) -> bytes:
-    with open(path, "rb") as stream:
-        return stream.read(PROBE_BYTES)
 
 
 # --- in the scheduler, and in a worker -----------------------------------------------------------
