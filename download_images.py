@@ -146,7 +146,8 @@ def download_all(
                 if settings.shrink:
                     finished.add(outcome.line)
             tally.add(outcome)
-            bar.set_postfix_str(tally.in_short(), refresh=False)
+            short = f"{tally.counts['bytes'] / 1e9:.2f} GB, {tally.counts['failed']} failed"
+            bar.set_postfix_str(short, refresh=False)
             bar.update()
     return tally
 

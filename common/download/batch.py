@@ -118,7 +118,7 @@ class BatchWork:
         self.settings = settings
         self.requester = requester
         self.hosts = hosts
-        self.fetched = Fetched([], [], {}, batch.threads, batch.max_per_host)
+        self.fetched = Fetched([], [], {})
         self.changed = threading.Condition()
         self.waiting: dict[str, Host] = {}  # those with images that are ready
         self.is_over = False

@@ -55,10 +55,6 @@ class Tally:
     def add_failure(self, failure: Failure) -> None:
         self.counts.update(("failed", failure.reason))
 
-    def in_short(self) -> str:
-        """Return the text beside the progress bar."""
-        return f"{self.counts['bytes'] / 1e9:.2f} GB, {self.counts['failed']} failed"
-
     def cause(self) -> str:
         """Return the fault that most of the first images have, with an example."""
         (reason, number), *_ = Counter(failure.reason for failure in self.first).most_common(1)

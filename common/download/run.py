@@ -54,7 +54,7 @@ class _Run:
         self.number = number  # without an outcome yet, at most
         self.settings = settings
         self.workers = workers
-        self.batches_out = self.threads_out = self.connections_out = 0
+        self.parts = self.batches_out = 0
         self.size = 0  # images of the next batch
         self.patience = PATIENCE
         self.pauses: dict[str, float] = {}  # until when, by time.monotonic(); infinite for a closed host
@@ -69,59 +69,52 @@ class _Run:
             yield self.next_batch()
 
     def next_batch(self) -> Batch | None:
-        settings = self.settings
-        parts = min(self.workers.slots, settings.threads, settings.request.max_per_host)
-        threads, connections = settings.threads // parts, settings.request.max_per_host // parts
+        total_threads, total_connections = self.settings.threads, self.settings.request.max_per_host
+        parts = max(1, min(self.workers.slots, total_threads, total_connections))
         # A process of this machine runs one batch at a time: a second one may wait for it.
-        times = 2 if self.workers.on_this_machine else 1
-        if (
-            self.threads_out + threads > times * settings.threads
-            or self.connections_out + connections > times * settings.request.max_per_host
-        ):
-            return None
-        self.size = self.size or FIRST * threads
-        most = max(threads, min(self.size, self.number // (2 * parts)))  # so all end at about the same time
+        most_out = 2 * parts if self.workers.on_this_machine else parts
+        if self.batches_out >= most_out or (self.batches_out and parts != self.parts):
+            return None  # when workers join or leave, shares change once all batches are back
+        self.parts = parts
+        threads = total_threads // parts
+        # Small ones at first, to see how many take their time, and at last, so that all end together.
+        most = max(threads, min(self.size or FIRST * threads, self.number // (2 * parts)))
         downloads = self.ready(most) if len(self.slow) < threads else []
-        while self.slow and len(downloads) < most and (not downloads or downloads[-1].is_slow):
-            downloads.append(self.slow.popleft())
+        if not downloads:
+            downloads = [self.slow.popleft() for _ in range(min(most, len(self.slow)))]
         if not downloads:
             return None
         self.batches_out += 1
-        self.threads_out += threads
-        self.connections_out += connections
         now = time.monotonic()
         pauses = {host: until - now for host, until in self.pauses.items()}
         keeps_connections = self.workers.on_this_machine or self.workers.slots == parts
-        return Batch(self.name, downloads, threads, connections, self.patience, pauses, keeps_connections)
+        share = total_connections // parts
+        return Batch(self.name, downloads, threads, share, self.patience, pauses, keeps_connections)
 
     def ready(self, most: int) -> list[Download]:
         """Return images that need not wait: those that are due, then new ones."""
         found: list[Download] = []
         now = time.monotonic()
-        while len(found) < most and self.waiting and self.waiting[0][0] <= now:
-            self.put(heappop(self.waiting)[2], now, found)
-        while len(found) < most and self.has_more and len(self.waiting) < MOST_WAITING:
-            if image := next(self.images, None):
-                self.put(Download(image, self.settings.deadline), now, found)
+        while len(found) < most:
+            if self.waiting and self.waiting[0][0] <= now:
+                download = heappop(self.waiting)[2]
+            elif len(self.waiting) < MOST_WAITING and (image := next(self.images, None)):
+                download = Download(image, self.settings.deadline)
             else:
-                self.has_more = False
+                self.has_more = self.has_more and len(self.waiting) >= MOST_WAITING
+                break
+            until = self.pauses.get(host_of(download.source.url), 0.0) if self.pauses else 0.0
+            if now < until < float("inf"):
+                heappush(self.waiting, (until, next(self.order), download))
+            elif download.is_slow:
+                self.slow.append(download)
+            else:
+                found.append(download)
         return found
 
-    def put(self, download: Download, now: float, found: list[Download]) -> None:
-        """Add an image to those found ready, to the slow ones, or to those that wait for their host."""
-        until = self.pauses.get(host_of(download.source.url), 0.0) if self.pauses else 0.0
-        if now < until < float("inf"):
-            heappush(self.waiting, (until, next(self.order), download))
-        elif download.is_slow:
-            self.slow.append(download)
-        else:
-            found.append(download)
-
     def take_back(self, fetched: Fetched) -> None:
-        """Take back a batch's shares and the images that have to wait; make the next batch last as long."""
+        """Take back the images that have to wait, and choose the size of the next batch."""
         self.batches_out -= 1
-        self.threads_out -= fetched.threads
-        self.connections_out -= fetched.max_per_host
         self.number -= len(fetched.outcomes)
         now = time.monotonic()
         for host, seconds in fetched.pauses.items():
@@ -129,10 +122,7 @@ class _Run:
         for seconds, download in fetched.later:
             heappush(self.waiting, (now + seconds, next(self.order), download))
         at_once = [download.is_slow for seconds, download in fetched.later if not seconds]
-        slow = sum(at_once)
-        done = len(fetched.outcomes)
-        self.size = (
-            max(fetched.threads, done) if len(at_once) > slow else max(self.size, min(2 * done, LARGEST))
-        )
+        done, slow = len(fetched.outcomes), sum(at_once)
+        self.size = max(1, done) if len(at_once) > slow else max(self.size, min(2 * done, LARGEST))
         if slow > done:  # the way to the internet is slow, not single images
             self.patience *= 2

@@ -119,5 +119,3 @@ class Fetched:
     outcomes: list[Outcome]
     later: list[tuple[float, Download]]
     pauses: dict[str, float]  # seconds left by host, of those that asked for one
-    threads: int
-    max_per_host: int
