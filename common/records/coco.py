@@ -115,12 +115,14 @@ def _images(
     records: RecordSet, read: ReadWork, attribution_path: str | None, licenses: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     """Yield each image, first those of the attribution in its order; `licenses` gets their numbers."""
-    left = {read(offset).id: offset for offset in records.offsets}
+    left = {image_number(read(offset).id): offset for offset in records.offsets}
     for row in read_attribution(attribution_path) if attribution_path else ():
-        if (offset := left.pop(row["id"], None)) is not None:
+        number = image_number(row["id"])
+        if number in left and (work := read(left[number])).id == row["id"]:
+            del left[number]
             license_number = licenses.setdefault(row["license"], len(licenses) + 1)
             named = {name: row[name] for name in CREDITS if row.get(name)}
-            yield _image(read(offset)) | {"license": license_number} | named
+            yield _image(work) | {"license": license_number} | named
     yield from (_image(read(offset)) for offset in left.values())
 
 

@@ -232,16 +232,16 @@ def test_memory_grows_by_less_than_200_bytes_an_image(tmp_path):
 
     categories = [{"id": 1, "name": CAT, "mid": CAT}]
     peaks = []
-    for images in (1000, 11_000):
+    for images in (3000, 13_000):  # with more than is read of a file at once
         records = RecordSet(tmp_path / "records")
         with open(tmp_path / "work", "wb") as lines, open(tmp_path / "attribution.csv", "w") as attribution:
-            attribution.write("id,author,license\n")
+            attribution.write("id,author,license,title\n")
             for number in range(images):
                 records.offsets.append(lines.tell())
-                boxes = [Annotation(CAT, 0.1, 0.2, 0.3, 0.4)] * 5
+                boxes = [Annotation(CAT, 0.1, 0.2, 0.3, 0.4)] * 2
                 work = Work(f"{number:016x}", f"{number:016x}.jpg", 20_000, boxes, [], (256, 192))
                 lines.write(msgspec.json.encode(work) + b"\n")
-                attribution.write(f"{number:016x},Ann,https://by/2.0/\n")
+                attribution.write(f"{number:016x},Ann,https://by/2.0/,{'long ' * 300}\n")
         settings = CocoSettings([tmp_path / "coco.json"], categories, str(tmp_path / "attribution.csv"))
         tracemalloc.start()
         write_coco([records], tmp_path / "work", settings)
