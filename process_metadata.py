@@ -22,10 +22,9 @@ left, that is an error.
 With --hierarchy_path, an image-level label verified present also counts for the class's kept ancestors, and
 one verified absent for its kept subclasses.
 
-All cores read the files: the train split of V7 takes about a minute and 0.5 GB of memory. What was read is
-held in temporary files without a name (5 GB for that split), in the folder that TMPDIR names. The rows of an
-image may stand anywhere in a file. A file with an oddity, such as a damaged row or a lone carriage return, is
-read row by row from there on, several times slower.
+All cores read the files: the train split of V7 takes about a minute and 1 GB of memory. What was read is kept
+in temporary files without a name (5 GB for that split) in the folder that TMPDIR names. The rows of an
+image may be anywhere in a file.
 
 Exit codes: 0 done, the counts say what was dropped; 1 bad input, or no box left; 2 wrong flags;
 130 interrupted.
@@ -128,16 +127,16 @@ def nothing_kept(annotations: str, index: str, classes: Sequence[str], counts: C
     place = columns(annotations, next(rows)[1], ("LabelName",))["LabelName"]
     found = Counter(row[place] for _, row in rows)
     has = [mid for mid, _ in found.most_common(SHOWN)]
-    dropped = "".join(
-        f", {name}={number}" for name, number in sorted(counts.items()) if number and name != "rows"
-    )
+    dropped = [f"; rows={counts.pop('rows', 0)}"]
+    dropped += [f"{name}={number}" for name, number in sorted(counts.items()) if number]
     return (
         f"{annotations}: no box to keep: asked for {shown(classes, len(classes))}, "
-        f"the file has {shown(has, len(found))}; rows={counts['rows']}{dropped}"
+        f"the file has {shown(has, len(found))}{', '.join(dropped)}"
     )
 
 
 def shown(classes: Sequence[str], number: int) -> str:
+    """Return the number of classes and the first of them."""
     rest = f" and {number - SHOWN} more" if number > SHOWN else ""
     return f"{number} classes ({', '.join(classes[:SHOWN])}{rest})"
 
@@ -170,32 +169,23 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--image_index_input_path", required=True, metavar="INDEX_IN_PATH", help="image index, CSV")
     add("--point_output_path", required=True, metavar="POINT_PATH", help="datapoints to write, JSON")
     add("--image_index_output_path", required=True, metavar="INDEX_OUT_PATH", help="index to write, JSON")
-    add(
-        "--trainable_classes_path", required=True, metavar="TRAINABLE_PATH",
-        help="class list, one MID a line, or its folder",
-    )  # fmt: skip
+    add("--trainable_classes_path", required=True, metavar="TRAINABLE_PATH", help="class list, or its folder")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--classes", help="names or MIDs to keep, separated by commas (default: all)")
     chosen.add_argument("--classes_path", help="file of names or MIDs to keep, one a line")
     add("--class_description_path", help="class descriptions, CSV: needed to choose by name")
-    add("--trainable_classes_output_path", help="where the chosen classes are written, for the later steps")
-    add("--hierarchy_path", help="class hierarchy, JSON: kinds of the classes asked for are kept too")
+    add("--trainable_classes_output_path", help="chosen classes to write, for the later steps")
+    add("--hierarchy_path", help="class hierarchy, JSON: subclasses of the chosen classes are kept too")
     add("--expand_hierarchy", action="store_true", help="add a copy of each box for every kept ancestor")
-    add(
-        "--exclude", type=parse_attributes, default=(),
-        help="drop boxes with any of these attributes, comma-separated, such as group_of,depiction",
-    )  # fmt: skip
-    add(
-        "--min_box_side", type=parse_side, default=0.0,
-        help="least width and height, 0 to 1 (default: %(default)s)",
-    )  # fmt: skip
+    add("--exclude", type=parse_attributes, default=(), help="drop these boxes, such as group_of,depiction")
+    add("--min_box_side", type=parse_side, default=0.0, help="least width and height (default: %(default)s)")
     add("--image_ids_path", help="file of image ids, one a line: keep no others")
-    add("--max_images_per_class", type=whole_number(1), help="keep this many of each class (default: all)")
-    add("--max_images", type=whole_number(1), help="keep at most this many in all (default: all)")
-    add("--seed", type=whole_number(0), default=0, help="which the two above keep (default: %(default)s)")
+    add("--max_images_per_class", type=whole_number(1), help="keep this many of each class, by random choice")
+    add("--max_images", type=whole_number(1), help="keep at most this many in all, by random choice")
+    add("--seed", type=whole_number(0), default=0, help="seed of that choice (default: %(default)s)")
     add("--image_labels_input_path", help="verified image-level labels, CSV, to add to the datapoints")
-    add("--keep_labels_only", action="store_true", help="keep images with verified labels and no boxes too")
-    add("--attribution_output_path", help="where author, title, source and licence of each image go, CSV")
+    add("--keep_labels_only", action="store_true", help="keep images with labels but no boxes too")
+    add("--attribution_output_path", help="author, title, source and licence of each image to write, CSV")
     args = parser.parse_args(argv)
     if (args.classes or args.classes_path) and not args.trainable_classes_output_path:
         parser.error("--classes and --classes_path need --trainable_classes_output_path for the chosen list")

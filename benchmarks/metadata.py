@@ -1,84 +1,66 @@
-"""Step 3 compared with the plain way (lists of dicts from `csv`, then `json.dump`), at growing sizes.
+"""Step 3 beside the plain way: whole lists of dicts from `csv`, then `json.dump`.
 
-    .venv/bin/python -m benchmarks.metadata          three minutes, 1 GB below TMPDIR
-    .venv/bin/python -m benchmarks.metadata --full   10 minutes, 15 GB
+    .venv/bin/python -m benchmarks.metadata          five minutes, 3 GB below TMPDIR
+    .venv/bin/python -m benchmarks.metadata --full   20 minutes, 15 GB
 
-The files are like those of the V6 train split; --full adds its full size. Each way runs in a process of its
-own, file to file; the table shows the best of --rounds interleaved rounds. `in columns` is
-process_metadata.py, `200 images` adds --max_images 200; `row by row` is its method for files that the
-columns cannot read. The plain way gets as many images as fit into four fifths of the memory, at 20 kB an
-image. At the smallest size its files are compared with ours.
+The files are like those of the V6 train split; --full adds a run at its full size. Each way runs in a process
+of its own, file to file: the median of --rounds interleaved rounds. `200 images` is step 3 with --max_images
+200; `before` is step 3 of the commit that --before names, with the packages of this environment. The plain
+way gets as many images as fit into four fifths of the memory, at 20 kB an image. Peak memory is that of the
+largest process. At the smallest size the files of all ways are compared.
 """
 
-import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-from benchmarks.metadata_plain import plain
 from benchmarks.tables import print_head, print_in_short, print_row
 from common.cli import make_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 FULL = 1_743_042  # images
-SIZES = 6_250, 25_000, 100_000
-ROW_BY_ROW_UP_TO = 100_000  # images: enough for a comparison
-PLAIN_BYTES = 20_000  # of memory an image in the plain way
-WAYS = "plain", "row by row", "in columns", "200 images"
+SIZES = 6_250, 100_000, 436_000
+PLAIN_BYTES = 20_000  # that the plain way holds of an image
 
 
-def run_way(way: str, folder: Path) -> None:
-    """Run one way in this process."""
-    paths = folder / "boxes.csv", folder / "images.csv", folder / "classes.txt"
-    out = folder / way
+def commands(before: Path | None) -> dict[str, list[str]]:
+    """Return the command of each way, without its files."""
+    step = [sys.executable, str(ROOT / "process_metadata.py")]
+    ways = {"plain": [sys.executable, "-m", "benchmarks.metadata_plain"], "step 3": step}
+    if before:
+        ways["before"] = [sys.executable, str(before / "process_metadata.py")]
+    return ways | {"200 images": [*step, "--max_images", "200"]}
+
+
+def measure(command: list[str], folder: Path, out: Path) -> tuple[float, float, float]:
+    """Run one way; return its seconds, those of CPU, and the peak memory in MB of its largest process."""
     out.mkdir(exist_ok=True)
-    if way == "plain":
-        plain(*paths, out)
-        return
-    import process_metadata
-    from common.metadata import csv_tables
-
-    @contextmanager
-    def refuse(path: str | Path, *, keep_together: bool) -> Iterator[tuple[list[str], Iterator[Any]]]:
-        raise csv_tables.NotPlainError("as this benchmark asks")
-        yield
-
-    if way == "row by row":
-        csv_tables.open_blocks = refuse  # before the other modules take it from there
-    process_metadata.main([
-        "--annotations_input_path", str(paths[0]), "--image_index_input_path", str(paths[1]),
-        "--trainable_classes_path", str(paths[2]), "--point_output_path", str(out / "points.json"),
-        "--image_index_output_path", str(out / "images.json"),
-        *(["--max_images", "200"] if way == "200 images" else []),
-    ])  # fmt: skip
-
-
-def measure(way: str, folder: Path) -> tuple[float, float, float]:
-    """Return the seconds that one way's process takes, those of CPU, and its peak memory in MB."""
-    command = [sys.executable, "-m", "benchmarks.metadata", "--way", way, "--folder", str(folder)]
+    files = [
+        "--annotations_input_path", folder / "boxes.csv", "--image_index_input_path", folder / "images.csv",
+        "--trainable_classes_path", folder / "classes.txt", "--point_output_path", out / "points.json",
+        "--image_index_output_path", out / "images.json",
+    ]  # fmt: skip
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    seconds = time.perf_counter() - start
-    cpu, peak = map(float, done.stdout.splitlines()[-1].split())
-    return seconds, cpu, peak
+    process = subprocess.Popen([*command, *map(str, files)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(command)} failed")
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def plain_limit() -> int:
-    """Return the number of images that the plain way can hold on this machine."""
+    """Return how many images the plain way survives on this machine."""
     memory = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
     return int(memory) * 1024 * 4 // 5 // PLAIN_BYTES
 
 
-def compare(images: int, rounds: int) -> dict[str, float]:
-    """Print the table's rows for this number of images; return the boxes a second of each way."""
+def compare(images: int, rounds: int, ways: dict[str, list[str]]) -> dict[str, float]:
+    """Print the rows of the table for files of so many images; return the boxes a second of each way."""
     few = min(images, plain_limit())
     with tempfile.TemporaryDirectory() as name:
         whole = part = Path(name, "whole")
@@ -86,57 +68,61 @@ def compare(images: int, rounds: int) -> dict[str, float]:
         if few < images:
             part = Path(name, "part")
             boxes[part] = make(part, few)
-        folders = {way: part if way == "plain" else whole for way in WAYS}
-        if images > ROW_BY_ROW_UP_TO:
-            del folders["row by row"]
-        best = {way: (float("inf"), 0.0, 0.0) for way in folders}
-        for _ in range(rounds):
-            for way, folder in folders.items():
-                best[way] = min(best[way], measure(way, folder))
-        rates = {way: boxes[folders[way]] / seconds for way, (seconds, _, _) in best.items()}
-        for way, (seconds, cpu, peak) in best.items():
-            cells = f"{seconds:.1f}", f"{cpu:.1f}", f"{rates[way]:,.0f}", f"{peak:,.0f}"
-            print_row(way, f"{boxes[folders[way]]:,}", *cells, f"{rates[way] / rates['plain']:.1f}")
+        folders = {way: part if way == "plain" else whole for way in ways}
+        runs = [
+            {way: measure(ways[way], folder, folder / way) for way, folder in folders.items()}
+            for _ in range(rounds)
+        ]
+        rates = {way: boxes[folders[way]] / median(run[way][0] for run in runs) for way in ways}
+        for way, rate in rates.items():
+            seconds, cpu, peak = (median(run[way][place] for run in runs) for place in range(3))
+            cells = f"{seconds:.1f}", f"{cpu:.1f}", f"{rate:,.0f}", f"{peak:,.0f}"
+            print_row(way, f"{boxes[folders[way]]:,}", *cells, f"{rate / rates['plain']:.1f}")
         if images == SIZES[0]:
-            check_equal(whole)
+            check_equal(whole, ways)
     return rates
 
 
 def make(folder: Path, images: int) -> int:
-    """Write files for this number of images in a process of its own; return the number of boxes."""
+    """Write files of so many images in a process of its own; return how many boxes they have."""
     command = [sys.executable, "-m", "benchmarks.metadata_files", str(folder), str(images)]
     return int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
-def check_equal(folder: Path) -> None:
-    """Exit with a message if the ways write different files."""
+def check_equal(folder: Path, ways: dict[str, list[str]]) -> None:
+    """Exit with a message if the ways do not write the same."""
     for name in ("points.json", "images.json"):
-        columns = (folder / "in columns" / name).read_bytes()
-        if columns != (folder / "row by row" / name).read_bytes():
-            sys.exit(f"{name}: in columns and row by row differ")
-        if json.loads(columns) != json.loads((folder / "plain" / name).read_bytes()):
-            sys.exit(f"{name}: in columns and the plain way differ")
+        ours = (folder / "step 3" / name).read_bytes()
+        if "before" in ways and ours != (folder / "before" / name).read_bytes():
+            sys.exit(f"{name}: step 3 and the commit before differ")
+        if json.loads(ours) != json.loads((folder / "plain" / name).read_bytes()):
+            sys.exit(f"{name}: step 3 and the plain way differ")
 
 
 def main() -> None:
     parser = make_parser(__doc__)
-    parser.add_argument("--full", action="store_true", help="the full V6 train split too")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--full", action="store_true", help="the full V6 train split too, in one round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of images")
+    parser.add_argument("--before", metavar="COMMIT", help="a commit whose step 3 is measured too")
     args = parser.parse_args()
-    if args.way:
-        run_way(args.way, args.folder)
-        status = Path("/proc/self/status").read_text()
-        print(time.process_time(), int(status.split("VmHWM:")[1].split()[0]) / 1024)
-        return
-    print_head("way", "boxes", "seconds", "CPU s", "boxes/s", "peak MB", "x plain")
-    for images in SIZES:
-        rates = compare(images, args.rounds)
-    if args.full:
-        rates = compare(FULL, 1)
+    with tempfile.TemporaryDirectory() as name:
+        before = Path(name, "before") if args.before else None
+        if before:
+            command = ["git", "worktree", "add", "--detach", str(before), args.before]
+            subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        try:
+            print_head("way", "boxes", "seconds", "CPU s", "boxes/s", "peak MB", "x plain")
+            for images in args.sizes:
+                rates = compare(images, args.rounds, commands(before))
+            if args.full:
+                rates = compare(FULL, 1, commands(before))
+        finally:
+            if before:
+                command = ["git", "worktree", "remove", "--force", str(before)]
+                subprocess.run(command, cwd=ROOT, check=True)
     plain_way = ("lists of dicts from `csv`, `json.dump`", rates["plain"])
-    print_in_short([("step 3, boxes a second", rates["in columns"], [plain_way])])
+    print_in_short([("step 3, boxes a second", rates["step 3"], [plain_way])])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Step 3 in the plain way: files as lists of dicts from `csv`, grouped in a dict, then `json.dump`."""
 
+import argparse
 import csv
 import json
 from pathlib import Path
@@ -17,8 +18,10 @@ INDEX = {
 }  # fmt: skip
 
 
-def plain(boxes_path: Path, index_path: Path, classes_path: Path, folder: Path) -> None:
-    """Write the datapoints and the index of the images that have boxes into the folder."""
+def plain(
+    boxes_path: Path, index_path: Path, classes_path: Path, points_path: Path, images_path: Path
+) -> None:
+    """Write the datapoints and the index of the images that have boxes."""
     classes = set(classes_path.read_text().split())
     with open(boxes_path, encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -46,6 +49,16 @@ def plain(boxes_path: Path, index_path: Path, classes_path: Path, folder: Path) 
             if "rotation" in image:
                 image["rotation"] = float(image["rotation"])
             images.append(image)
-    for name, elements in (("points.json", points), ("images.json", images)):
-        with open(folder / name, "w", encoding="utf-8") as stream:
+    for path, elements in ((points_path, points), (images_path, images)):
+        with open(path, "w", encoding="utf-8") as stream:
             json.dump(elements, stream, ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    for flag in (
+        "annotations_input_path", "image_index_input_path", "trainable_classes_path", "point_output_path",
+        "image_index_output_path",
+    ):  # fmt: skip
+        parser.add_argument(f"--{flag}", type=Path)
+    plain(*vars(parser.parse_args()).values())

@@ -28,7 +28,6 @@ FLAGS = {"0": 0, "1": 1, "-1": -1}  # of an attribute: no, yes, unknown
 
 Item = tuple[str, bytes]  # image id, boxes
 
-encode_boxes = msgspec.msgpack.Encoder().encode
 decode_boxes = msgspec.msgpack.Decoder(dict[bytes, bytes]).decode
 
 
@@ -103,7 +102,7 @@ def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> tuple[C
         is_tiny = 0 < x0 < TINY or x1 < TINY or 0 < y0 < TINY or y1 < TINY
         json = to_json(msgspec.structs.asdict(box)) if is_tiny else encode(box)
         counts["repeated_rows"] += items[-1][1].setdefault(of_row.digest(), json) is not json
-    return counts, [(image_id, encode_boxes(boxes)) for image_id, boxes in items]
+    return counts, [(image_id, msgspec.msgpack.encode(boxes)) for image_id, boxes in items]
 
 
 def _fields(texts: Mapping[str, Sequence[str]]) -> dict[str, Sequence[Any]]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from array import array
-from codecs import getwriter
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 
 import msgspec
 
 from common.cli import InputError
-from common.files.csv_files import columns, parse_number
+from common.files.csv_files import columns, parse_number, write_csv
 from common.files.json_files import json_writer, to_json
-from common.files.whole_files import open_output
 from common.metadata.rows import Rows, read_rows
 from common.metadata.spool import Spool
 from common.openimages.datapoints import INDEX_COLUMNS
@@ -25,6 +21,7 @@ from common.openimages.ids import is_image_id
 KEYS = {column: key for key, column in INDEX_COLUMNS.items()}
 NUMBERS: dict[str, type[int] | type[float]] = {"size": int, "rotation": float}  # bytes, degrees
 ATTRIBUTION = ("id", "author", "title", "landing_url", "license", "author_profile_url", "url")
+HEAD = ("subset", "rotation")  # keys that a datapoint has before its annotations
 BUCKET = 1 << 17  # index entries read into memory together: 80 MB
 
 Entry = tuple[str, str, bytes]  # id, what datapoints take from it as JSON keys, all of it as JSON
@@ -100,7 +97,6 @@ def read_index(path: str, images: Images) -> Counter[str]:
 def read_entries(keys: Sequence[str], rows: Rows) -> list[Entry]:
     """Return the entries of rows with these keys, empty fields left out; a reader as `read_rows` takes it."""
     encode = msgspec.json.Encoder().encode
-    heads: dict[tuple[object, object], str] = {}
     entries = []
     for row in rows:
         entry: dict[str, str | float] = {key: text for key, text in zip(keys, row, strict=True) if text}
@@ -113,31 +109,26 @@ def read_entries(keys: Sequence[str], rows: Rows) -> list[Entry]:
                 if value is None or value < 0 or kind(value) != value:
                     raise ValueError(f"{key} is {text!r:.80}, a number was expected")
                 entry[key] = kind(value)
-        facts = entry.get("subset"), entry.get("rotation")
-        if facts not in heads:
-            known = {
-                key: fact for key, fact in zip(("subset", "rotation"), facts, strict=True) if fact is not None
-            }
-            heads[facts] = to_json(known).decode()[1:-1]
+        head = encode({key: entry[key] for key in HEAD if key in entry})[1:-1].decode()
         try:
             data = encode(entry)
         except OverflowError:  # an integer beyond 64 bits
             data = to_json(entry)
-        entries.append((str(image_id), heads[facts], data))
+        entries.append((str(image_id), head, data))
     return entries
 
 
 def write_index(images: Images, wanted: bytearray, path: str, attribution_path: str | None) -> None:
     """Write the index entries of the wanted positions and, if asked for, whom to name for them as CSV."""
-    with json_writer(path) as write, ExitStack() as stack:
-        name = None
-        if attribution_path:
-            stream = stack.enter_context(open_output(attribution_path))
-            name = csv.writer(getwriter("utf-8")(stream), lineterminator="\n").writerow
-            name(ATTRIBUTION)
-        for position, (entry,) in images.entries:
-            if wanted[position]:
-                write(entry)
-                if name:
-                    image = msgspec.json.decode(entry)
-                    name([image.get(key, "") for key in ATTRIBUTION])
+
+    def kept() -> Iterator[bytes | memoryview]:
+        return (entry for position, (entry,) in images.entries if wanted[position])
+
+    with json_writer(path) as write:
+        for entry in kept():
+            write(entry)
+    if attribution_path:
+        decoded = map(msgspec.json.decode, kept())
+        write_csv(
+            attribution_path, ATTRIBUTION, ([image.get(key, "") for key in ATTRIBUTION] for image in decoded)
+        )

@@ -21,7 +21,6 @@ CONFIDENCES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # verified absent, verified 
 
 Item = tuple[str, int, int, bytes]  # image id, rows, those of other classes, labels
 
-encode_labels = msgspec.msgpack.Encoder().encode
 decode_labels = msgspec.msgpack.Decoder(dict[str, int]).decode
 
 
@@ -77,7 +76,7 @@ def read_labels(places: dict[str, int], rules: LabelRules, rows: Rows) -> list[I
             classes = (rules.present if value else rules.absent).get(row[label], frozenset())
             of_other_classes += not classes
             add_labels(labels, dict.fromkeys(classes, value))
-        items.append((image_id, count, of_other_classes, encode_labels(labels)))
+        items.append((image_id, count, of_other_classes, msgspec.msgpack.encode(labels)))
     return items
 
 

@@ -13,8 +13,12 @@ from common.metadata.choice import ImageChoice
 from common.metadata.index import Images
 from common.metadata.labels import add_labels, decode_labels
 from common.metadata.spool import Spool
+from common.openimages.datapoints import Annotation
 
 BUCKET = 1 << 15  # images whose boxes and labels are read into memory together: 100 MB
+
+
+_decode_box = msgspec.json.Decoder(Annotation).decode
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Point(msgspec.Struct, gc=False):
     def classes(self) -> set[str]:
         """Return the classes of the boxes, or without boxes those verified present."""
         if self.boxes:
-            return set(map(_class_of, self.boxes))
+            return {_decode_box(box).label for box in self.boxes}
         return {mid for mid, confidence in (self.labels or {}).items() if confidence}
 
     def json(self) -> bytes:
@@ -92,17 +96,6 @@ def _expanded(boxes: Iterable[bytes], ancestors: Mapping[str, Sequence[str]]) ->
     """Yield each box and its copies for the ancestors of its class."""
     for box in boxes:
         yield box
-        label = _class_of(box)
+        label = _decode_box(box).label
         for ancestor in ancestors.get(label, ()):
             yield box.replace(msgspec.json.encode(label), msgspec.json.encode(ancestor), 1)
-
-
-class _Box(msgspec.Struct):
-    label: str
-
-
-_decode_box = msgspec.json.Decoder(_Box).decode
-
-
-def _class_of(box: bytes) -> str:
-    return _decode_box(box).label

@@ -23,6 +23,7 @@ from common.workers.batches import batches, usable_cores
 from common.workers.processes import Processes
 
 BLOCK = 1 << 20  # bytes that a worker gets at a time
+FEW = 8  # blocks that this process reads in less time than workers take to start
 SLICE = 500  # rows that a reader gets at a time: so few that they stay in the cache of a core
 LONGEST = 16 * BLOCK  # bytes read in search of a place to cut
 
@@ -42,9 +43,10 @@ def read_rows(path: str, open_reader: Callable[[list[str]], Callable[[Rows], Res
         header = next(csv_rows(path, _decoded(path, start)), (1, []))[1]
         read = open_reader(header)
         line = start.getvalue().count(b"\n", 0, start.tell())  # lines that are done
-        some = [start.read(), *islice(blocks, 1)]  # a single one is read in this process
+        some = [start.read(), *islice(blocks, FEW)]
         work = partial(_read_block, read, len(header))
-        with closing(Processes(usable_cores()).map(work, chain(some, blocks), most=len(some))) as results:
+        most = None if len(some) > FEW else 1
+        with closing(Processes(usable_cores()).map(work, chain(some, blocks), most=most)) as results:
             for lines, of_block in results:
                 if of_block is None:
                     break

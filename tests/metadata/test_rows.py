@@ -137,7 +137,7 @@ def test_a_row_that_the_reader_refuses_is_named_by_its_line(small_blocks, file):
 
 def test_worker_processes_keep_the_order(file, monkeypatch):
     monkeypatch.setattr(rows_module, "BLOCK", 1000)
-    rows = [[str(number), f"{number * 7}"] for number in range(5000)]
+    rows = [[str(number), f"{number * 7}"] for number in range(5000)]  # 45 blocks
     file.write_text("k,v\n" + "".join(f"{key},{value}\n" for key, value in rows))
     assert in_blocks(file) == rows
 
