@@ -22,9 +22,9 @@ left, that is an error.
 With --hierarchy_path, an image-level label verified present also counts for the class's kept ancestors, and
 one verified absent for its kept subclasses.
 
-All cores read the files: the train split of V7 takes about a minute and 1 GB of memory. What was read is kept
-in temporary files without a name (5 GB for that split) in the folder that TMPDIR names. The rows of an
-image may be anywhere in a file.
+All cores read the files: the train split of V7 takes some two minutes on two cores, and 1 GB of memory. What
+was read is kept in temporary files without a name (5 GB for that split) in the folder that TMPDIR names. The
+rows of an image may be anywhere in a file.
 
 Exit codes: 0 done, the counts say what was dropped; 1 bad input, or no box left; 2 wrong flags;
 130 interrupted.
