@@ -82,17 +82,18 @@ class Cluster(Workers):
         self.loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop  # type: ignore[union-attr]
         self.address = address
         self.needs = needs
-        self.members: dict[str, Member] = {}  # by address, as all below
-        self.ready: set[str] = set()
-        self.problems: dict[str, str] = {}  # of members that are not usable
-        self.checks: dict[str, concurrent.futures.Future[str]] = {}
+        self.members: dict[str, Member] = {}  # by address
+        self.checks: dict[str, concurrent.futures.Future[str]] = {}  # what each lacks, "" if ready
         self.is_started = False
         self.looked = 0.0
         self.lonely_since = time.monotonic()
 
     @property
     def slots(self) -> int:
-        return len(self.ready)
+        return len(self._ready())
+
+    def _ready(self) -> list[str]:
+        return [address for address, check in self.checks.items() if check.done() and not check.result()]
 
     @contextmanager
     def running(
@@ -121,68 +122,65 @@ class Cluster(Workers):
 
     def wait_until_checked(self) -> None:
         """Wait for the first worker and for the checks of all; InputError names one that is not usable."""
-        while not self.members or self.checks:
+        while not self.checks or not all(check.done() for check in self.checks.values()):
             self.look()
             time.sleep(0.02)
         self.is_started = True
-        for address, problem in self.problems.items():
-            number, total = len(self.problems), len(self.members)
-            others = f" ({number} workers of {total} are not usable)" if number > 1 else ""
-            raise InputError(f"worker {self.members[address]}: {problem}{others}")
+        problems = {address: problem for address, check in self.checks.items() if (problem := check.result())}
+        for address, problem in problems.items():
+            several = f" ({len(problems)} workers of {len(self.checks)} are not usable)" * (len(problems) > 1)
+            raise InputError(f"worker {self.members[address]}: {problem}{several}")
 
     def look(self) -> int:
-        """Note the results of checks, and who came and went. Return the number of ready workers."""
+        """Note who came and who went, once a second. Return the number of ready workers."""
         if self.client.status != "running":
             raise self._lost()
-        for address in [address for address, check in self.checks.items() if check.done()]:
-            if problem := self.checks.pop(address).result():
-                self.problems[address] = problem
-                if self.is_started:
-                    say(f"worker {self.members[address]} gets no tasks: {problem}")
-            else:
-                self.ready.add(address)
         now = time.monotonic()
         if now > self.looked + LOOK_SECONDS:
             self.looked = now
             self._list_members()
-        if self.ready or self.checks:
+        if self.slots or not all(check.done() for check in self.checks.values()):
             self.lonely_since = now
         elif now > self.lonely_since + LONELY_SECONDS:
             raise InputError(
                 f"the Dask scheduler {self.address} had no usable worker for {LONELY_SECONDS} seconds"
             )
-        return len(self.ready)
+        return self.slots
 
     def _list_members(self) -> None:
         """Begin to check workers that are new, and forget those that are gone."""
+        ready = self._ready()
         try:
             members = [Member(*fields) for fields in self.client.run_on_scheduler(list_members)]
         except (CancelledError, OSError):
             raise self._lost() from None
-        ready = {each.address for each in members if self.needs.resource in each.resources}
-        for address in self.ready - ready:  # or restarted at the same address
-            say(f"worker {self.members[address]} is gone, its tasks go to others")
-        self.ready &= ready
+        offers = {each.address for each in members if self.needs.resource in each.resources}
+        for address in ready:
+            if address not in offers:  # or restarted at the same address
+                say(f"worker {self.members[address]} is gone, its tasks go to others")
+                del self.checks[address]
         self.members = {each.address: each for each in members}
-        self.problems = {address: each for address, each in self.problems.items() if address in self.members}
-        self.checks = {address: each for address, each in self.checks.items() if address in self.members}
-        for address in self.members.keys() - self.ready - self.checks.keys() - self.problems.keys():
+        self.checks = {address: check for address, check in self.checks.items() if address in self.members}
+        for address in self.members.keys() - self.checks.keys():
             check = self._check(self.members[address])
             self.checks[address] = asyncio.run_coroutine_threadsafe(check, self.loop)
 
     async def _check(self, member: Member) -> str:
         """Make a worker ready. Return what it lacks, "" if nothing."""
-        if problem := _python_problem(member.python):
-            return problem
+        problem = _python_problem(member.python)
         if member.threads > 1:
-            return f"{member.threads} threads, 1 was expected: start it with --nworkers -1 --nthreads 1"
+            problem = f"{member.threads} threads, 1 was expected: start it with --nworkers -1 --nthreads 1"
         try:
-            answer = self.client.run(prepare, *self.needs, workers=[member.address])
-            return str((await asyncio.wait_for(answer, CHECK_SECONDS))[member.address])
+            if not problem:
+                answer = self.client.run(prepare, *self.needs, workers=[member.address])
+                problem = (await asyncio.wait_for(answer, CHECK_SECONDS))[member.address]
         except TimeoutError:
-            return f"no answer for {CHECK_SECONDS} seconds"
+            problem = f"no answer for {CHECK_SECONDS} seconds"
         except Exception as error:  # noqa: BLE001  # whatever it is, this worker gets no tasks
-            return " ".join(f"{type(error).__name__}: {error}".split())
+            problem = " ".join(f"{type(error).__name__}: {error}".split())
+        if problem and self.is_started:
+            say(f"worker {member} gets no tasks: {problem}")
+        return problem
 
     def _lost(self) -> InputError:
         return InputError(
