@@ -8,8 +8,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
+from common.cli import InputError
 from common.files.folders import folder_of, parse_path, read_small
 from common.files.json_files import json_writer
+from common.files.whole_files import locked_folder
 
 pytestmark = pytest.mark.interop
 
@@ -104,3 +106,15 @@ def test_three_steps_on_googles_store_leave_what_they_leave_on_a_disk(script, ph
     here, there = map(contents, places)
     assert len(there) == 2 * NUMBER + 6  # three lists, two files of records, a manifest
     assert here == there
+
+
+def test_a_second_run_is_refused_though_the_emulator_lets_any_put_replace_an_object(bucket):
+    refused = f"; if it was killed, remove {bucket}/images/.lock$"
+    with (
+        locked_folder(f"{bucket}/images"),
+        pytest.raises(InputError, match=refused),
+        locked_folder(f"{bucket}/images"),
+    ):
+        pass
+    with locked_folder(f"{bucket}/images"):
+        pass
