@@ -1,7 +1,7 @@
 """Folders on disk and on object stores behind one interface, so that no other module asks which it has.
 
-A place is a `Path`, or for an address a `UPath` (universal_pathlib, over fsspec), which joins and prints like
-one and is typed as one. `folder_of(place)` returns the folder that works there.
+A place is a `Path` or, for an address such as s3://bucket/folder, a `UPath` (universal_pathlib, on fsspec).
+That joins and prints like a `Path` and is typed as one. `folder_of(place)` returns the folder at a place.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.packages: tuple[str, ...] = ()  # that every machine needs to work here
-        self.mounts = [path]  # what every machine must see in its file system, under the same path
+        self.packages: tuple[str, ...] = ()  # needed on every machine that works here
+        self.mounts = [path]  # must exist on every machine that works here
 
     def exists(self) -> bool:
         """Report whether the folder exists; on a store, whether an object's name begins so."""
@@ -82,9 +82,9 @@ class Folder:
             return None
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes | OSError | None]:
-        """Yield the bytes of each file, None where it is missing, or on disk why it cannot be read.
+        """Yield the bytes of each file, None where it is missing, or on disk the error of reading it.
 
-        Disks and stores serve many requests at a time: the next files are asked for before they are needed.
+        Disks and stores serve many requests at a time: files are requested before they are needed.
         """
         iterator = iter(names)
         while some := list(islice(iterator, AHEAD)):
@@ -110,9 +110,9 @@ class Folder:
         return self.path / name
 
     def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
-        """Write a file that no other run writes, complete or not at all.
+        """Write a file that no other run writes, completely or not at all.
 
-        With `sync` the disk has the bytes before those that they replace go.
+        With `sync` the disk has the new bytes before the old ones are removed.
         """
         path = self.path / name
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
@@ -136,10 +136,10 @@ class Folder:
 
     @contextmanager
     def complete(self, name: str, *, locked: bool = True) -> Iterator[Path]:
-        """Yield a path, valid in this process alone; what is written there becomes the file, or nothing does.
+        """Yield a temporary path, valid in this process alone; if the block succeeds, it becomes the file.
 
-        Where `locked`, a second run on the same file is refused. On disk the temporary name is fixed then, so
-        that the next run overwrites what a killed one left there.
+        If `locked`, a second run on the same file is refused. On disk the temporary name is fixed then, and the
+        next run overwrites what a killed run left.
         """
         path = self.path / name
         target = Path(os.path.realpath(path))
@@ -162,7 +162,7 @@ class Folder:
                 os.close(lock)
 
     def append(self, name: str) -> IO[bytes]:
-        """Return a stream that adds to a file, which may be missing; a store has all when it is closed."""
+        """Return a stream that adds to a file, which may be missing; close it to have all on a store."""
         self.path.mkdir(parents=True, exist_ok=True)
         return open(self.path / name, "ab", buffering=0)
 
@@ -288,8 +288,8 @@ def _read_ahead(path: str) -> None:
 def part_path(path: Path, *, ours: bool) -> Path:
     """Return where the file `path` is written before it is complete.
 
-    With `ours` no other process writes there: a worker that was given up for lost may still be writing what
-    another one writes again.
+    With `ours` no other process writes there: a worker that counts as lost may still be writing what another
+    worker writes again.
     """
     return path.with_name(
         f".{path.name}.{socket.gethostname()}-{os.getpid()}.part" if ours else f".{path.name}.part"

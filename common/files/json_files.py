@@ -60,7 +60,8 @@ def read_json(path: str | Path, kind: type | None = None) -> Iterator[tuple[int,
     lines = _lines(path)
     number, line = next((each for each in lines if each[1].strip(BLANK)), (1, ""))
     in_array = line.lstrip(BLANK).startswith("[")
-    so_far = ("[" if line.strip(BLANK) == "[" else "") if in_array else "0 "  # stands for what has been read
+    # JSON for ijson in the place of the lines read before; a 0 in it is an element to leave out.
+    so_far = ("[" if line.strip(BLANK) == "[" else "") if in_array else "0 "
     if so_far != "[":
         lines = chain([(number, line)], lines)
     if so_far:
@@ -101,7 +102,7 @@ def _read_any_layout(
     number = 1
     try:
         for number, line in lines:
-            if line:  # nothing would be taken for the end
+            if line:  # to ijson no bytes mean the end
                 parser.send(line.encode())
             for event, value in events:
                 depth -= event in ("end_map", "end_array")
@@ -144,7 +145,7 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
         if len(rest) >= CHUNK:
             yield number, rest
             rest = ""
-    yield number, rest + " "  # which ends a number
+    yield number, rest + " "  # the blank ends a number
 
 
 def _line_decoder(kind: type | None) -> Callable[[str], Any]:

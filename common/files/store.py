@@ -1,7 +1,7 @@
-"""The folder on an object store, by fsspec: objects are put whole, found by listing, locked by creating one.
+"""The folder on an object store, on fsspec: complete objects, listings, and a lock that is an object.
 
 Nothing opens an object for writing: an exception inside `with fs.open(address, "wb")` would publish the half
-that was written. What becomes an object is written to a file without a name first: it ends with its process.
+that was written. Large objects go to a temporary file first; it has no name, so that a kill leaves nothing.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class StoreFolder(Folder):
             yield from found
 
     def _listings(self) -> Iterator[dict[str, Status]]:
-        """Yield the objects whose names begin with a letter or digit, those of one letter at a time."""
+        """Yield the objects whose names begin with a letter or digit, by first letter."""
         with ThreadPoolExecutor(LISTINGS, "listing") as pool:
             for start in range(0, len(FIRST_LETTERS), LISTINGS):
                 yield from pool.map(self.list, FIRST_LETTERS[start : start + LISTINGS])
@@ -108,7 +108,7 @@ class StoreFolder(Folder):
             for key, data in zip(keys, found, strict=True):
                 if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
                     with store_errors(self.path):
-                        data = self.store.cat_file(key)  # an empty object has no range; else it says why not
+                        data = self.store.cat_file(key)  # an empty object has no range; others raise again
                 yield None if isinstance(data, FileNotFoundError) else data
 
     @contextmanager
@@ -172,9 +172,9 @@ class StoreFolder(Folder):
 
     @contextmanager
     def lock(self, name: str, busy: str) -> Iterator[None]:
-        """Hold the object `name`, put by a request that fails where it exists; a killed run leaves it."""
+        """Hold the object `name`, put by a request that fails if it exists; a killed run leaves it."""
         ours = owner().encode()
-        held = self.read(name)  # for emulators, which let any request put it
+        held = self.read(name)  # since not every store refuses to replace an object
         if held is None:
             try:
                 with store_errors(self.path / name):
@@ -189,13 +189,13 @@ class StoreFolder(Folder):
         try:
             yield
         finally:
-            with suppress(OSError):  # where the store cannot be asked, the next run tells what to remove
+            with suppress(OSError):  # if the store does not answer, the next run says what to remove
                 if self.read(name) == ours:
                     self.remove(name)
 
 
 class _Lines:
-    """Lines added to an object: put complete every PUT_SECONDS, and when closed."""
+    """Lines added to an object, which is put again every PUT_SECONDS and when this is closed."""
 
     def __init__(self, folder: StoreFolder, name: str) -> None:
         self.folder, self.name = folder, name
@@ -224,7 +224,7 @@ class _Lines:
 
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Raise what a store's client raises as an OSError that names the address, for one line to the user."""
+    """Turn any error of a store's client into an OSError that names the address, for one line to the user."""
     try:
         yield
     except (OSError, *_client_errors()) as error:  # type: ignore[misc]
@@ -235,7 +235,7 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
-    """Return what the loaded clients raise that is no OSError."""
+    """Return the errors of the loaded clients that are not OSErrors."""
     names = (
         ("botocore.exceptions", "BotoCoreError"),
         ("botocore.exceptions", "ClientError"),
@@ -246,12 +246,12 @@ def _client_errors() -> tuple[type[Exception], ...]:
 
 
 def _path_of(file: IO[bytes] | BinaryIO) -> Path:
-    """Return a path to an open file that has no name, for what takes paths alone."""
+    """Return a path to an open file without a name."""
     return Path(f"/dev/fd/{file.fileno()}")
 
 
 def _status(info: dict[str, Any]) -> Status:
-    """Return the status in a store's entry; its ETag changes with the bytes, its time stands in for one."""
+    """Return the status in a store's entry. The ETag changes with the bytes; without one the time counts."""
     changed = info.get("LastModified") or info["mtime"]  # s3fs, gcsfs
     mark = info.get("ETag") or info.get("etag") or changed
     version = int.from_bytes(hashlib.blake2b(str(mark).strip('"').encode(), digest_size=7).digest())
