@@ -138,8 +138,8 @@ class Folder:
     def complete(self, name: str, *, locked: bool = True) -> Iterator[Path]:
         """Yield a temporary path, valid in this process alone; if the block succeeds, it becomes the file.
 
-        If `locked`, a second run on the same file is refused. On disk the temporary name is fixed then, and the
-        next run overwrites what a killed run left.
+        If `locked`, a second run on the same file is refused. On disk the temporary name is then always the
+        same, so that the next run overwrites what a killed run left.
         """
         path = self.path / name
         target = Path(os.path.realpath(path))
