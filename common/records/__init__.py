@@ -1,1 +1,1 @@
-"""Step 7: examples, shards, verification and report; may import only images, workers."""
+"""Step 7: examples, shards, COCO files, verification and report; may import only images, workers."""

@@ -7,6 +7,7 @@ from io import StringIO
 import numpy as np
 import pytest
 
+from common.files.folders import parse_path
 from common.openimages.ids import image_number
 from tests.support.step7 import CAT, DOG, annotation, many, photo, read_back
 from tests.support.step7 import step as step
@@ -248,6 +249,13 @@ def test_memory_grows_by_less_than_200_bytes_an_image(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (peaks[1] - peaks[0]) / 10_000 < 200
+
+
+def test_a_file_on_a_store_is_the_same(step, tmp_path, bucket):
+    points, images = many(2)
+    assert step(points, images, "--coco_path", tmp_path / "coco.json").code == 0
+    assert step(points, images, "--coco_path", f"{bucket}/coco.json").code == 0
+    assert parse_path(f"{bucket}/coco.json").read_bytes() == (tmp_path / "coco.json").read_bytes()
 
 
 def test_labels_alone_make_a_file_without_annotations(coco):
