@@ -54,46 +54,52 @@ class Workers(ABC):
         must name files by full paths. On this machine no more than `most` processes are started, and a
         single one is the calling process itself unless `spawn`.
         """
-        with self.running(function, spawn=spawn, most=most) as (submit, limit):
-            yield from _run_window(submit, limit, tasks, ordered=ordered)
+        begun: deque[Future[Any]] = deque()  # not yielded, in the order of their tasks
+        try:
+            with self.running(function, spawn=spawn, most=most) as (submit, limit):
+                yield from _run_window(submit, limit, tasks, begun, ordered=ordered)
+        finally:
+            # Not before local processes are stopped: the executor of Python 3.11 fails on a cancelled future.
+            for future in begun:
+                future.cancel()
 
 
 def _run_window(
-    submit: Submit, limit: Callable[[], int], tasks: Iterable[Item | None], *, ordered: bool
+    submit: Submit,
+    limit: Callable[[], int],
+    tasks: Iterable[Item | None],
+    begun: deque[Future[Any]],
+    *,
+    ordered: bool,
 ) -> Generator[Any, None, None]:
-    """Yield the results of tasks; those not finished at the end are cancelled."""
+    """Yield the results of tasks, of which `begun` holds those that are not yielded yet."""
     source = iter(tasks)
-    begun: deque[Future[Any]] = deque()  # not yielded, in the order of their tasks
     finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     running = 0
     has_more = True
-    try:
-        while True:
-            while has_more and running < (most := limit()) and len(begun) < WINDOW * most:
-                task = next(source, _END)
-                has_more = task is not _END
-                if task is None or task is _END:
-                    break
-                begun.append(submit(cast(Item, task)))
-                begun[-1].add_done_callback(finished.put)
-                running += 1
-            if ordered and begun and begun[0].done():
-                # Taken out last: whatever is left here when we are interrupted is cancelled.
-                result = begun[0].result()
-                begun.popleft()
-                yield result
-                continue
-            if not begun and not has_more:
-                return
-            try:
-                future = finished.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                continue
-            running -= 1
-            if not ordered:
-                result = future.result()
-                begun.remove(future)
-                yield result
-    finally:
-        for future in begun:
-            future.cancel()
+    while True:
+        while has_more and running < (most := limit()) and len(begun) < WINDOW * most:
+            task = next(source, _END)
+            has_more = task is not _END
+            if task is None or task is _END:
+                break
+            begun.append(submit(cast(Item, task)))
+            begun[-1].add_done_callback(finished.put)
+            running += 1
+        if ordered and begun and begun[0].done():
+            # Taken out last: whatever is left here when we are interrupted is cancelled.
+            result = begun[0].result()
+            begun.popleft()
+            yield result
+            continue
+        if not begun and not has_more:
+            return
+        try:
+            future = finished.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            continue
+        running -= 1
+        if not ordered:
+            result = future.result()
+            begun.remove(future)
+            yield result

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
@@ -118,6 +120,27 @@ def test_no_more_processes_than_asked_for_are_started():
 def test_an_error_in_a_worker_is_the_callers(ordered):
     with pytest.raises(InputError, match="item 0"):
         list(Processes(2).map(fail, [0], ordered=ordered))
+
+
+def test_no_task_is_cancelled_before_the_processes_have_stopped(monkeypatch):
+    """The thread of Python 3.11's executor fails, with a traceback, on a cancelled task of a stopped process."""
+    shutdown, cancel, events = ProcessPoolExecutor.shutdown, Future.cancel, []
+
+    def noted(self, *arguments, **options):
+        shutdown(self, *arguments, **options)
+        events.append("stopped")
+
+    monkeypatch.setattr(ProcessPoolExecutor, "shutdown", noted)
+
+    def noted_here(self):
+        if threading.current_thread() is threading.main_thread():  # not by the executor itself
+            events.append("cancelled")
+        return cancel(self)
+
+    monkeypatch.setattr(Future, "cancel", noted_here)
+    with pytest.raises(InputError, match="item 0"):
+        list(Processes(2).map(fail, range(100)))
+    assert events[0] == "stopped"
 
 
 def test_a_killed_worker_is_one_line():
