@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -47,9 +47,14 @@ class Processes(Workers):
             ) from None
         finally:
             if not is_done:  # what still runs is not wanted any more
+                for item in list((getattr(pool, "_pending_work_items", None) or {}).values()):
+                    item.future = Future()  # the pool's thread would fail at one that is cancelled
                 for process in list((getattr(pool, "_processes", None) or {}).values()):
                     process.terminate()
-            pool.shutdown(wait=True, cancel_futures=True)
+                # The reader of a result that was cut in half sees its end once no writer is left.
+                pool._result_queue._writer.close()  # type: ignore[attr-defined]
+            with suppress(RuntimeError):  # interrupted before the pool's thread was started
+                pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _run_here(function: Callable[[Any], Any], task: Any) -> Future[Any]:

@@ -195,3 +195,15 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def large(_: int) -> bytes:
+    return bytes(1 << 25)
+
+
+def test_an_early_end_amid_large_results_does_not_hang():
+    """A process that is ended while it writes a result leaves half of it in the pipe."""
+    for _ in range(3):
+        results = Processes(2).map(large, range(9))
+        next(results)
+        results.close()
