@@ -51,8 +51,9 @@ class Processes(Workers):
                     item.future = Future()  # the pool's thread would fail at one that is cancelled
                 for process in list((getattr(pool, "_processes", None) or {}).values()):
                     process.terminate()
-                # The reader of a result that was cut in half sees its end once no writer is left.
+                # These end the pool's threads that read half a result, or write a task that nobody reads.
                 pool._result_queue._writer.close()  # type: ignore[attr-defined]
+                pool._call_queue._reader.close()  # type: ignore[attr-defined]
             with suppress(RuntimeError):  # interrupted before the pool's thread was started
                 pool.shutdown(wait=True, cancel_futures=True)
 
