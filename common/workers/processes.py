@@ -47,8 +47,6 @@ class Processes(Workers):
             ) from None
         finally:
             if not is_done:  # what still runs is not wanted any more
-                for item in list((getattr(pool, "_pending_work_items", None) or {}).values()):
-                    item.future = Future()  # the pool's thread would fail at one that is cancelled
                 for process in list((getattr(pool, "_processes", None) or {}).values()):
                     process.terminate()
                 # These end the pool's threads that read half a result, or write a task that nobody reads.
