@@ -54,10 +54,7 @@ if TYPE_CHECKING:  # these import requests
 MIRROR = "https://open-images-dataset.s3.amazonaws.com"
 SOURCES = ("mirror", "original", "thumbnail")
 USER_AGENT = "open-images-to-tfrecords/1.0"
-# With 50 ms before each answer 8, 16, 32, 64 and 128 threads in two processes fetched 151, 300, 586, 1,086
-# and 1,350 images of 210 kB a second (two cores shared with the server, as many connections): nearly in step
-# until 64, from 128 on the CPU is full. 32 fill a link of 1 Gbit/s, and are polite.
-THREADS = 32
+THREADS = 32  # with 50 ms before each answer they fill a link of 1 Gbit/s, and are polite
 PACKAGES = ("requests", "urllib3")  # of the workers of a cluster
 SHRINKING_PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the images depend on them
 MEGABYTE = 10**6
@@ -80,21 +77,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             stack.enter_context(locked_folder(folder))
         states = sources.check_index(index)
         sources.mark_present(states, folder)
-        images = sources.wanted_images(index, states, args.image_source, args.mirror_url)
         refusals = outcomes.Refusals(folder, forget=args.retry_failed, shrink=shrink)
+        images = sources.wanted_images(index, states, args.image_source, args.mirror_url, refusals)
         if shrink:
-            shrunk_folder.mark_finished(
-                states, folder, shrink, overwrite=args.overwrite, dry_run=args.dry_run
-            )
+            shrunk_folder.mark_finished(states, folder, shrink, args.overwrite, args.dry_run)
         if args.dry_run:
-            print_counts(sources.plan(images, states, refusals))
+            print_counts(sources.plan(images, states))
             return
         half_written = f".*{image_file_name('')}"
         folder_of(folder).sweep(half_written)
         packages = PACKAGES + (SHRINKING_PACKAGES if shrink else ())
-        workers = stack.enter_context(
-            open_workers(args.processes, args.dask_scheduler, packages, [], [folder])
-        )
+        opened = open_workers(args.processes, args.dask_scheduler, packages, [], [folder])
+        workers = stack.enter_context(opened)
         stack.callback(folder_of(folder).sweep, half_written)  # of workers that were stopped or lost
         if shrink:
             shrunk_folder.shrink_in_place(states, folder, shrink, workers)
@@ -109,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def download_all(
-    images: Iterator[WantedImage], states: dict[str, int], settings: DownloadSettings,
+    images: Iterator[WantedImage | Failure], states: dict[str, int], settings: DownloadSettings,
     workers: Workers, refusals: Refusals, failures: FailureList,
 ) -> Tally:  # fmt: skip
     """Download the images that are worth a request, and write down at once what became of each."""
@@ -129,13 +123,12 @@ def download_all(
 
         def wanted() -> Iterator[WantedImage]:
             for image in images:
-                known = sources.skip_refused(image, refusals)
-                if isinstance(known, Failure):
-                    failures.note(known)
-                    tally.add_failure(known)
+                if isinstance(image, Failure):
+                    failures.note(image)
+                    tally.counts.update(("failed", image.reason))
                     bar.update()
                 else:
-                    yield known
+                    yield image
 
         for outcome in stack.enter_context(closing(download(wanted(), number, settings, workers))):
             refusals.note(outcome)
@@ -146,8 +139,7 @@ def download_all(
                 if settings.shrink:
                     finished.add(outcome.line)
             tally.add(outcome)
-            short = f"{tally.counts['bytes'] / 1e9:.2f} GB, {tally.counts['failed']} failed"
-            bar.set_postfix_str(short, refresh=False)
+            bar.set_postfix(GB=tally.counts["bytes"] / 1e9, failed=tally.counts["failed"], refresh=False)
             bar.update()
     return tally
 
@@ -156,15 +148,13 @@ def download_all(
 
 
 def make_settings(args: argparse.Namespace, folder: Path) -> DownloadSettings:
-    from common.download.types import DownloadSettings, RequestSettings
+    from common.download.types import DownloadSettings
 
     shrink = image_settings(args) if args.max_side else None
-    request = RequestSettings(
-        args.user_agent, args.max_megabytes * MEGABYTE, args.ignore_robots_tag, args.max_per_host
-    )
     return DownloadSettings(
-        folder, args.threads, args.deadline, args.retries, args.backoff, args.max_pause, request, shrink
-    )
+        folder, args.threads, args.max_per_host, args.deadline, args.retries, args.backoff, args.max_pause,
+        args.max_megabytes * MEGABYTE, args.user_agent, args.ignore_robots_tag, shrink,
+    )  # fmt: skip
 
 
 def parse_sources(text: str) -> list[str]:

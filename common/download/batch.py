@@ -8,7 +8,6 @@ those that a batch did not get to in its time.
 from __future__ import annotations
 
 import random
-import sys
 import threading
 import time
 from collections import deque
@@ -36,9 +35,6 @@ from common.openimages.ids import image_file_name
 BATCH_SECONDS = 2.0  # after which a batch begins no further image
 LONGEST_BACKOFF = 30.0  # seconds
 SAME_PAUSE = 0.5  # seconds by which two reports of one pause differ at most
-# A thread that waits for the interpreter asks for it this often, in seconds. With Python's 5 ms, 16 waiting
-# threads take a twentieth of the CPU; none of them holds it for long.
-SWITCH_SECONDS = 0.1
 
 # Shrinking takes a core: there are as many processes as cores, and each shrinks one image at a time.
 _shrinking = threading.Lock()
@@ -87,13 +83,10 @@ def fetch_batch(batch: Batch, settings: DownloadSettings) -> Fetched:
     """Download the images of a batch: the function of a task."""
     key = batch.run, batch.max_per_host
     if key not in _kept:
-        for requester, _ in _kept.values():
-            requester.adapter.close()
-        _kept.clear()
-        _kept[key] = Requester(replace(settings.request, max_per_host=batch.max_per_host)), {}
+        while _kept:
+            _kept.popitem()[1][0].adapter.close()
+        _kept[key] = Requester(settings, batch.max_per_host), {}
     work = BatchWork(batch, settings, *_kept[key])
-    switch_seconds = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
     pool = ThreadPoolExecutor(batch.threads, "images")
     try:
         threads = [pool.submit(work.serve) for _ in range(batch.threads)]
@@ -103,7 +96,6 @@ def fetch_batch(batch: Batch, settings: DownloadSettings) -> Fetched:
     finally:
         work.is_over = True
         pool.shutdown(wait=False)
-        sys.setswitchinterval(switch_seconds)
         if not batch.keeps_connections:
             work.requester.adapter.close()
 

@@ -44,16 +44,13 @@ class Tally:
             self.first.append(failure)
         self.requested += 1
         if failure:
-            self.add_failure(failure)
+            self.counts.update(("failed", failure.reason))
         else:
             self.counts.update(downloaded=1, bytes=outcome.size)
             if outcome.how:
                 self.counts[outcome.how] += 1
         if self.requested == len(self.first) == FIRST:
             raise InputError(f"the first {FIRST} images all failed, {self.cause()}")
-
-    def add_failure(self, failure: Failure) -> None:
-        self.counts.update(("failed", failure.reason))
 
     def cause(self) -> str:
         """Return the fault that most of the first images have, with an example."""

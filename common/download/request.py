@@ -28,7 +28,7 @@ from urllib3.exceptions import EmptyPoolError, HTTPError
 from common.cli import InputError
 from common.download.connections import Adapter, Attempt, RefusedAddressError, is_public
 from common.download.sources import host_of, url_problem
-from common.download.types import Answer, ImageSource, RequestSettings
+from common.download.types import Answer, DownloadSettings, ImageSource
 
 MAX_REDIRECTS = 5
 PIECE = 1 << 20  # bytes read at a time, from most images all
@@ -46,9 +46,9 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 class Requester:
     """The connections of one process, by the proxies and certificates of its environment."""
 
-    def __init__(self, settings: RequestSettings) -> None:
+    def __init__(self, settings: DownloadSettings, max_per_host: int) -> None:
         self.settings = settings
-        self.adapter = Adapter(_ca_bundle(), settings.max_per_host)
+        self.adapter = Adapter(_ca_bundle(), max_per_host)
         headers = {"Accept": "image/jpeg,*/*;q=0.5", "Accept-Encoding": "identity"}
         self.headers = CaseInsensitiveDict(headers | {"User-Agent": settings.user_agent})
         self.proxies = _read_proxies()
@@ -107,9 +107,8 @@ class Requester:
             if robots_refuse(tags, self.settings.user_agent):
                 return Answer(reason="forbidden", detail=f"X-Robots-Tag: {', '.join(tags)}")
         most = self.settings.max_bytes
-        length = raw.length_remaining  # None where it is not known
-        if length is not None and length > most:
-            return Answer(reason="too_large", detail=f"{length} bytes, the limit is {most}")
+        if (raw.length_remaining or 0) > most:  # None where it is not known
+            return Answer(reason="too_large", detail=f"{raw.length_remaining} bytes, the limit is {most}")
         pieces: list[bytes] = []
         while sum(map(len, pieces)) <= most and (piece := raw.read(PIECE)):
             pieces.append(piece)
@@ -216,11 +215,8 @@ def _refusal(raw: Any) -> Answer:
     if status in _FORBIDDEN:
         return Answer(reason="forbidden", detail=detail)
     if status >= 500 or status in _TRANSIENT:
-        reason = _TRANSIENT.get(status, "server_error")
-        is_busy = status in (429, 503)
-        return Answer(
-            reason=reason, detail=detail, retry=True, is_busy=is_busy, wait=retry_after(raw.headers)
-        )
+        reason, is_busy = _TRANSIENT.get(status, "server_error"), status in (429, 503)
+        return Answer(b"", reason, detail, retry=True, is_busy=is_busy, wait=retry_after(raw.headers))
     return Answer(reason="not_an_image" if 200 < status < 300 else "bad_url", detail=detail)
 
 
@@ -233,11 +229,12 @@ def _joined(url: str, location: str) -> str:
 
 def _fault(error: BaseException) -> Answer:
     """Return the answer for an exception of the connection, by its first cause."""
-    chain = [error]
-    while cause := _cause(chain[-1]):
-        if cause in chain:
-            break
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause and cause not in chain:
         chain.append(cause)
+        inner = [getattr(cause, "reason", None), *cause.args, cause.__cause__]  # as requests and urllib3 wrap
+        cause = next((each for each in inner if isinstance(each, BaseException)), None)
     root = chain[-1]
     detail = f"{getattr(root, 'strerror', None) or root or type(root).__name__}"[:200]
     if any(isinstance(each, ProxyError) for each in chain):
@@ -249,9 +246,3 @@ def _fault(error: BaseException) -> Answer:
     if isinstance(root, ssl.SSLError) and not isinstance(root, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return Answer(reason="tls", detail=root.reason or detail)
     return Answer(reason="connection", detail=detail, retry=True)
-
-
-def _cause(error: BaseException) -> BaseException | None:
-    """Return the exception that another one wraps, as requests and urllib3 do it."""
-    inner = [getattr(error, "reason", None), *error.args, error.__cause__]
-    return next((each for each in inner if isinstance(each, BaseException)), None)

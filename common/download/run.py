@@ -35,7 +35,7 @@ def download(
     Closing the generator ends all work.
     """
     run = _Run(images, number, settings, workers)
-    most = min(settings.threads, settings.request.max_per_host)
+    most = min(settings.threads, settings.max_per_host)
     work = partial(fetch_batch, settings=settings)
     with closing(workers.map(work, run.batches(), ordered=False, spawn=True, most=most)) as results:
         for fetched in results:
@@ -69,7 +69,7 @@ class _Run:
             yield self.next_batch()
 
     def next_batch(self) -> Batch | None:
-        total_threads, total_connections = self.settings.threads, self.settings.request.max_per_host
+        total_threads, total_connections = self.settings.threads, self.settings.max_per_host
         parts = max(1, min(self.workers.slots, total_threads, total_connections))
         # A process of this machine runs one batch at a time: a second one may wait for it.
         most_out = 2 * parts if self.workers.on_this_machine else parts

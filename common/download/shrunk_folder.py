@@ -14,13 +14,7 @@ from common.download.sources import FINISHED, MISSING, PRESENT, STALE
 from common.files.failures import Failure
 from common.files.folders import status
 from common.files.journal import Journal
-from common.images.finished import (
-    JOURNAL_NAME,
-    SETTINGS_NAME,
-    has_other_settings,
-    read_finished,
-    replace_settings,
-)  # fmt: skip
+from common.images import finished
 from common.images.settings import ImageSettings
 from common.images.tasks import ImageTask, process_batch
 from common.workers.batches import batches
@@ -30,20 +24,20 @@ BATCH = 64  # images a task
 
 
 def mark_finished(
-    states: dict[str, int], folder: Path, settings: ImageSettings, *, overwrite: bool, dry_run: bool
+    states: dict[str, int], folder: Path, settings: ImageSettings, overwrite: bool, dry_run: bool
 ) -> None:
     """Set images that exist and are in the folder's journal to FINISHED, or to STALE with other settings.
 
     These become the folder's settings; InputError where it has others and not `overwrite`.
     """
-    is_other = has_other_settings(folder, settings, overwrite=overwrite)
+    is_other = finished.has_other_settings(folder, settings, overwrite=overwrite)
     # Without settings no one knows what the journal is of.
-    has_settings = status(folder / SETTINGS_NAME) is not None
-    for image_id, numbers in read_finished(folder) if has_settings else ():
+    has_settings = status(folder / finished.SETTINGS_NAME) is not None
+    for image_id, numbers in finished.read_finished(folder) if has_settings else ():
         if states.get(image_id):
             states[image_id] = STALE if is_other or not any(numbers) else FINISHED
     if is_other and not dry_run:
-        replace_settings(folder, settings, keep_stale=has_settings)
+        finished.replace_settings(folder, settings, keep_stale=has_settings)
 
 
 def shrink_in_place(states: dict[str, int], folder: Path, settings: ImageSettings, workers: Workers) -> None:
@@ -53,7 +47,8 @@ def shrink_in_place(states: dict[str, int], folder: Path, settings: ImageSetting
         return
     tasks = (ImageTask(image_id) for image_id, state in states.items() if state == PRESENT)
     work = partial(process_batch, source=folder, target=folder, settings=settings)
-    with Journal(folder / JOURNAL_NAME) as journal, progress(number, "image", "images on disk") as bar:
+    journal = Journal(folder / finished.JOURNAL_NAME)
+    with journal, progress(number, "image", "images on disk") as bar:
         for results in workers.map(work, batches(tasks, BATCH), most=-(-number // BATCH)):
             made = [result.image for result in results if not isinstance(result, Failure)]
             states.update((image.id, FINISHED) for image in made)

@@ -6,7 +6,6 @@ A run holds each image once, in a dict from id to its state: 110 bytes an image.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -49,12 +48,14 @@ def count_present(states: dict[str, int]) -> int:
     return sum(state >= PRESENT for state in states.values())
 
 
-def wanted_images(path: Path, states: dict[str, int], order: list[str], mirror: str) -> Iterator[WantedImage]:
-    """Yield the images of the index that are to be downloaded, with their sources in order."""
+def wanted_images(
+    path: Path, states: dict[str, int], order: list[str], mirror: str, refusals: Refusals
+) -> Iterator[WantedImage | Failure]:
+    """Yield the images of the index to download, with their sources in order, or why there are none."""
     for _, entry in read_index(path):
         if states.get(entry.id, PRESENT) < PRESENT:
-            sources = (source_of(entry, name, mirror) for name in order)
-            yield WantedImage(entry.id, tuple(source for source in sources if source))
+            sources = [source for name in order if (source := source_of(entry, name, mirror))]
+            yield skip_refused(entry.id, sources, refusals)
 
 
 def source_of(entry: IndexEntry, name: str, mirror: str) -> ImageSource | None:
@@ -67,39 +68,40 @@ def source_of(entry: IndexEntry, name: str, mirror: str) -> ImageSource | None:
     return ImageSource(name, entry.url, entry.size or None, entry.md5) if entry.url else None
 
 
-def skip_refused(image: WantedImage, refusals: Refusals) -> WantedImage | Failure:
-    """Return the image with the sources that are worth asking, or why there are none.
+def skip_refused(image_id: str, sources: list[ImageSource], refusals: Refusals) -> WantedImage | Failure:
+    """Return an image with the sources that are worth asking, or why there are none.
 
     A source whose image was received but is unusable is the last that is asked, as in the run that found it.
     """
-    if not image.sources:
-        return Failure(image.id, "no_source", "no address in the index for any --image_source")
     left: list[ImageSource] = []
     refusal: Failure | None = None
-    for source in image.sources:
-        if broken := refusals.find_broken(image.id, source.url):
+    for source in sources:
+        if broken := refusals.find_broken(image_id, source.url):
             refusal = broken
             break
-        refusal = refusals.find(image.id, source.url)
+        refusal = refusals.find(image_id, source.url)
         if not refusal:
             left.append(source)
-    return WantedImage(image.id, tuple(left), refusal) if left else refusal or image
+    if left:
+        return WantedImage(image_id, tuple(left), refusal)
+    return refusal or Failure(image_id, "no_source", "no address in the index for any --image_source")
 
 
-def plan(images: Iterator[WantedImage], states: dict[str, int], refusals: Refusals) -> dict[str, int]:
+def plan(images: Iterator[WantedImage | Failure], states: dict[str, int]) -> dict[str, int]:
     """Return how many images would be requested, and the bytes of those whose size the index knows.
 
     The size is that of the original: it is known of the images whose first source that is.
     """
-    counts = Counter(images=len(states), already_there=count_present(states), to_download=0, refused=0)
-    counts.update(size_known=0, bytes=0)
+    counts = {"images": len(states), "already_there": count_present(states)}
+    counts |= dict.fromkeys(("to_download", "refused", "size_known", "bytes"), 0)
     for image in images:
-        known = skip_refused(image, refusals)
-        if isinstance(known, Failure):
+        if isinstance(image, Failure):
             counts["refused"] += 1
-            continue
-        size = known.sources[0].size
-        counts.update(to_download=1, size_known=size is not None, bytes=size or 0)
+        else:
+            size = image.sources[0].size
+            counts["to_download"] += 1
+            counts["size_known"] += size is not None
+            counts["bytes"] += size or 0
     return counts
 
 

@@ -31,26 +31,19 @@ class WantedImage(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class RequestSettings:
-    """How images are requested."""
-
-    user_agent: str
-    max_bytes: int
-    ignore_robots_tag: bool
-    max_per_host: int  # connections, in all
-
-
-@dataclass(frozen=True, slots=True)
 class DownloadSettings:
     """How images are downloaded; times in seconds. With `shrink` they are shrunk as they arrive."""
 
     folder: Path
     threads: int  # in all
+    max_per_host: int  # connections, in all
     deadline: float
     retries: int
     backoff: float
     max_pause: float
-    request: RequestSettings
+    max_bytes: int
+    user_agent: str
+    ignore_robots_tag: bool
     shrink: ImageSettings | None = None
 
 

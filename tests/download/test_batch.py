@@ -8,12 +8,10 @@ from common.download.batch import fetch_batch
 from common.download.types import (
     Batch,
     Download,
-    DownloadSettings,
     ImageSource,
-    RequestSettings,
     WantedImage,
 )  # fmt: skip
-from tests.support.downloads import server
+from tests.support.downloads import download_settings, server
 from tests.support.fault_server import photo
 
 __all__ = ["server"]
@@ -22,8 +20,7 @@ __all__ = ["server"]
 @pytest.fixture
 def fetch(tmp_path):
     """Return a function that runs a batch of these downloads."""
-    request = RequestSettings("tests/1", max_bytes=10**6, ignore_robots_tag=False, max_per_host=8)
-    settings = DownloadSettings(tmp_path, 8, 20.0, 2, 0.05, 300.0, request)
+    settings = download_settings(tmp_path)
 
     def run(*downloads: Download):
         return fetch_batch(Batch("run", list(downloads), 4, 4, 1.0, {}, keeps_connections=True), settings)

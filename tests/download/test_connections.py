@@ -4,6 +4,7 @@ import socket
 import time
 from contextlib import ExitStack
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import requests
@@ -11,11 +12,12 @@ import trustme
 
 from common.download.connections import Adapter, Attempt, DeadlineConnection, TimedSocket
 from common.download.request import Requester
-from common.download.types import ImageSource, RequestSettings
+from common.download.types import ImageSource
+from tests.support.downloads import download_settings
 from tests.support.fault_server import FaultServer, fault_server, photo
 from tests.support.faults import TLS_RECORD, listener, server_context
 
-SETTINGS = RequestSettings("tests/1", max_bytes=10**6, ignore_robots_tag=False, max_per_host=2)
+SETTINGS = download_settings(Path("unused"))
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -74,7 +76,7 @@ def full_backlog(stack: ExitStack, address: str, port: int) -> None:
 
 def test_an_address_that_does_not_answer_costs_seconds_once(several_addresses):
     several_addresses("images.example", ["127.0.0.2", "127.0.0.3", "127.0.0.1"])
-    requester = Requester(SETTINGS)
+    requester = Requester(SETTINGS, 2)
     with ExitStack() as stack:
         server: FaultServer = stack.enter_context(fault_server())
         port = server.server_address[1]
@@ -97,7 +99,9 @@ def test_the_last_address_has_all_the_time_and_the_deadline_holds(several_addres
         port = stack.enter_context(fault_server()).server_address[1]
         full_backlog(stack, "127.0.0.2", port)
         begun = time.monotonic()
-        answer = Requester(SETTINGS).get(ImageSource("original", f"http://images.example:{port}/good/a"), 4)
+        answer = Requester(SETTINGS, 2).get(
+            ImageSource("original", f"http://images.example:{port}/good/a"), 4
+        )
         assert 3.5 < time.monotonic() - begun < 6
     assert (answer.reason, answer.is_late) == ("timeout", True)
 
@@ -114,7 +118,7 @@ def test_the_deadline_holds_behind_a_proxy_that_speaks_tls(tmp_path, monkeypatch
         listener(TLS_RECORD, drips=True) as dripping,
     ):
         monkeypatch.setenv("HTTPS_PROXY", proxy.base)
-        requester = Requester(SETTINGS)
+        requester = Requester(SETTINGS, 2)
         for name in "ab":
             assert requester.get(ImageSource("original", f"{server.base}/good/{name}"), 10).data == photo(
                 name

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from common.download.types import DownloadSettings
 from common.files.failures import read_failures
 from tests.conftest import ROOT
 from tests.support.fault_server import fault_server
@@ -32,6 +33,14 @@ def arguments(folder, *more):
     return (
         "--images_path", folder.parent / "index.json", "--images_output_directory", folder,
         "--backoff", 0.05, "--retries", 2, "--processes", 1, *more,
+    )  # fmt: skip
+
+
+def download_settings(folder) -> DownloadSettings:
+    """Return settings for a test of what is within a run."""
+    return DownloadSettings(
+        folder, threads=8, max_per_host=8, deadline=20.0, retries=2, backoff=0.05, max_pause=300.0, max_bytes=10**6,
+        user_agent="tests/1", ignore_robots_tag=False,
     )  # fmt: skip
 
 
