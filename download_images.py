@@ -144,9 +144,6 @@ def download_all(
     return tally
 
 
-# --- the command line ----------------------------------------------------------------------------
-
-
 def make_settings(args: argparse.Namespace, folder: Path) -> DownloadSettings:
     from common.download.types import DownloadSettings
 

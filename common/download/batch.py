@@ -198,7 +198,8 @@ class BatchWork:
                 return
             failure = image.refusal or failure
         else:
-            delay = self.backoff(download.tries)
+            longest = min(self.settings.backoff * 2**download.tries, LONGEST_BACKOFF)
+            delay = longest * random.uniform(0.5, 1.5)  # noqa: S311  # so that few come at once
             download.tries += 1
             if answer.is_busy:  # it waits for the pause of its hosts
                 self.pause(answer, delay)
@@ -243,8 +244,3 @@ class BatchWork:
                 self.host(name).pause(time.monotonic() + seconds)
                 self.fetched.pauses[name] = self.host(name).paused_until
             self.changed.notify_all()
-
-    def backoff(self, tries: int) -> float:
-        """Return the seconds before the next try: doubled each time, and random so that few come at once."""
-        seconds: float = min(self.settings.backoff * 2**tries, LONGEST_BACKOFF)
-        return seconds * random.uniform(0.5, 1.5)  # noqa: S311  # no secret

@@ -30,10 +30,7 @@ PATIENCE = 10.0  # seconds for an image; a slower one goes out again with others
 def download(
     images: Iterator[WantedImage], number: int, settings: DownloadSettings, workers: Workers
 ) -> Generator[Outcome, None, None]:
-    """Yield the outcome of each of at most `number` images, in no particular order.
-
-    Closing the generator ends all work.
-    """
+    """Yield the outcome of each of at most `number` images, in no order; closing it ends all work."""
     run = _Run(images, number, settings, workers)
     most = min(settings.threads, settings.max_per_host)
     work = partial(fetch_batch, settings=settings)

@@ -26,10 +26,7 @@ BATCH = 64  # images a task
 def mark_finished(
     states: dict[str, int], folder: Path, settings: ImageSettings, overwrite: bool, dry_run: bool
 ) -> None:
-    """Set images that exist and are in the folder's journal to FINISHED, or to STALE with other settings.
-
-    These become the folder's settings; InputError where it has others and not `overwrite`.
-    """
+    """Set images in the folder's journal to FINISHED or STALE, and give the folder these settings."""
     is_other = finished.has_other_settings(folder, settings, overwrite=overwrite)
     # Without settings no one knows what the journal is of.
     has_settings = status(folder / finished.SETTINGS_NAME) is not None

@@ -1,7 +1,4 @@
-"""Where the images of an index are: which exist in the folder, and the addresses of the others.
-
-A run holds each image once, in a dict from id to its state: 110 bytes an image.
-"""
+"""Images of an index: which exist in the folder, and the addresses of the others."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ _BAD_IN_URL = re.compile(r"[\x00-\x20\x7f]")
 
 
 def check_index(path: Path) -> dict[str, int]:
-    """Return the images of the index, in order, as MISSING; InputError where an entry is wrong."""
+    """Return the images of the index, in order, as MISSING: 110 bytes each; InputError for a wrong entry."""
     images: dict[str, int] = {}
     for line, entry in read_index(path):
         if entry.id in images:
