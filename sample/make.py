@@ -6,12 +6,13 @@ Writes to DIR:
     release/                  the target of OPEN_IMAGES_URL: the files of V2 to V7, under the official paths
     mirror/SPLIT/ID.jpg       the images of the mirror, at most 1024 pixels wide and high
     photos/ID_o.jpg, ID_z.jpg the originals and thumbnails; an empty file is an image that is gone
-    truth.json                "images", one a line: the drawn objects and their boxes, the fault of the file,
-                              and the result to expect of each step
+    truth.json                "images", one a line: the drawn objects, their boxes and their exact masks, the
+                              masks that are published, the fault of the file, and the result to expect of
+                              each step
     settings.json             the settings of the sample; written last
 
-60 images are 15 MB and take two seconds. Above 300 images the scenes repeat under new ids, as hard links:
-50,000 images are 60 MB and take half a minute. The same seed, number and originals_url give the same bytes
+60 images are 9 MB and take two seconds. Above 300 images the scenes repeat under new ids, as hard links:
+50,000 images are 310 MB and take half a minute. The same seed, number and originals_url give the same bytes
 (of images: with the same version of Pillow). A second run does nothing; with other settings it replaces the
 sample in DIR. `plan.py` lists the faults.
 """
@@ -32,7 +33,7 @@ from PIL import Image, ImageDraw
 
 from common.cli import InputError, make_parser, print_counts, run, whole_number
 from common.files.whole_files import locked_folder
-from sample import release, scenes
+from sample import masks, release, scenes
 from sample.classes import BY_LABEL, DRAWN
 from sample.plan import Plan, plans
 
@@ -105,14 +106,16 @@ def clear(directory: Path) -> None:
 
 def make(directory: Path, settings: dict[str, Any]) -> None:
     """Draw and write everything to an empty folder."""
-    images = list(make_images(directory, settings["images"], settings["seed"]))
+    pngs: dict[str, bytes] = {}
+    images = list(make_images(directory, settings["images"], settings["seed"], pngs))
     write_placeholders(directory / "photos" / PLACEHOLDER_FOLDER)
     write_truth(directory, images)
+    masks.write(directory / "release/v5", images, release.SPLITS, pngs)
     write_release(directory, images, settings)
 
 
 def write_release(directory: Path, images: Sequence[dict[str, Any]], settings: dict[str, Any]) -> None:
-    """Write release/ for the originals_url in `settings`, and the settings."""
+    """Write release/ but for the masks, for the originals_url in `settings`, and the settings."""
     release.write(directory / "release", images, settings["originals_url"])
     (directory / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
 
@@ -128,8 +131,8 @@ def read_truth(directory: Path) -> list[dict[str, Any]]:
     return images
 
 
-def make_images(directory: Path, images: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Write the files of each image and yield its entry of truth.json."""
+def make_images(directory: Path, images: int, seed: int, pngs: dict[str, bytes]) -> Iterator[dict[str, Any]]:
+    """Write the files of each image and yield its entry of truth.json; add its masks to `pngs`, by box id."""
     (directory / "photos").mkdir(parents=True)
     for split in release.SPLITS:
         (directory / "mirror" / split).mkdir(parents=True)
@@ -137,7 +140,7 @@ def make_images(directory: Path, images: int, seed: int) -> Iterator[dict[str, A
     for plan in plans(images, seed):
         paths = image_paths(directory, plan)
         if plan.scene not in first:
-            entry = first[plan.scene] = make_image(plan, paths)
+            entry = first[plan.scene] = make_image(plan, paths, pngs)
         else:
             model = first[plan.scene]
             entry = {**model, "id": plan.id}
@@ -160,7 +163,7 @@ def link_image(existing: dict[str, Path], new: dict[str, Path]) -> None:
             os.link(path, new[name])
 
 
-def make_image(plan: Plan, paths: dict[str, Path]) -> dict[str, Any]:
+def make_image(plan: Plan, paths: dict[str, Path], pngs: dict[str, bytes]) -> dict[str, Any]:
     """Draw one image, write its files for each source, and return its entry of truth.json."""
     kinds = [one for one in DRAWN if one.trainable == (plan.fault != "untrainable")]
     if plan.fault == "no_boxes":
@@ -178,6 +181,8 @@ def make_image(plan: Plan, paths: dict[str, Path]) -> dict[str, Any]:
             path.write_bytes(contents[name])
         elif name != "mirror" and plan.fault in ("gone", "original_gone"):
             path.touch()
+    published = list(masks.publish(plan, boxes, image.width, image.height))
+    pngs.update((mask["box_id"], png) for mask, png in published)
     outcome = found["mirror"] if found["mirror"] == "ok" else found["original"]
     processed = "truncated" if plan.fault == "truncated" else "ok"
     return {
@@ -195,6 +200,7 @@ def make_image(plan: Plan, paths: dict[str, Path]) -> dict[str, Any]:
         "download": outcome,
         "process": processed if outcome == "ok" else "missing",
         "boxes": list(truth_boxes(plan, boxes)),
+        "masks": [mask for mask, _ in published],
     }
 
 
@@ -212,12 +218,14 @@ def sources(plan: Plan) -> dict[str, str]:
 
 
 def truth_boxes(plan: Plan, boxes: Sequence[scenes.Box]) -> Iterator[dict[str, Any]]:
-    """Yield each box with its colour and its source; boxes of activemil have unknown attributes."""
+    """Yield each box with its colour, source and mask; boxes of activemil have unknown attributes."""
     for number, box in enumerate(boxes):
         source = ("xclick", "activemil")[number % 3 == 2] if plan.subset == "train" else "freeform"
         if source == "activemil":
             box = replace(box, occluded=-1, truncated=-1, group_of=-1, depiction=-1, inside=-1)
-        yield {**box.as_dict(), "source": source, "colour": BY_LABEL[box.label].colour}
+        assert box.mask
+        mask = masks.rle(box.mask)
+        yield {**box.as_dict(), "source": source, "colour": BY_LABEL[box.label].colour, "mask": mask}
 
 
 def shrunk(image: Image.Image, side: int) -> Image.Image:

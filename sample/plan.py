@@ -39,6 +39,14 @@ FAULTS = {
     30: "repeated_box",  # one of its boxes is listed twice
     31: "untrainable",  # no class of its boxes is trainable in V2 and V3
 }
+# Position in the first of five blocks: what is wrong with one of the image's masks.
+MASK_FAULTS = {
+    0: "empty",  # a PNG without a single pixel
+    22: "empty",
+    32: "empty",
+    41: "no_box",  # a further mask, where no box is
+    51: "no_box",
+}
 ROTATIONS = {8: 90, 35: 90, 36: 180, 40: 270}  # by position in every block
 UNKNOWN_ROTATION = 9  # the Rotation of every ninth image is empty
 NO_THUMBNAIL = 27  # every 27th image has no thumbnail
@@ -52,6 +60,7 @@ class Plan:
     subset: str
     scene: str  # the seed of the drawing; images of one scene are the same file
     fault: str  # a value of FAULTS, or "" for none
+    mask_fault: str  # a value of MASK_FAULTS, or "" for none
     degrees: int  # by which the scene is turned
     rotation: str  # the index's column
     thumbnail: bool
@@ -74,6 +83,7 @@ def plans(images: int, seed: int) -> Iterator[Plan]:
             subset={3: "validation", 4: "test"}.get(number % 5, "train"),
             scene=f"{seed}/{drawing}",
             fault=FAULTS.get(drawing, ""),
+            mask_fault=MASK_FAULTS.get(drawing, ""),
             degrees=degrees,
             rotation=f"{degrees:.1f}" if known else "",
             thumbnail=drawing % NO_THUMBNAIL != 4,

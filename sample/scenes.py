@@ -1,7 +1,7 @@
-"""Draw one image: a sky, a ground, and objects in the colour of their class, with exact boxes."""
+"""Draw one image: a sky, a ground, and objects in the colour of their class, with exact boxes and masks."""
 
 import random
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw
@@ -26,6 +26,12 @@ POLYGONS = {
         (0.4, 1), (0.4, 0.8), (0, 0.8), (0, 0.7),
     ),
 }  # fmt: skip
+# Pillow's ROTATE_ constants count counterclockwise; scenes are turned clockwise.
+TURNS = {
+    90: Image.Transpose.ROTATE_270,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_90,
+}
 LIGHT = 20  # colour levels between the two ends of the sky's gradient, and of the ground's
 
 Size = tuple[int, int]  # width, height
@@ -34,7 +40,7 @@ Area = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, the far edges outs
 
 @dataclass(frozen=True)
 class Box:
-    """Box of one object, in fractions of width and height, with its attributes."""
+    """Box of one object, in fractions of width and height, with its attributes and its mask."""
 
     label: str
     x0: float
@@ -46,9 +52,12 @@ class Box:
     group_of: int = 0
     depiction: int = 0
     inside: int = 0
+    # The object's visible pixels, as a 1-bit image of the size of the scene.
+    mask: Image.Image | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the fields of an annotation: all but the mask."""
+        return {name: value for name, value in vars(self).items() if name != "mask"}
 
 
 def draw(
@@ -128,12 +137,17 @@ def draw_object(
             for b, d in ((y0, middle_y - 4), (middle_y + 4, y1))
         ]
     assert kind.colour is not None
+    mask = Image.new("1", size)
+    stencil = ImageDraw.Draw(mask)
     for piece in pieces:
         fill(canvas, kind.shape, piece, kind.colour)
+        fill(stencil, kind.shape, piece, 1)
     occluded = int(not group and rng.random() < 0.2)
     if occluded:
-        pole = x0 + (x1 - x0) * 2 // 5
-        canvas.rectangle((pole, y0, pole + (x1 - x0) // 10, y1 - 1), fill=(175, 175, 175))
+        left = x0 + (x1 - x0) * 2 // 5
+        pole = (left, y0, left + (x1 - x0) // 10, y1 - 1)
+        canvas.rectangle(pole, fill=(175, 175, 175))
+        stencil.rectangle(pole, fill=0)
     return Box(
         kind.label,
         round(x0 / size[0], 6),
@@ -145,10 +159,11 @@ def draw_object(
         group_of=group,
         depiction=int(rng.random() < 0.05),
         inside=int(rng.random() < 0.02),
+        mask=mask,
     )
 
 
-def fill(canvas: ImageDraw.ImageDraw, shape: str, box: Area, colour: tuple[int, int, int]) -> None:
+def fill(canvas: ImageDraw.ImageDraw, shape: str, box: Area, colour: tuple[int, int, int] | int) -> None:
     """Fill a shape that touches all four sides of its box."""
     x0, y0, x1, y1 = box[0], box[1], box[2] - 1, box[3] - 1  # Pillow's far corner is inside the shape
     if shape == "ellipse":
@@ -162,18 +177,17 @@ def turn(image: Image.Image, boxes: list[Box], rotation: int) -> tuple[Image.Ima
     """Turn an upright scene clockwise by `rotation` degrees."""
     if rotation == 0:
         return image, boxes
-    # Pillow's ROTATE_ constants count counterclockwise.
-    if rotation == 90:
-        return image.transpose(Image.Transpose.ROTATE_270), [
-            replace(b, x0=flip(b.y1), x1=flip(b.y0), y0=b.x0, y1=b.x1) for b in boxes
-        ]
-    if rotation == 180:
-        return image.transpose(Image.Transpose.ROTATE_180), [
-            replace(b, x0=flip(b.x1), x1=flip(b.x0), y0=flip(b.y1), y1=flip(b.y0)) for b in boxes
-        ]
-    return image.transpose(Image.Transpose.ROTATE_90), [
-        replace(b, x0=b.y0, x1=b.y1, y0=flip(b.x1), y1=flip(b.x0)) for b in boxes
-    ]
+    turned = []
+    for box in boxes:
+        assert box.mask
+        x0, x1, y0, y1 = {
+            90: (flip(box.y1), flip(box.y0), box.x0, box.x1),
+            180: (flip(box.x1), flip(box.x0), flip(box.y1), flip(box.y0)),
+            270: (box.y0, box.y1, flip(box.x1), flip(box.x0)),
+        }[rotation]
+        mask = box.mask.transpose(TURNS[rotation])
+        turned.append(replace(box, x0=x0, x1=x1, y0=y0, y1=y1, mask=mask))
+    return image.transpose(TURNS[rotation]), turned
 
 
 def flip(fraction: float) -> float:

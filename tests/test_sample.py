@@ -3,16 +3,22 @@
 import base64
 import filecmp
 import hashlib
+import io
+import itertools
 import json
 import subprocess
 import tarfile
+import zipfile
 
+import numpy as np
 import pytest
 from PIL import Image, ImageChops
+from pycocotools import mask as coco_mask
 
 from common.openimages.classes import read_classes, read_descriptions
-from sample import make, plan, release
-from sample.classes import BY_LABEL, CLASSES, TRAINABLE
+from sample import make, masks, plan, release, scenes
+from sample.classes import BY_LABEL, CLASSES, SEGMENTABLE, TRAINABLE
+from sample.scenes import NOISE_SPAN
 from tests.support.sample_release import V7_INDEX, Entry, photos, rows
 
 INDEX = (
@@ -23,6 +29,7 @@ LABELS = "ImageID,Source,LabelName,Confidence"
 BOXES = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax"
 FULL_BOXES = f"{BOXES},IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside"
 V6_BOXES = f"{FULL_BOXES},XClick1X,XClick2X,XClick3X,XClick4X,XClick1Y,XClick2Y,XClick3Y,XClick4Y"
+MASKS = "MaskPath,ImageID,LabelName,BoxID,BoxXMin,BoxXMax,BoxYMin,BoxYMax,PredictedIoU,Clicks"
 HEADERS = {
     "2018_04/train/train-images-boxable-with-rotation.csv": f"{INDEX},Rotation",
     "2018_04/validation/validation-images-with-rotation.csv": f"{INDEX},Rotation",
@@ -39,6 +46,10 @@ HEADERS = {
     "v7/oidv7-train-annotations-human-imagelabels.csv": LABELS,
     "v7/oidv7-val-annotations-human-imagelabels.csv": LABELS,
     "v7/oidv7-test-annotations-human-imagelabels.csv": LABELS,
+    "v5/train-annotations-object-segmentation.csv": MASKS,
+    "v5/validation-annotations-object-segmentation.csv": MASKS,
+    "v5/test-annotations-object-segmentation.csv": MASKS,
+    "v5/classes-segmentation.txt": "/m/01g317",
     "v7/oidv7-class-descriptions-boxable.csv": "LabelName,DisplayName",
     "v5/class-descriptions-boxable.csv": '/m/0138tl,Toy',
     "2018_04/class-descriptions-boxable.csv": "/m/0138tl,Toy",
@@ -98,7 +109,7 @@ def test_every_file_of_v4_to_v7_has_its_official_path_and_header(folder):
     found = {
         path.relative_to(directory).as_posix(): path.read_text("utf-8").split("\n")[0]
         for path in directory.rglob("*")
-        if path.is_file() and not path.name.endswith(".gz")
+        if path.is_file() and path.suffix not in (".gz", ".zip")
     }
     assert found == HEADERS
 
@@ -125,9 +136,9 @@ def test_class_lists_and_descriptions_are_those_of_the_classes(folder, v3):
     names = read_descriptions(v3 / "class-descriptions.csv")
     assert list(names) == read_classes(v3 / "classes.txt") == sorted(names)
     assert names["/m/0cvnqh"] == names["/m/076lb9"] == "Bench"
-    assert names["/m/0zzsmpl"] == 'Rocket, "Žofka" type'
+    assert names["/m/0zzsmp_"] == 'Rocket, "Žofka" type'
     assert any(name != name.strip() for name in names.values())
-    assert b'/m/0zzsmpl,"Rocket, ""\xc5\xbdofka"" type"\r\n' in (v3 / "class-descriptions.csv").read_bytes()
+    assert b'/m/0zzsmp_,"Rocket, ""\xc5\xbdofka"" type"\r\n' in (v3 / "class-descriptions.csv").read_bytes()
     later = read_descriptions(folder / "release/v7/oidv7-class-descriptions-boxable.csv")
     assert later == {label: names[label] for label in boxable} | {"/m/076lb9": "Training bench"}
     assert b"\r" not in (folder / "release/v7/oidv7-class-descriptions-boxable.csv").read_bytes()
@@ -219,6 +230,146 @@ def test_the_sample_has_the_quirks_of_the_real_files(folder, truth, v3):
         assert quirk in text, quirk
     assert ',"Foto &amp; Film",' in text
     assert ",Foto &amp; Film," in (folder / "release" / V7_INDEX["train"]).read_text("utf-8")
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+PYCOCOTOOLS = pytest.mark.filterwarnings("ignore:__array__ implementation")  # 2.0.11 with NumPy 2
+
+
+@pytest.fixture(scope="module")
+def published(folder):
+    """Return the published masks of each split: its rows, and the bytes of each PNG by its name."""
+    found = {}
+    for split in release.SPLITS:
+        contents: dict[str, bytes] = {}
+        for digit in masks.DIGITS:
+            with zipfile.ZipFile(folder / f"release/v5/{split}-masks/{split}-masks-{digit}.zip") as archive:
+                names = archive.namelist()
+                assert all(name.startswith(digit) for name in names)
+                contents |= {name: archive.read(name) for name in names}
+        rows_of = rows(folder / f"release/v5/{split}-annotations-object-segmentation.csv")
+        found[split] = (rows_of, contents)
+    return found
+
+
+def test_each_row_of_masks_has_its_png_and_its_mask_in_truth(published, truth):
+    for split, (found, contents) in published.items():
+        listed = {
+            masks.path_of(entry["id"], mask): (entry["id"], mask)
+            for entry in truth
+            if entry["subset"] == split
+            for mask in entry["masks"]
+        }
+        assert sorted(row["MaskPath"] for row in found) == sorted(contents) == sorted(listed)
+        for row in found:
+            image_id, mask = listed[row["MaskPath"]]
+            assert (row["ImageID"], row["LabelName"], row["BoxID"]) == (
+                image_id, mask["label"], mask["box_id"]
+            )  # fmt: skip
+            for column, name in (("BoxXMin", "x0"), ("BoxXMax", "x1"), ("BoxYMin", "y0"), ("BoxYMax", "y1")):
+                assert abs(float(row[column]) - mask[name]) <= (0 if split == "train" else 0.00006)
+            assert bool(row["PredictedIoU"]) == bool(row["Clicks"]) == (split == "train")
+
+
+def test_masks_have_the_quirks_of_the_real_ones(published, truth):
+    found = [row for split in published.values() for row in split[0]]
+    for split in release.SPLITS:
+        ids = [row["ImageID"] for row in published[split][0]]
+        assert ids != sorted(ids)
+        if split == "train":
+            assert len(list(itertools.groupby(ids))) > len(set(ids)), "the rows of each image stand together"
+    corners = [row[name] for row in found for name in ("BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax")]
+    assert not any(text.endswith("0") and text not in ("0.0", "1.0") for text in corners)
+    assert any(row["MaskPath"].startswith(f"{row['ImageID']}_m0zzsmp__") for row in found)
+    labels = {row["LabelName"] for row in found}
+    assert len(labels) > 8
+    assert labels <= {one.label for one in SEGMENTABLE} < {one.label for one in CLASSES if one.colour}
+    every = [mask for entry in truth for mask in entry["masks"]]
+    assert sum(mask["empty"] for mask in every) >= 1
+    assert sum(mask["box"] is None for mask in every) >= 1
+    with_masks = [entry for entry in truth if entry["masks"]]
+    assert 0.5 <= len(with_masks) / len(truth) <= 0.67
+    assert any(len(entry["masks"]) < len(entry["boxes"]) for entry in with_masks)
+    sizes = {entry["id"]: {tuple(mask["size"]) for mask in entry["masks"]} for entry in with_masks}
+    assert {len(found) for found in sizes.values()} == {1}
+    frames = {entry["id"]: (entry["width"], entry["height"]) for entry in with_masks}
+    same = [image_id for image_id, found in sizes.items() if found == {frames[image_id]}]
+    assert 0 < len(same) < len(sizes) / 4
+    ratios = [
+        size[0] * frames[image_id][1] / (size[1] * frames[image_id][0]) for image_id, (size,) in sizes.items()
+    ]
+    assert 1 not in {round(max(ratios), 4), round(min(ratios), 4)}
+    assert all(0.99 < ratio < 1.01 for ratio in ratios)
+
+
+def test_only_large_boxes_of_single_objects_have_a_mask(truth):
+    for entry in truth:
+        of_boxes = [mask["box"] for mask in entry["masks"] if mask["box"] is not None]
+        assert len(of_boxes) == len(set(of_boxes))
+        for box in (entry["boxes"][number] for number in of_boxes):
+            assert {box["group_of"], box["depiction"], box["inside"]} <= {0, -1}
+            sides = ((box["x1"] - box["x0"]) * entry["width"], (box["y1"] - box["y0"]) * entry["height"])
+            assert max(sides) > 80
+            assert min(sides) > 40
+
+
+@PYCOCOTOOLS
+def test_each_png_is_1_bit_and_shows_its_object(published, truth):
+    contents = {name: data for split in published.values() for name, data in split[1].items()}
+    for entry in truth:
+        for mask in entry["masks"]:
+            with Image.open(io.BytesIO(contents[masks.path_of(entry["id"], mask)])) as image:
+                assert (image.format, image.mode, image.size) == ("PNG", "1", tuple(mask["size"]))
+                whole = image.convert("L").resize((entry["width"], entry["height"]), Image.Resampling.BOX)
+            drawn = np.asarray(whole) >= 128
+            if mask["empty"]:
+                assert not drawn.any()
+            elif mask["box"] is not None:
+                assert overlap(drawn, exact(entry["boxes"][mask["box"]])) > 0.97
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_the_mask_of_a_drawn_object_is_exact(degrees):
+    for seed in range(10):
+        image, boxes = scenes.draw(f"mask {seed}", degrees)
+        pixels = np.asarray(image).astype(int)
+        for box in boxes:
+            near = (abs(pixels - BY_LABEL[box.label].colour) <= NOISE_SPAN).all(axis=2)
+            same_class = [np.asarray(other.mask) for other in boxes if other.label == box.label]
+            assert (np.logical_or.reduce(same_class) == near).all(), (seed, box)
+
+
+@PYCOCOTOOLS
+def test_exact_masks_are_the_pixels_of_their_objects(folder, truth):
+    """In the originals that are in colour. JPEG blurs the edges."""
+    checked = 0
+    for entry in truth:
+        if entry["sources"]["original"] != "ok" or entry["fault"] in ("grey", "cmyk", "truncated"):
+            continue
+        with Image.open(photos(folder, entry)["original"]) as image:
+            pixels = np.asarray(image.convert("RGB")).astype(int)
+        for box in entry["boxes"]:
+            near = (abs(pixels - box["colour"]) <= 48).all(axis=2)
+            mask = exact(box)
+            assert mask.shape == near.shape
+            inside = np.zeros_like(mask)
+            left, right = round(box["x0"] * entry["width"]), round(box["x1"] * entry["width"])
+            inside[round(box["y0"] * entry["height"]) : round(box["y1"] * entry["height"]), left:right] = True
+            assert not (mask & ~inside).any()
+            assert overlap(mask, near & inside) > 0.92, (entry["id"], box["label"])
+            checked += 1
+    assert checked > 60
+
+
+def exact(box: Entry) -> np.ndarray:
+    return coco_mask.decode(box["mask"]).astype(bool)
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the intersection over the union of two masks."""
+    return float((one & other).sum() / (one | other).sum())
 
 
 # --- images --------------------------------------------------------------------------------------
