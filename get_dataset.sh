@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fetch a release of Open Images: image index, box annotations, class descriptions, trainable classes.
+# Fetch a release of Open Images: image index, box annotations, classes, and on request labels and masks.
 #
 #   sh get_dataset.sh --release v7 --split validation
 #
@@ -7,6 +7,7 @@
 #   --split train|validation|test    the split (default: train); one folder can hold several
 #   --directory DIR                  the folder to write to (default: data), for one release
 #   --image_labels                   also fetch the verified image-level labels
+#   --masks                          also fetch the instance masks (v5 and later)
 #   --help                           print this text
 #
 # Files it makes, in the same layout for every release:
@@ -18,10 +19,14 @@
 #   DIR/SPLIT/images.csv                  the image index
 #   DIR/SPLIT/boxes.csv                   the box annotations
 #   DIR/SPLIT/image-labels.csv            with --image_labels
+#   DIR/classes/classes-segmentable.txt   with --masks: the classes that have masks, one MID a line
+#   DIR/SPLIT/masks.csv                   with --masks: the box of each mask
+#   DIR/SPLIT/masks/SPLIT-masks-0.zip     with --masks: the masks, in 16 zips (0 to f) that stay packed
 #   DIR/tarballs/                         v2 and v3: the tarballs as published, with all splits;
 #                                         delete them when you need no other split
 #
-# The train split of v7 is 2.9 GB, its validation split 40 MB; v2 and v3 download 1.1 GB for any split.
+# The train split of v7 is 2.9 GB, its validation split 40 MB; v2 and v3 download 1.1 GB for any split. The
+# masks are 5.3 GB for train, 61 MB for validation and 180 MB for test.
 # If it is interrupted, run the same command again: it resumes within the file it was fetching. A file that
 # exists is complete and is not fetched again. Use a folder from one machine or container at a time: its lock
 # is a process number, which means nothing elsewhere.
@@ -45,7 +50,7 @@ usage() {
 
 # --- the command line ------------------------------------------------------------------------------
 
-release=v7 split=train directory=data image_labels=
+release=v7 split=train directory=data image_labels= masks=
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
@@ -53,6 +58,7 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     --image_labels) image_labels=yes ;;
+    --masks) masks=yes ;;
     --release | --split | --directory)
         if [ -z "${2:-}" ]; then usage "$1 needs a value"; fi
         case $1 in --release) release=$2 ;; --split) split=$2 ;; *) directory=$2 ;; esac
@@ -64,6 +70,7 @@ while [ $# -gt 0 ]; do
 done
 case $release in v[2-7]) ;; *) usage "--release $release: v2, v3, v4, v5, v6 or v7 was expected" ;; esac
 case $split in train | validation | test) ;; *) usage "--split $split: train, validation or test was expected" ;; esac
+case $masks/$release in yes/v[2-4]) usage "--masks: $release has no masks; --release v5, v6 or v7 was expected" ;; esac
 base=${OPEN_IMAGES_URL:-https://storage.googleapis.com/openimages}
 base=${base%/}
 
@@ -111,7 +118,7 @@ take_lock() {
 
 # The curl or wget of a killed run may still be writing. Copy the partial files, so that it writes to deleted ones.
 renew_parts() {
-    for part in "$directory"/*/*.part; do
+    for part in "$directory"/*/*.part "$directory"/*/masks/*.part; do
         if [ ! -s "$part" ] || [ ! -s "$part.head" ]; then continue; fi # nothing to resume
         watched cp "$part" "$part.copy" && mv "$part.copy" "$part" && continue
         rm -f "$part.copy"
@@ -329,6 +336,13 @@ get_files() { # v4 and later: a release publishes only the files that changed si
         fetch "v5/$split-annotations-human-imagelabels-boxable.csv" "$directory/$split/image-labels.csv"
     fi
     fetch "2018_04/$split/$index" "$directory/$split/images.csv"
+    if [ -n "$masks" ]; then
+        fetch v5/classes-segmentation.txt "$directory/classes/classes-segmentable.txt"
+        fetch "v5/$split-annotations-object-segmentation.csv" "$directory/$split/masks.csv"
+        for digit in 0 1 2 3 4 5 6 7 8 9 a b c d e f; do # the first of the image's id
+            fetch "v5/$split-masks/$split-masks-$digit.zip" "$directory/$split/masks/$split-masks-$digit.zip"
+        done
+    fi
 }
 
 list_classes() { # the boxable classes, in file order: from v4 on no list of trainable classes is published
@@ -370,4 +384,6 @@ report trainable "$directory/classes/classes-trainable.txt" 0
 report boxes "$directory/$split/boxes.csv" 1
 report image_labels "$directory/$split/image-labels.csv" 1
 report images "$directory/$split/images.csv" 1
+report segmentable "$directory/classes/classes-segmentable.txt" 0
+report masks "$directory/$split/masks.csv" 1
 echo "${counts# }"

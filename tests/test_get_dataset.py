@@ -11,11 +11,13 @@ from tests.support.fault_server import fault_server, unused_port
 from tests.support.get_dataset_runs import (
     BOXES,
     DESCRIPTIONS,
+    MASKS_ZIP,
     SHELLS,
     TARBALL,
     TOOLS,
     V3,
     V7,
+    V7_MASKS,
     get,
     rows,
     serving,
@@ -31,8 +33,9 @@ from tests.support.get_dataset_runs import server as server
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize("name", ["v2", "v3", "v4", "v5", "v6", "v7"])
 def test_every_release_and_split_ends_in_the_same_layout(server, tmp_path, name, split):
+    masks = ["--masks"] if name in ("v5", "v6", "v7") else []
     code, out, err = get(
-        server, "--release", name, "--split", split, "--directory", tmp_path / "d", "--image_labels"
+        server, "--release", name, "--split", split, "--directory", tmp_path / "d", "--image_labels", *masks
     )
     assert (code, err) == (0, "")
     files = tree(tmp_path / "d")
@@ -44,6 +47,9 @@ def test_every_release_and_split_ends_in_the_same_layout(server, tmp_path, name,
         expected |= {path for path in files if path.startswith("tarballs/")}
     else:
         expected |= {"classes/hierarchy.json"}
+    zips = {f"{split}/masks/{split}-masks-{digit}.zip" for digit in "0123456789abcdef"} if masks else set()
+    if masks:
+        expected |= {"classes/classes-segmentable.txt", f"{split}/masks.csv", *zips}
     assert set(files) == expected
     assert files["RELEASE"] == f"{name}\n".encode()
     assert files[f"{split}/images.csv"].startswith(b"ImageID,Subset,OriginalURL,")
@@ -55,6 +61,23 @@ def test_every_release_and_split_ends_in_the_same_layout(server, tmp_path, name,
     assert int(counts["images"]) == rows(files[f"{split}/images.csv"]) - 1
     assert int(counts["boxes"]) == rows(files[f"{split}/boxes.csv"]) - 1
     assert int(counts["trainable"]) == rows(files["classes/classes-trainable.txt"])
+    if masks:
+        assert files[f"{split}/masks.csv"].startswith(b"MaskPath,ImageID,LabelName,BoxID,BoxXMin,")
+        assert int(counts["masks"]) == rows(files[f"{split}/masks.csv"]) - 1 > 0
+        assert int(counts["segmentable"]) == rows(files["classes/classes-segmentable.txt"]) > 0
+        for path in zips:
+            official = server.folder / "v5" / f"{split}-masks" / path.rpartition("/")[2]
+            assert files[path] == official.read_bytes()
+
+
+def test_masks_are_added_by_a_later_run_which_fetches_only_them(server, tmp_path):
+    assert get(server, *V7, "--directory", tmp_path)[0] == 0
+    before, asked = tree(tmp_path), len(server.requests)
+    assert get(server, *V7_MASKS, "--directory", tmp_path)[0] == 0
+    assert before.items() <= tree(tmp_path).items()
+    assert len(server.requests) - asked == len(tree(tmp_path)) - len(before) == 18
+    assert get(server, *V7_MASKS, "--directory", tmp_path)[0] == 0
+    assert len(server.requests) - asked == 18
 
 
 def test_the_boxable_classes_are_the_trainable_ones_from_v4_on(server, tmp_path):
@@ -124,6 +147,7 @@ def test_without_a_tool_to_fetch_with_it_is_one_line(server, tmp_path, path_with
 REFUSED = {
     "404": (V7, BOXES, "404", "{url}: the server answered 404"),
     "500": (V7, BOXES, "500", "{url}: the server answered 500"),
+    "404 for masks": (V7_MASKS, MASKS_ZIP, "404", "{url}: the server answered 404"),
     "404 for a tarball": (V3, TARBALL, "404", "{url}: the server answered 404"),
     "not a tarball": (V3, TARBALL, "not a tarball", "{url}: not a gzipped tarball"),
 }
@@ -137,7 +161,7 @@ def test_what_the_server_refuses_is_one_line_and_the_next_run_fetches_it(
     server.faults[path] = fault
     code, _, err = get(server, *flags, "--directory", tmp_path, path=path_with(tool))
     assert (code, err) == (1, "get_dataset.sh: " + message.format(url=server.url + path))
-    assert not (tmp_path / "validation/boxes.csv").exists()
+    assert path != BOXES or not (tmp_path / "validation/boxes.csv").exists()
     assert not any(path.suffix in (".part", ".head", ".error") for path in tmp_path.rglob("*"))
     server.faults.clear()
     assert get(server, *flags, "--directory", tmp_path)[0] == 0
@@ -198,11 +222,15 @@ def test_a_host_without_proxy_is_asked_itself(server, tmp_path, path_with, monke
 
 # --- flags and help ---------------------------------------------------------------------------------
 
+NO_MASKS = "--masks: {} has no masks; --release v5, v6 or v7 was expected"
 FLAGS = {
     "unknown flag": (["--nothing"], "unknown argument --nothing"),
     "no value": (["--release"], "--release needs a value"),
     "empty value": (["--directory", ""], "--directory needs a value"),
     "no such release": (["--release", "v8"], "--release v8: v2, v3, v4, v5, v6 or v7 was expected"),
+    "masks of v2": (["--release", "v2", "--masks"], NO_MASKS.format("v2")),
+    "masks of v3": (["--masks", "--release", "v3"], NO_MASKS.format("v3")),
+    "masks of v4": (["--release", "v4", "--masks"], NO_MASKS.format("v4")),
     "no such split": (["--split", "dev"], "--split dev: train, validation or test was expected"),
 }
 

@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.get_dataset_runs import BOXES, CUT, TOOLS, V7, get, start, tree, wait_until
+from tests.support.get_dataset_runs import (
+    BOXES,
+    CUT,
+    MASKS_ZIP,
+    TOOLS,
+    V7,
+    V7_MASKS,
+    get,
+    start,
+    tree,
+    wait_until,
+)
 from tests.support.get_dataset_runs import path_with as path_with
 from tests.support.get_dataset_runs import release as release
 from tests.support.get_dataset_runs import server as server
@@ -133,31 +144,37 @@ def test_of_many_runs_that_find_the_lock_of_a_killed_one_only_one_runs(server, t
     assert not (tmp_path / ".get_dataset.lock").exists()
 
 
+TWO_WRITERS = {
+    "boxes": (V7, BOXES, "validation/boxes.csv"),
+    "masks": (V7_MASKS, MASKS_ZIP, "validation/masks/validation-masks-7.zip"),
+}
+
+
 @pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize(("flags", "url", "name"), TWO_WRITERS.values(), ids=TWO_WRITERS)
 def test_a_tool_that_outlives_its_killed_run_writes_into_no_file_of_the_next(
-    server, tmp_path, path_with, tool
+    server, tmp_path, path_with, tool, flags, url, name
 ):
     """A kill of the shell alone leaves its curl or wget, which gets more bytes while the next run resumes."""
-    path, part = path_with(tool), tmp_path / "validation/boxes.csv.part"
-    server.faults[BOXES] = "two writers"
-    killed = start(server, *V7, "--directory", tmp_path, path=path)
+    path, file = path_with(tool), tmp_path / name
+    part = file.with_name(file.name + ".part")
+    server.faults[url] = "two writers"
+    killed = start(server, *flags, "--directory", tmp_path, path=path)
     assert server.hanging.wait(30)
     wait_until(lambda: part.stat().st_size >= CUT // 2)
     killed.kill()
     killed.wait()
     part.with_name(part.name + ".copy").write_text("of a run killed while it copied")
-    process = start(server, *V7, "--directory", tmp_path, path=path)
-    wait_until(lambda: [bool(wanted) for path, wanted in server.requests if path == BOXES] == [False, True])
+    process = start(server, *flags, "--directory", tmp_path, path=path)
+    wait_until(lambda: [bool(wanted) for path, wanted in server.requests if path == url] == [False, True])
     server.go_on.set()
     killed.communicate(timeout=30)  # until the tool, which has its pipes, has ended
-    del server.faults[BOXES]
+    del server.faults[url]
     server.second_go_on.set()
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
-    assert (tmp_path / "validation/boxes.csv").read_bytes() == (
-        server.folder / BOXES.lstrip("/")
-    ).read_bytes()
-    assert sorted(path.name for path in part.parent.iterdir()) == ["boxes.csv", "images.csv"]
+    assert file.read_bytes() == (server.folder / url.lstrip("/")).read_bytes()
+    assert {path.suffix for path in part.parent.iterdir()} == {file.suffix}
 
 
 @pytest.mark.parametrize(("copy", "signum"), [("exit 1", None), ("exec sleep 60", signal.SIGTERM)])

@@ -1,6 +1,7 @@
 """Runs of step 1 for its tests, with each shell and tool of this machine, against a server with faults."""
 
 import os
+import random
 import shutil
 import ssl
 import subprocess
@@ -24,9 +25,11 @@ UNIX_TOOLS = [
 CUT = 20_000  # bytes until a fault cuts the body; more than the tools keep in their buffers
 DESCRIPTIONS = "/v7/oidv7-class-descriptions-boxable.csv"
 BOXES = "/v5/validation-annotations-bbox.csv"
+MASKS_ZIP = "/v5/validation-masks/validation-masks-7.zip"
 TARBALL = "/2017_11/annotations_human_bbox_2017_11.tar.gz"
 V7 = ("--release", "v7", "--split", "validation")
 V3 = ("--release", "v3", "--split", "validation")
+V7_MASKS = (*V7, "--masks")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -131,6 +134,8 @@ def release(tmp_path_factory):
     boxes = folder / "release" / BOXES.lstrip("/")
     header, rest = boxes.read_bytes().split(b"\n", 1)
     boxes.write_bytes(header + b"\n" + rest * (4 * CUT // len(rest)))
+    masks = folder / "release" / MASKS_ZIP.lstrip("/")
+    masks.write_bytes(random.Random(7).randbytes(4 * CUT) + masks.read_bytes())  # still a zip
     return folder / "release"
 
 
