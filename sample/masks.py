@@ -30,8 +30,8 @@ DECIMALS = {"train": 6, "validation": 4, "test": 4}  # the boxes have 6, so outs
 DATE = (2019, 5, 8, 0, 0, 0)  # of the members of the zips: when V5 came out
 LABELS = sorted(one.label for one in SEGMENTABLE)
 
-# An element of "masks" in an image's entry of truth.json: label, box_id, the coordinates x0 to y1, size (width
-# and height), box (position in "boxes", null for a mask without one), and whether the mask is empty.
+# Element of "masks" in an image's entry of truth.json: label, box_id, the coordinates x0 to y1, size (width,
+# height), box (position in "boxes", null for a mask without one), and whether the mask is empty.
 Mask = dict[str, Any]
 
 
