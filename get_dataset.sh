@@ -50,7 +50,7 @@ usage() {
 
 # --- the command line ------------------------------------------------------------------------------
 
-release=v7 split=train directory=data image_labels= masks=
+release=v7 split=train directory=data image_labels="" masks=""
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
