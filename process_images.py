@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,20 +40,24 @@ from common.files.failures import Failure, FailureList, parse_failure_limit
 from common.files.folders import folder_of, is_folder, is_same_place, parse_path
 from common.files.json_files import json_writer
 from common.files.whole_files import locked_folder
-from common.images.finished import TAKEN, FinishedImage, FinishedImages
+from common.images.finished import TAKEN, FinishedImages, FinishedMasks
 from common.images.fit import FITS, parse_turn
 from common.images.header import BAD_IMAGE_REASONS
+from common.images.masks import MASK_REASONS, find_mask_files
 from common.images.settings import add_image_flags, image_settings
-from common.images.tasks import ImageResult, ImageTask, finished_point, process_batch
-from common.openimages.ids import image_file_name
+from common.images.tasks import ImageResult, ImageTask, finished_point, mask_names, process_batch
+from common.openimages.ids import image_file_name, is_image_id
 from common.workers.batches import add_scheduler_flag, batches, open_workers, usable_cores
 from common.workers.window import Workers
 
 BATCH_IMAGES = 64  # of a task, which takes a quarter of a second
 PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the images depend on them
+MASK_PACKAGES = (*PACKAGES, "pycocotools")
 OUTCOMES = ("resized", "unchanged", "damaged_kept", "already_there", "failed", "missing", *BAD_IMAGE_REASONS)
 
-Planned = tuple[dict[str, Any], ImageTask, FinishedImage | None]  # a datapoint, its task, or what exists
+MASK_OUTCOMES = {"": "masks"} | {reason: f"masks_{reason}" for reason in MASK_REASONS}
+
+Planned = tuple[dict[str, Any], ImageTask, ImageResult | None]  # a datapoint, its task, or what exists
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -60,22 +65,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = image_settings(args)
     source = parse_path(args.image_directory)
     target = parse_path(args.image_saving_directory or source)
+    masks_folder = parse_path(args.masks_directory) if args.masks_directory else None
     if args.dask_scheduler:  # whose workers run in other folders
         source, target = source.absolute(), target.absolute()
+        masks_folder = masks_folder.absolute() if masks_folder else None
+    mask_files = find_mask_files(masks_folder) if masks_folder else None
+    reads, packages = ([source, masks_folder], MASK_PACKAGES) if masks_folder else ([source], PACKAGES)
     failures_path = parse_path(args.failures_path or target / "process_failures.csv")
     suffix = image_file_name("", settings.format)
-    counts = dict.fromkeys(("images", *OUTCOMES), 0)
+    counts = dict.fromkeys(("images", *OUTCOMES, *(MASK_OUTCOMES.values() if mask_files else ())), 0)
     failed: list[str] = []
     with (
         locked_folder(target),
         FinishedImages(target, settings, overwrite=args.overwrite) as finished,
-        open_workers(args.workers, args.dask_scheduler, PACKAGES, [source], [target]) as workers,
+        FinishedMasks(target, settings, mask_files) if mask_files else nullcontext() as masks,
+        open_workers(args.workers, args.dask_scheduler, packages, reads, [target]) as workers,
         FailureList(failures_path) as failures,
         json_writer(args.datapoints_output_path) as write,
     ):
         folder_of(target).sweep(f".*{suffix}")
-        planned = plan_images(args.datapoints_input_path, source, finished)
-        work = partial(process_batch, source=source, target=target, settings=settings)
+        planned = plan_images(args.datapoints_input_path, source, finished, masks)
+        work = partial(process_batch, source=source, target=target, settings=settings, mask_files=mask_files)
         with progress(None, "image", "images") as bar:
             for point, result, is_new in process_all(planned, work, workers):
                 counts["images"] += 1
@@ -88,19 +98,29 @@ def main(argv: Sequence[str] | None = None) -> None:
                     counts[result.how] += 1
                     if is_new:
                         finished.add(result.image.line())
-                    write(finished_point(point, result.image, settings))
+                        if masks:
+                            masks.note(result.image, mask_names(point), result.masks)
+                    for mask in result.masks:
+                        counts[MASK_OUTCOMES[mask.reason]] += 1
+                    write(finished_point(point, result, settings))
                 bar.update()
         failures.finish(failed)
         folder_of(target).sweep(f".*{suffix}")  # of workers of a cluster that were lost
         print_counts(counts)
         if counts["failed"] == counts["images"]:
             raise InputError(f"none of the {counts['images']} images can be used, see {failures_path}")
+        if mask_files and not counts["masks"]:
+            number = sum(counts[name] for name in MASK_OUTCOMES.values())
+            found = f"none of the {number} masks can be used" if number else "no usable image has a mask"
+            raise InputError(f"{masks_folder}: {found}: check step 3's --masks_input_path")
         if args.max_failures:
             args.max_failures.check(counts["failed"], counts["images"])
 
 
-def plan_images(path: str, source: Path, finished: FinishedImages) -> Iterator[Planned]:
-    """Yield each datapoint with its task and, where that is done already, the finished image."""
+def plan_images(
+    path: str, source: Path, finished: FinishedImages, masks: FinishedMasks | None
+) -> Iterator[Planned]:
+    """Yield each datapoint with its task and, where that is done already, the result."""
     from common.openimages.datapoints import read_raw_datapoints
 
     originals = finished.status if source == finished.folder else folder_of(source).statuses()
@@ -112,9 +132,22 @@ def plan_images(path: str, source: Path, finished: FinishedImages) -> Iterator[P
             raise InputError(f"{path}:{line}: {what}, 0, 90, 180 or 270 was expected")
         if finished.row_of.get(image_id) == TAKEN:  # two workers would write one file
             raise InputError(f"{path}:{line}: duplicate image id {image_id}")
+        if masks:
+            check_masks(point, f"{path}:{line}")
+        names = mask_names(point) if masks else ()
         original = originals(image_file_name(image_id))
         image, is_finished = finished.take(image_id, original, turn)
-        yield point, ImageTask(image_id, turn, original, is_finished), image
+        found = masks.find(image, names) if image and masks and names else ()
+        result = ImageResult("already_there", image, found) if image and found is not None else None
+        yield point, ImageTask(image_id, turn, original, is_finished, image, names), result
+
+
+def check_masks(point: dict[str, Any], where: str) -> None:
+    """Raise InputError for a mask that is not the name of a file."""
+    for box in point["annotations"]:
+        mask = box.get("mask")
+        if mask is not None and not is_image_id(mask):
+            raise InputError(f"{where}: mask {mask!r:.80} of {point['id']}, the name of a file was expected")
 
 
 def process_all(
@@ -126,12 +159,12 @@ def process_all(
     def tasks() -> Iterator[list[ImageTask]]:
         for batch in batches(planned, BATCH_IMAGES * workers.batch_factor):
             under_way.append(batch)
-            yield [task for _, task, image in batch if not image]
+            yield [task for _, task, done in batch if not done]
 
     for results in workers.map(work, tasks()):
         made = iter(results)
-        for point, _, image in under_way.popleft():
-            yield point, ImageResult("already_there", image) if image else next(made), not image
+        for point, _, done in under_way.popleft():
+            yield point, done or next(made), not done
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -148,6 +181,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="where to write the datapoints of the images that can be used",
     )  # fmt: skip
     add_image_flags(parser, FITS)
+    add(
+        "--masks_directory", metavar="MASKS_DIRECTORY",
+        help="folder of SPLIT-masks-0.zip to f.zip, or of PNGs: write masks as pixels (default: as names)",
+    )  # fmt: skip
     add("--format", choices=("jpeg", "png"), default="jpeg", help="of the images (default: %(default)s)")
     add("--rotate_upright", action="store_true", help="turn images and boxes by the datapoints' rotation")
     add(
@@ -175,7 +212,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if not target or is_same_place(source, parse_path(target)):
         args.image_saving_directory = None  # in place: a second run would turn or pad its own result again
         refused = [("--rotate_upright", args.rotate_upright), ("--fit pad", args.fit == "pad")]
-        for flag, given in [*refused, ("--format png", args.format == "png")]:
+        refused.append(("--format png", args.format == "png"))
+        has_lost_shape = args.masks_directory and args.fit == "stretch"  # with which masks are compared
+        for flag, given in [*refused, ("--masks_directory with --fit stretch", has_lost_shape)]:
             if given:
                 parser.error(f"{flag} needs an --image_saving_directory other than the --image_directory")
     return args

@@ -3,6 +3,9 @@
 process_settings.json in the folder holds the settings. The journal .process_finished has a line for each
 image: size and time of its original, its turn, and its own width, height and size. With these, a run over a
 finished folder opens no image. In place the original is the finished image itself.
+
+The journal .process_masks has a line for each image whose masks were asked for: a hash of all that they
+depend on, and the masks. So masks may be asked for later, or anew, without making the images again.
 """
 
 from __future__ import annotations
@@ -10,23 +13,30 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
+from typing import BinaryIO, Self
 
 from common.cli import InputError
 from common.files.folders import Status, folder_of, read_small, remove, replace_file, status
 from common.files.journal import Journal, read_journal
 from common.files.whole_files import read_lines
+from common.images.fit import Fit
+from common.images.masks import FoundMask, MaskFiles
 from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
 
 SETTINGS_NAME = "process_settings.json"
 JOURNAL_NAME = ".process_finished"
+MASKS_NAME = ".process_masks"
 TAKEN = -1
 # Numbers of a line: size and time of the original, turn; width, height and size of the image.
 _NUMBERS = r" ([0-9]{1,9}) (-?[0-9]{1,20}) ([0-9]{1,3})(?: ([0-9]{1,9}) ([0-9]{1,9}) ([0-9]{1,9}))?"
 _LINE = re.compile(r"([A-Za-z0-9._-]+)" + _NUMBERS)
 _ROW = "u4, i8, u2, u4, u4, u4"
+_MASKS_LINE = re.compile(rb"([0-9a-f]{16}) (\[.*\])\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,11 @@ class FinishedImage:
             return ""
         numbers = (self.original.size, self.original.version, self.turn, self.width, self.height, self.size)
         return f"{self.id} {' '.join(map(str, numbers))}\n"
+
+    def fit(self, settings: ImageSettings) -> Fit:
+        """Return its sizes without and with padding."""
+        scaled = (self.width, self.height)
+        return Fit(scaled, (settings.max_side, settings.max_side) if settings.fit == "pad" else scaled)
 
 
 def has_other_settings(folder: Path, settings: ImageSettings, *, overwrite: bool) -> bool:
@@ -75,6 +90,7 @@ def replace_settings(folder: Path, settings: ImageSettings, *, keep_stale: bool 
     With `keep_stale` the images made with the settings before stay in the journal, with zeros for numbers.
     """
     journal = folder / JOURNAL_NAME
+    remove(folder / MASKS_NAME)
     if keep_stale:
         lines = [f"{image_id} 0 0 0\n".encode() for image_id, _ in read_finished(folder)]
         replace_file(journal, b"".join(lines))
@@ -148,3 +164,58 @@ class FinishedImages(Journal):
             return False
         times = [each.put_at for each in (found, original, self.settings_status) if each and each.put_at]
         return len(times) == 3 and times[0] > max(times[1:])
+
+
+class FinishedMasks(Journal):
+    """Masks of a locked folder's images, 16 bytes of memory an image, and the journal to add more to."""
+
+    def __init__(self, folder: Path, settings: ImageSettings, files: MaskFiles) -> None:
+        super().__init__(folder / MASKS_NAME)
+        self.settings = settings
+        self.files = files
+        self.stack = ExitStack()
+        self.lines: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        import numpy
+
+        for path in read_journal(self.path):
+            self.lines = self.stack.enter_context(folder_of(path.parent).open(path.name))
+        rows = numpy.fromiter(self._read_rows(), "u8, i8")
+        rows.sort(order="f0")
+        self.keys, self.offsets = (numpy.ascontiguousarray(rows[name]) for name in ("f0", "f1"))
+        super().__enter__()
+        return self
+
+    def _read_rows(self) -> Iterator[tuple[int, int]]:
+        offset = 0
+        for line in self.lines or ():
+            if match := _MASKS_LINE.fullmatch(line):
+                yield int(match[1], 16), offset
+            offset += len(line)
+
+    def _key(self, image: FinishedImage, names: tuple[str, ...]) -> str:
+        """Return a hash of all that the masks of these names depend on."""
+        canvas, versions = image.fit(self.settings).canvas, self.files.versions(image.id, names)
+        everything = [image.line(), canvas, names, versions]
+        return blake2b(json.dumps(everything).encode(), digest_size=8).hexdigest()
+
+    def find(self, image: FinishedImage, names: tuple[str, ...]) -> tuple[FoundMask, ...] | None:
+        """Return the masks of an image as an earlier run made them from the same files, or None."""
+        import numpy
+
+        key = numpy.uint64(int(self._key(image, names), 16))
+        place = self.keys.searchsorted(key)
+        if not self.lines or place == len(self.keys) or self.keys[place] != key:
+            return None
+        self.lines.seek(self.offsets[place])
+        return tuple(FoundMask(*mask) for mask in json.loads(self.lines.readline()[17:]))
+
+    def note(self, image: FinishedImage, names: tuple[str, ...], masks: tuple[FoundMask, ...]) -> None:
+        """Add the masks of an image."""
+        if names and image.original:
+            self.add(f"{self._key(image, names)} {json.dumps(masks, separators=(',', ':'))}\n")
+
+    def close(self) -> None:
+        self.stack.close()
+        super().close()

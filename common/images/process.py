@@ -66,6 +66,18 @@ def check_file_size(size: int) -> None:
         raise BadImageError("too_large", f"{size} bytes, at most {MAX_FILE_SIZE} are read")
 
 
+def stored_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of an image file, in pixels; raises BadImageError or one of DECODE_ERRORS."""
+    from PIL import Image
+
+    if data.startswith(b"\xff\xd8"):
+        header = read_jpeg_header(data)
+        return header.width, header.height
+    Image.MAX_IMAGE_PIXELS = None
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return image.size
+
+
 # --- decoding ------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,24 @@ from typing import Any
 from common.files.failures import Failure
 from common.files.folders import Status, folder_of, status
 from common.images.finished import FinishedImage
-from common.images.fit import Fit, move_box
-from common.images.header import BadImageError, rgb_size
-from common.images.process import process_bytes
+from common.images.fit import move_box
+from common.images.header import DECODE_ERRORS, BadImageError, rgb_size
+from common.images.masks import FoundMask, MaskFiles, make_mask
+from common.images.process import process_bytes, stored_size
 from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One image to process. What else of its datapoint changes with its pixels can travel here too."""
+    """One image to process, and its masks."""
 
     id: str
     turn: int = 0  # degrees counterclockwise
     original: Status | None = None  # looked up before the file is read: one replaced meanwhile is made again
     is_finished: bool = False  # but of unknown size
+    finished: FinishedImage | None = None  # so only its masks are to be made
+    masks: tuple[str, ...] = ()  # their files' names
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +37,21 @@ class ImageResult:
 
     how: str  # a key of step 5's counts
     image: FinishedImage
+    masks: tuple[FoundMask, ...] = ()  # in the order of their annotations
 
 
 def process_batch(
-    tasks: Sequence[ImageTask], source: Path, target: Path, settings: ImageSettings
+    tasks: Sequence[ImageTask],
+    source: Path,
+    target: Path,
+    settings: ImageSettings,
+    mask_files: MaskFiles | None = None,
 ) -> list[ImageResult | Failure]:
     """Process a batch of images in a worker; return the results in order. In place `target` is `source`."""
     results = _read_finished([task for task in tasks if task.is_finished], target, settings)
+    results |= {task.id: ImageResult("already_there", task.finished) for task in tasks if task.finished}
     left = [task for task in tasks if task.id not in results]
+    sizes: dict[str, tuple[int, int]] = {}  # of the stored images that have masks
 
     def made() -> Iterator[tuple[str, bytes]]:
         """Yield name and bytes of each file to write, and note every result."""
@@ -59,9 +70,18 @@ def process_batch(
                 yield image_file_name(task.id, settings.format), data
             image = FinishedImage(task.id, task.original, task.turn, *done.fit.scaled, len(data))
             results[task.id] = ImageResult(done.how, image)
+            if task.masks and source != target:
+                sizes[task.id] = stored_size(original)
 
     # In place an image is on the disk before its original goes: there is no other copy.
     folder_of(target).write_many(made(), sync=source == target)
+    if mask_files:
+        if source != target:
+            sizes |= _read_sizes([task for task in tasks if task.masks and task.id not in sizes], source)
+        for task in tasks:
+            result = results[task.id]
+            if isinstance(result, ImageResult):
+                results[task.id] = _with_masks(result, task, sizes.get(task.id), settings, mask_files)
     ordered = [results[task.id] for task in tasks]
     return [_with_own_status(result, target) for result in ordered] if source == target else ordered
 
@@ -79,6 +99,31 @@ def _read_finished(
     return results
 
 
+def _read_sizes(tasks: list[ImageTask], source: Path) -> dict[str, tuple[int, int]]:
+    """Return the sizes of stored images whose finished ones exist, by id; leave out what is gone by now."""
+    sizes: dict[str, tuple[int, int]] = {}
+    originals = folder_of(source).read_many(image_file_name(task.id) for task in tasks)
+    for task, data in zip(tasks, originals, strict=True):
+        if isinstance(data, bytes):
+            with suppress(BadImageError, *DECODE_ERRORS):
+                sizes[task.id] = stored_size(data)
+    return sizes
+
+
+def _with_masks(
+    result: ImageResult,
+    task: ImageTask,
+    size: tuple[int, int] | None,
+    settings: ImageSettings,
+    files: MaskFiles,
+) -> ImageResult:
+    """Return a result with its masks; without a stored image's `size` the finished one stands for it."""
+    fit = result.image.fit(settings)
+    size = size or (fit.scaled if task.turn % 180 == 0 else fit.scaled[::-1])
+    masks = (make_mask(files, task.id, name, size, fit, task.turn) for name in task.masks)
+    return replace(result, masks=tuple(masks))
+
+
 def _with_own_status(result: ImageResult | Failure, folder: Path) -> ImageResult | Failure:
     """Return a result whose original is the finished image: what it was made from is replaced."""
     if isinstance(result, Failure):
@@ -87,10 +132,22 @@ def _with_own_status(result: ImageResult | Failure, folder: Path) -> ImageResult
     return replace(result, image=replace(result.image, original=own))
 
 
-def finished_point(point: dict[str, Any], image: FinishedImage, settings: ImageSettings) -> dict[str, Any]:
-    """Return a datapoint in the frame of its finished image."""
-    scaled = (image.width, image.height)
-    fit = Fit(scaled, (settings.max_side, settings.max_side) if settings.fit == "pad" else scaled)
-    boxes = [move_box(box, image.turn, fit) for box in point["annotations"]]
+def mask_names(point: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the mask files in a datapoint, in the order of its annotations."""
+    return tuple(box["mask"] for box in point["annotations"] if isinstance(box.get("mask"), str))
+
+
+def finished_point(point: dict[str, Any], result: ImageResult, settings: ImageSettings) -> dict[str, Any]:
+    """Return a datapoint in the frame of its finished image, with masks where they were asked for."""
+    fit = result.image.fit(settings)
+    boxes = [move_box(box, result.image.turn, fit) for box in point["annotations"]]
+    if result.masks:
+        masks = iter(result.masks)
+        size = [fit.canvas[1], fit.canvas[0]]
+        for place, box in enumerate(boxes):
+            if isinstance(box.get("mask"), str):
+                mask = next(masks)
+                pixels = {"mask": {"size": size, "counts": mask.counts}} if not mask.reason else {}
+                boxes[place] = {key: value for key, value in box.items() if key != "mask"} | pixels
     turned = {"rotation": 0} if settings.rotate_upright else {}
     return point | {"annotations": boxes, "width": fit.canvas[0], "height": fit.canvas[1]} | turned

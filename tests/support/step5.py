@@ -10,7 +10,7 @@ from PIL import Image
 
 from sample.scenes import draw
 
-JOURNALS = (".process_finished",)
+JOURNALS = (".process_finished", ".process_masks")
 
 
 def photo(number: int, form: str = "JPEG", **options) -> bytes:
