@@ -90,6 +90,8 @@ DOWNLOAD, PROCESS, RECORDS = "download_images", "process_images", "record_maker"
 CHOSEN = {"trainable_classes_output_path": "out/classes.txt"}
 NAMED = {**CHOSEN, "class_description_path": "descriptions.csv"}
 
+EMPTY_ZIP = b"PK\5\6" + bytes(18)
+
 CASES = [
     # files of any kind
     case(LABEL_MAP, "classes.txt: no such file", {"classes.txt": None}),
@@ -209,6 +211,13 @@ CASES = [
     case(PROCESS, "out/process_settings.json: not the settings of a folder of images; remove it to make them again", {"out/process_settings.json": "[]"}),
     case(PROCESS, "out/process_settings.json: the images in this folder were made with max_side None, not 256, quality None, not 85, min_side None, not 1, fit None, not longer, format None, not jpeg, precise None, not False, keep_damaged None, not False, rotate_upright None, not False; --overwrite makes them again", {"out/process_settings.json": "{}"}),
     case(PROCESS, "out/.process_finished:1: 'a1', id, size, time, turn, width, height and size were expected", {"out/.process_finished": "a1\n", "out/process_settings.json": SETTINGS}),
+    case(PROCESS, "nowhere: no such folder, one with masks was expected", masks_directory="nowhere"),
+    case(PROCESS, "photos: no masks in it, *-masks-[0-9a-f].zip or *.png were expected", masks_directory="photos"),
+    case(PROCESS, "s3://bucket/masks: masks are not read from a store: copy the zips to a folder on disk", masks_directory="s3://bucket/masks"),
+    case(PROCESS, "masks/train-masks-0.zip: damaged zip file (its end is missing)", {"masks/train-masks-0.zip": "PK"}, masks_directory="masks"),
+    case(PROCESS, "masks/*-masks-a.zip: no such file, it holds masks of a1", {"masks/train-masks-0.zip": EMPTY_ZIP} | box(mask="a1_0.png"), masks_directory="masks"),
+    case(PROCESS, "points.json:1: mask '../a1.png' of a1, the name of a file was expected", {"masks/a1.png": ""} | box(mask="../a1.png"), masks_directory="masks"),
+    case(PROCESS, "masks: none of the 1 masks can be used: check step 3's --masks_input_path", {"masks/a1_0.png": ""} | box(mask="a1_0.png"), masks_directory="masks"),
     usage(PROCESS, "--rotate_upright needs an --image_saving_directory other than the --image_directory", image_saving_directory=None, rotate_upright=""),
     # step 7
     case(RECORDS, "nowhere: no such folder, the resized images were expected", saved_images_directory="nowhere"),
@@ -286,6 +295,7 @@ ELSEWHERE = {
     "cannot be decoded": "records/test_report.py",
     "give the datapoints and images": "test_record_maker.py",
     "both exist; remove": "test_record_maker.py",
+    "damaged zip file (.*)": "test_process_masks.py",
     "an image that fails once would be lost": "test_process_images.py",
     "set TMPDIR to a folder with more room": "test_process_metadata.py",
     "requirements-cluster.txt": "files/test_folders.py",
