@@ -1,5 +1,6 @@
 """Step 5 with --masks_directory: masks out of zips or a folder become pixels in the frame of their images."""
 
+import csv
 import io
 import json
 import os
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.files.folders import folder_of, parse_path
 from common.images.fit import FITS, plan_fit
 from tests.conftest import ROOT
+from tests.support.dask_cluster import cluster
 from tests.support.masks import drawn, masked_point, overlap, png, read_masks, write_points, write_zips
 from tests.support.step5 import arguments, contents
 
@@ -470,3 +473,89 @@ def test_a_killed_run_resumes_and_ends_the_same(script, tmp_path, signum):
     flags = arguments(undisturbed, "--masks_directory", undisturbed / "masks")
     assert script("process_images", *flags).code == 0
     assert contents(folder) == contents(undisturbed)
+
+
+# --- elsewhere -----------------------------------------------------------------------------------
+
+
+def test_the_workers_of_a_cluster_read_the_zips_of_the_shared_folder(process, folder):
+    with cluster(folder / "cluster", workers=1) as found:
+        outcome = process("--dask_scheduler", found.address)
+        assert outcome.code == 0, outcome.err
+        on_cluster = (folder / "out.json").read_bytes()
+        spoil_directory(folder / "masks" / "train-masks-b.zip")
+        outcome = process("--dask_scheduler", found.address)
+        expected = (
+            f"{folder}/masks/train-masks-b.zip: damaged zip file (Bad magic number for central directory)\n"
+        )
+        assert (outcome.code, outcome.err) == (1, f"process_images.py: {expected}")
+    write_zips(folder / "masks", {n: png(drawn(shape, MASK_SIZES[n[:4]])) for n, shape in NAMES.items()})
+    assert process(into="here").code == 0
+    assert (folder / "out.json").read_bytes() == on_cluster
+
+
+def test_images_may_be_on_a_store_while_the_zips_are_on_disk(script, process, folder, bucket):
+    photos = {path.name: path.read_bytes() for path in (folder / "photos").iterdir()}
+    folder_of(parse_path(f"{bucket}/photos")).write_many(photos.items())
+    assert process().code == 0
+    wanted = (folder / "out.json").read_bytes()
+    for how in ("resized", "already_there"):
+        outcome = script(
+            "process_images", "--image_directory", f"{bucket}/photos", "--image_saving_directory", f"{bucket}/small",
+            "--datapoints_input_path", folder / "points.json", "--datapoints_output_path", folder / "out.json",
+            "--workers", 1, "--masks_directory", folder / "masks",
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+        assert outcome.counts[how] >= 3  # one is unchanged
+        assert (folder / "out.json").read_bytes() == wanted
+    journal = folder_of(parse_path(f"{bucket}/small")).read(".process_masks")
+    assert journal.count(b"\n") == len(IMAGES)
+
+
+def real_masks(folder: Path, tmp_path: Path) -> list[dict]:
+    """Put the real images and masks where step 5 expects them; return the datapoints, boxes as annotated."""
+    with open(folder / "derived-object-segmentation.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    write_zips(
+        tmp_path / "masks", {path.name: path.read_bytes() for path in folder.glob("*/segmentations/*.png")}
+    )
+    (tmp_path / "photos").mkdir()
+    for path in folder.glob("*/images/*.jpg"):
+        (tmp_path / "photos" / path.name).write_bytes(path.read_bytes())
+    points = []
+    for image_id in dict.fromkeys(row["ImageID"] for row in rows):
+        ours = [row for row in rows if row["ImageID"] == image_id]
+        point = masked_point(image_id, [row["MaskPath"] for row in ours])
+        for box, row in zip(point["annotations"], ours, strict=True):
+            box |= {"x0": row["BoxXMin"], "x1": row["BoxXMax"], "y0": row["BoxYMin"], "y1": row["BoxYMax"]}
+        points.append(point)
+    return points
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_real_masks_fill_their_boxes(script, tmp_path, real_files, fit):
+    """Runs on two drawn masks, and on the fifteen official ones if OPEN_IMAGES_FILES is set."""
+    if real_files:
+        points = real_masks(real_files / "efoks_masks", tmp_path)
+        number = 15
+    else:
+        (tmp_path / "photos").mkdir()
+        Image.new("RGB", (1024, 683)).save(tmp_path / "photos" / "a1.jpg")
+        shapes = [("disc", (0.25, 0.125, 0.5, 0.75)), ("tile", (0.25, 0.125, 0.5, 0.75))]
+        names = {f"a1_{n}.png": png(drawn(shape, (1600, 1066))) for n, shape in enumerate(shapes)}
+        write_zips(tmp_path / "masks", names)
+        points, number = [masked_point("a1", list(names))], 2
+    for turn, point in enumerate(points):
+        point["rotation"] = turn % 4 * 90
+    write_points(tmp_path / "points.json", points)
+    flags = arguments(tmp_path, "--masks_directory", tmp_path / "masks", "--fit", fit, "--rotate_upright")
+    outcome = script("process_images", *flags)
+    assert (outcome.code, outcome.counts["masks"]) == (0, number), outcome.err
+    masks = read_masks(tmp_path / "out.json")
+    for point in json.loads((tmp_path / "out.json").read_text()):
+        for box, mask in zip(point["annotations"], masks[point["id"]], strict=True):
+            ys, xs = np.nonzero(mask)
+            seen = {"x0": xs.min(), "x1": xs.max() + 1, "y0": ys.min(), "y1": ys.max() + 1}
+            for name, value in seen.items():
+                side = point["width"] if name[0] == "x" else point["height"]
+                assert abs(value - box[name] * side) <= 2, (point["id"], name)

@@ -39,7 +39,7 @@ def find_needs(packages: Sequence[str], reads: Sequence[Path], writes: Sequence[
     here = Path(__file__).parents[1]
     return Needs(
         _versions(packages) | {package: "" for folder in folders for package in folder.packages},
-        {str(file.absolute()): file.read_bytes()[:PROBE_BYTES] for file in files},
+        {str(file.absolute()): _first_bytes(file) for file in files},
         [str(mount.absolute()) for place in writes for mount in folder_of(place).mounts],
         {str(path.relative_to(here.parent)): path.read_bytes() for path in here.rglob("*.py")},
         f"open_images_{secrets.token_hex(8)}",
@@ -61,6 +61,11 @@ def _file_of(folder: Path) -> Path | None:
         return folder / LOCK_NAME
     with os.scandir(folder) as entries:
         return next((Path(entry.path) for entry in entries if entry.is_file()), None)
+
+
+def _first_bytes(file: Path) -> bytes:
+    with open(file, "rb") as stream:
+        return stream.read(PROBE_BYTES)
 
 
 # --- in the scheduler, and in a worker -----------------------------------------------------------
