@@ -19,7 +19,13 @@ is resized; images that cannot be used stay as they are. If a run is interrupted
 it resumes. process_settings.json in the folder holds the settings of its images; other settings need
 --overwrite. Images resized in place cannot become larger again.
 
-Folders and files may be on an object store, by an address such as s3://bucket/photos.
+With --masks_directory each annotation's `mask`, the name of a PNG, becomes its pixels: COCO's run-length
+encoding {"size": [height, width], "counts": "..."} at the size of the resized image, resized, turned and
+padded as the image is. The PNGs are read out of a release's zips where they are, or from a folder. A box
+whose mask is missing, unreadable, empty, vanished at this size, or of another shape than its image (the
+ratios of width to height differ by over 2 %) is kept without it, and counted.
+
+Folders and files may be on an object store, by an address such as s3://bucket/photos, except the masks.
 
 Exit codes: 0 done, the counts say what was lost; 1 bad input, no usable image, or more than --max_failures;
 2 wrong flags; 130 interrupted.

@@ -35,6 +35,7 @@ RUNS = {
     ),
     "download-memory": ("Step 4: a resumed run", "download_memory"),
     "images": ("Step 5: verify and resize", "images"),
+    "masks": ("Step 5: instance masks", "masks"),
     "records": ("Step 7: records", "records --photos 20000"),
     "scaling": ("Steps 4, 5 and 7 by threads and workers", "scaling --docs_directory docs"),
     "cluster": ("A Dask cluster compared with processes", "cluster"),

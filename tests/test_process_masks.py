@@ -11,6 +11,7 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -512,7 +513,7 @@ def test_images_may_be_on_a_store_while_the_zips_are_on_disk(script, process, fo
     assert journal.count(b"\n") == len(IMAGES)
 
 
-def real_masks(folder: Path, tmp_path: Path) -> list[dict]:
+def real_masks(folder: Path, tmp_path: Path) -> list[dict[str, Any]]:
     """Put the real images and masks where step 5 expects them; return the datapoints, boxes as annotated."""
     with open(folder / "derived-object-segmentation.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))

@@ -22,6 +22,8 @@ from common.images.header import DECODE_ERRORS
 from common.images.process import MAX_FILE_SIZE, MAX_PIXELS
 
 if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 # Why a mask is left out.
@@ -137,15 +139,11 @@ def make_mask(
     `size` is that of the stored image, which the mask covers; `fit` and `turn` are what became of it. A pixel
     belongs to the object if at least half of its area does.
     """
-    import numpy
-    from PIL import Image
-    from pycocotools import mask as coco_mask
-
     try:
         data = files.read(image_id, name)
         if data is None:
             return FoundMask("missing")
-        whole = _decode(data)
+        whole = decode_mask(data)
     except _ERRORS:
         return FoundMask("unreadable")
     if not whole.getbbox():
@@ -153,18 +151,32 @@ def make_mask(
     here, there = whole.width * size[1], whole.height * size[0]
     if abs(here - there) > MAX_DIFFERENCE * there:
         return FoundMask("other_shape")
+    pixels = fit_mask(whole, fit, turn)
+    return FoundMask("", encode_mask(pixels)) if pixels.any() else FoundMask("vanished")
+
+
+def fit_mask(whole: Image, fit: Fit, turn: int) -> NDArray[numpy.uint8]:
+    """Return a decoded mask as 0 and 1 in the frame of its finished image."""
+    import numpy
+    from PIL import Image
+
     image = whole.resize(fit.scaled if turn % 180 == 0 else fit.scaled[::-1], Image.Resampling.BOX)
     if turn:
         image = image.transpose(Image.Transpose[f"ROTATE_{turn}"])
-    pixels = numpy.zeros(fit.canvas[::-1], numpy.uint8, order="F")
+    pixels = numpy.zeros(fit.canvas[::-1], numpy.uint8, order="F")  # as COCO's encoder expects them
     left, top = fit.offset
     pixels[top : top + image.height, left : left + image.width] = numpy.asarray(image) >= 128
-    if not pixels.any():
-        return FoundMask("vanished")
-    return FoundMask("", coco_mask.encode(pixels)["counts"].decode())
+    return pixels
 
 
-def _decode(data: bytes) -> Image:
+def encode_mask(pixels: NDArray[numpy.uint8]) -> str:
+    """Return COCO's run-length encoding of a mask."""
+    from pycocotools import mask as coco_mask
+
+    return str(coco_mask.encode(pixels)["counts"].decode())
+
+
+def decode_mask(data: bytes) -> Image:
     """Return a PNG as 8-bit grey: 255 for each pixel that is neither black nor transparent, else 0."""
     import numpy
     from PIL import Image

@@ -51,11 +51,11 @@ def write_points(path: Path, points: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps(points))
 
 
-def read_masks(path: Path) -> dict[str, list[np.ndarray | None]]:
-    """Return the masks of each datapoint, None for a box without one."""
+def read_masks(path: Path) -> dict[str, list[Any]]:
+    """Return the masks of each datapoint as arrays, None for a box without one."""
     from pycocotools import mask as coco_mask
 
-    found: dict[str, list[np.ndarray | None]] = {}
+    found: dict[str, list[Any]] = {}
     for point in json.loads(path.read_text()):
         masks = [box.get("mask") for box in point["annotations"]]
         assert all(mask["size"] == [point["height"], point["width"]] for mask in masks if mask)
