@@ -76,12 +76,11 @@ def process_batch(
     # In place an image is on the disk before its original goes: there is no other copy.
     folder_of(target).write_many(made(), sync=source == target)
     if mask_files:
+        usable = {task: result for task in tasks if isinstance(result := results[task.id], ImageResult)}
         if source != target:
-            sizes |= _read_sizes([task for task in tasks if task.masks and task.id not in sizes], source)
-        for task in tasks:
-            result = results[task.id]
-            if isinstance(result, ImageResult):
-                results[task.id] = _with_masks(result, task, sizes.get(task.id), settings, mask_files)
+            sizes |= _read_sizes([task for task in usable if task.masks and task.id not in sizes], source)
+        for task, result in usable.items():
+            results[task.id] = _with_masks(result, task, sizes.get(task.id), settings, mask_files)
     ordered = [results[task.id] for task in tasks]
     return [_with_own_status(result, target) for result in ordered] if source == target else ordered
 
