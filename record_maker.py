@@ -39,13 +39,21 @@ failures than --max_failures; 2 wrong flags; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from common.cli import InputError, make_parser, print_counts, run, say, whole_number
+from common.cli import (
+    InputError,
+    byte_count,
+    fraction,
+    make_parser,
+    print_counts,
+    run,
+    say,
+    whole_number,
+)  # fmt: skip
 from common.files.failures import FailureLimit, parse_failure_limit, read_failures
 from common.files.folders import is_folder, parse_path
 from common.openimages.classes import class_ids, class_texts, describe, read_classes
@@ -57,7 +65,6 @@ if TYPE_CHECKING:
     from common.records.types import RecordSet
 
 PACKAGES = ("msgspec", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -167,21 +174,6 @@ def count_records(sets: Sequence[RecordSet], boxes: int) -> dict[str, int]:
 
 
 # --- the command line ------------------------------------------------------------------------------------
-
-
-def byte_count(text: str) -> int:
-    """Return the number of bytes in `100M` and the like: an argparse type."""
-    match = re.fullmatch(r"([0-9]{1,9})([KMG]?)B?", text)
-    if not match or not int(match[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes such as 500K, 100M or 2G")
-    return int(match[1]) * UNITS[match[2]]
-
-
-def fraction(text: str) -> float:
-    """Return a number between 0 and 1: an argparse type."""
-    if not re.fullmatch(r"0?\.[0-9]{1,9}", text) or not float(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction between 0 and 1, such as 0.1")
-    return float(text)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

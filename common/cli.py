@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}  # of bytes
 LINE_SECONDS = 60  # off a terminal the progress bar becomes one line a minute
 
 
@@ -43,6 +45,21 @@ def whole_number(least: int, most: int = 10**9) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def byte_count(text: str) -> int:
+    """Return the number of bytes in `100M` and the like: an argparse type."""
+    match = re.fullmatch(r"([0-9]{1,9})([KMG]?)B?", text)
+    if not match or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes such as 500K, 100M or 2G")
+    return int(match[1]) * UNITS[match[2]]
+
+
+def fraction(text: str) -> float:
+    """Return a number between 0 and 1: an argparse type."""
+    if not re.fullmatch(r"0?\.[0-9]{1,9}", text) or not float(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction between 0 and 1, such as 0.1")
+    return float(text)
 
 
 def print_counts(counts: dict[str, int]) -> None:
