@@ -26,6 +26,7 @@ writes them into image/source_id too, for Model Garden's evaluation. --label_map
 and a gallery as one HTML file, made from the records. It uses the names of --class_description_path and lists
 the losses in the --failures_path of earlier steps, if these are given.
 
+Datapoints with masks, from process_images.py --masks_directory, give records with a mask for each box.
 Left out and counted: images that are missing or not an RGB JPEG (or PNG), boxes and image labels of classes
 that are not in the list, and images without a box or a verified label of a class in the list.
 NAME.manifest.json records what the files were made from. Run the same command again: it writes the missing
@@ -41,19 +42,11 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from common.cli import (
-    InputError,
-    byte_count,
-    fraction,
-    make_parser,
-    print_counts,
-    run,
-    say,
-    whole_number,
-)  # fmt: skip
+from common.cli import InputError, byte_count, fraction, make_parser, print_counts, run, say, whole_number
 from common.files.failures import FailureLimit, parse_failure_limit, read_failures
 from common.files.folders import is_folder, parse_path
 from common.openimages.classes import class_ids, class_texts, describe, read_classes
@@ -94,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         texts=class_texts(classes, names, args.class_text),
         compression={"none": "", "gzip": "GZIP"}[args.compression],
         source_id=args.source_id,
+        missing_masks=None,
         num_shards=args.num_shards,
         shard_bytes=args.shard_bytes,
     )
@@ -113,19 +107,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         split = partial(work_list.is_for_evaluation, fraction=args.eval_fraction, subset=args.eval_subset)
         work_list.write_work_list(stream, works, lambda point: record_sets[split(point)])
         check_enough(record_sets, counts, args.points_path, args.max_failures)
+        if counts["masks"]:
+            settings = replace(settings, missing_masks=args.missing_masks)
         outputs = [records.path.parent for records in record_sets]
         with open_workers(args.workers, args.dask_scheduler, PACKAGES, [folder], outputs) as workers:
             for records in record_sets:
                 sets.write_set(records, settings, workers)
             if args.tfds_metadata:
-                tfds.write_metadata(record_sets)
+                tfds.write_metadata(record_sets, settings.missing_masks)
             if coco_settings:
-                coco.write_coco(record_sets, settings.work_list, coco_settings)
+                coco.write_coco(record_sets, settings.work_list, coco_settings, settings.missing_masks)
             if args.verify:
                 for records in record_sets:
                     verified += verify.verify_set(records, settings, workers)
 
-    total = count_records(record_sets, counts["boxes"])
+    total = count_records(record_sets, counts)
     losses = {name: counts[name] for name in work_list.LOSSES}
     if args.preview_path:
         sample = verify.sample_set(record_sets[0], report.IMAGES, settings.compression)
@@ -164,10 +160,13 @@ def check_enough(
         max_failures.check(counts["missing"] + counts["not_rgb"], counts["images"])
 
 
-def count_records(sets: Sequence[RecordSet], boxes: int) -> dict[str, int]:
+def count_records(sets: Sequence[RecordSet], counts: Counter[str]) -> dict[str, int]:
     """Return the counts of what was written, for the last line."""
     shards = [shard for records in sets for shard in records.shards]
-    total = {"records": sum(shard["records"] for shard in shards), "boxes": boxes, "files": len(shards)}
+    total = {"records": sum(shard["records"] for shard in shards), "boxes": counts["boxes"]}
+    if counts["masks"]:
+        total["masks"] = counts["masks"]
+    total["files"] = len(shards)
     if len(sets) > 1:
         total["eval_records"] = len(sets[1].offsets)
     return total | {"bytes": sum(shard["bytes"] for shard in shards)}
@@ -198,6 +197,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--class_text", choices=("mid", "name"), default="mid",
         help="content of image/object/class/text; name needs --class_description_path and a label map made "
         "with --name_field name (default: %(default)s)",
+    )  # fmt: skip
+    add(
+        "--missing_masks", choices=("empty", "box"), default="empty",
+        help="mask of a box without one, if others have masks: empty, with weight 0, or the whole box, for "
+        "Model Garden, which knows no weights (default: %(default)s)",
     )  # fmt: skip
     add("--class_description_path", help="class descriptions, CSV of MID and name, or its folder")
     add("--verify", action="store_true", help="read back every file of records and check its content")

@@ -292,6 +292,8 @@ ELSEWHERE = {
     "changed while the records were made": "test_record_maker.py",
     "as step 5 writes them": "test_record_maker.py",
     "share the number": "records/test_coco.py",
+    "the name of a file": "records/test_masks.py",
+    "COCO's run-length encoding": "records/test_masks.py",
     "cannot be decoded": "records/test_report.py",
     "give the datapoints and images": "test_record_maker.py",
     "both exist; remove": "test_record_maker.py",

@@ -103,7 +103,7 @@ def test_every_record_equals_its_datapoint(step, tmp_path):
 def test_lists_of_boxes_have_one_length_whatever_is_annotated(rows):
     boxes = [annotation(x0=x, y1=y, **({} if flag is None else {"inside": flag})) for x, y, flag in rows]
     features = example_features(
-        record_work({"id": "a", "annotations": boxes}), b"", (4, 4), {CAT: 1}, {CAT: CAT}
+        record_work({"id": "a", "annotations": boxes}, (4, 4)), b"", {CAT: 1}, {CAT: CAT}
     )
     assert {len(values) for name, values in features.items() if "/object/" in name} == {len(rows)}
     assert features["image/object/inside"] == [-1 if flag is None else int(flag) for _, _, flag in rows]

@@ -21,6 +21,7 @@ from common.openimages.classes import class_texts, read_descriptions
 from common.openimages.datapoints import Annotation, Mask
 from common.openimages.hierarchy import read_ancestors
 from common.openimages.ids import image_number
+from common.records.examples import encode_mask, mask_pixels
 from common.records.types import RecordSet, Work
 
 CREDITS = ("author", "title", "landing_url", "author_profile_url")  # columns of the attribution
@@ -83,8 +84,10 @@ def read_attribution(path: str) -> Iterator[dict[str, str]]:
         yield {name: row[place] for name, place in places.items()}
 
 
-def write_coco(sets: Sequence[RecordSet], work_list: Path, settings: CocoSettings) -> None:
-    """Write the file of each set, whose records are written."""
+def write_coco(
+    sets: Sequence[RecordSet], work_list: Path, settings: CocoSettings, missing_masks: str | None = None
+) -> None:
+    """Write the file of each set, whose records are written with this mask for a box without one."""
     decode = msgspec.json.Decoder(Work).decode
     with open(work_list, "rb") as lines:
 
@@ -97,7 +100,7 @@ def write_coco(sets: Sequence[RecordSet], work_list: Path, settings: CocoSetting
             arrays: dict[str, Iterable[dict[str, Any]]] = {
                 "categories": settings.categories,
                 "images": _images(records, read, settings.attribution_path, licenses),
-                "annotations": _annotations(records, read, settings.categories),
+                "annotations": _annotations(records, read, settings.categories, missing_masks),
                 "licenses": _licenses(licenses),
             }
             with open_output(path) as stream:
@@ -137,7 +140,7 @@ def _image(work: Work) -> dict[str, Any]:
 
 
 def _annotations(
-    records: RecordSet, read: ReadWork, categories: Sequence[dict[str, Any]]
+    records: RecordSet, read: ReadWork, categories: Sequence[dict[str, Any]], missing_masks: str | None
 ) -> Iterator[dict[str, Any]]:
     """Yield each box. Ids count from 1: COCO's evaluation takes 0 for no match."""
     ids = {category["mid"]: category["id"] for category in categories}
@@ -146,12 +149,13 @@ def _annotations(
         image = image_number(work.id)
         for box in work.boxes:
             number += 1
-            yield {"id": number, "image_id": image, "category_id": ids[box.label], **_shape(box, work.size)}
+            shape = _shape(box, work, missing_masks)
+            yield {"id": number, "image_id": image, "category_id": ids[box.label], **shape}
 
 
-def _shape(box: Annotation, size: tuple[int, int]) -> dict[str, Any]:
-    """Return a box and, where it has one, its mask, whose area is then the object's."""
-    width, height = size
+def _shape(box: Annotation, work: Work, missing_masks: str | None) -> dict[str, Any]:
+    """Return a box and, in a run with masks, its mask; the area is that of its own mask, if it has one."""
+    width, height = work.size
     sides = (box.x0 * width, box.y0 * height, (box.x1 - box.x0) * width, (box.y1 - box.y0) * height)
     bbox, area = [round(side, DIGITS) for side in sides], round(sides[2] * sides[3], DIGITS)
     shape = {"bbox": bbox, "area": area, "iscrowd": int(box.group_of == 1)}
@@ -160,4 +164,6 @@ def _shape(box: Annotation, size: tuple[int, int]) -> dict[str, Any]:
 
         segmentation = msgspec.to_builtins(box.mask)
         shape |= {"segmentation": segmentation, "area": int(coco_mask.area(segmentation))}
+    elif missing_masks:  # COCOeval("segm") stops at a box without this key
+        shape["segmentation"] = encode_mask(mask_pixels(box, work, missing_masks))
     return shape

@@ -42,6 +42,8 @@ def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) ->
     paths = shard_paths(records.path, number)
     stated = [LAYOUT, records.digest.hexdigest(), settings.ids, settings.texts, number, settings.compression]
     stated.append(settings.source_id)
+    if settings.missing_masks:
+        stated.append({"missing_masks": settings.missing_masks})
     inputs = hashlib.sha256(json.dumps(stated).encode()).hexdigest()
     finished = read_manifest(records.path, inputs)
     classes = list(settings.ids)

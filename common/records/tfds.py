@@ -44,7 +44,7 @@ def split_name(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
-def write_metadata(sets: Sequence[RecordSet]) -> None:
+def write_metadata(sets: Sequence[RecordSet], missing_masks: str | None) -> None:
     """Write both files into the folder of each set; existing splits of other runs stay listed."""
     for records in sets:
         folder, name = records.path.parent, split_name(records.path)
@@ -59,14 +59,14 @@ def write_metadata(sets: Sequence[RecordSet]) -> None:
             "name": NAME, "version": "1.0.0", "description": "Images of Open Images with their boxes.",
             "fileFormat": "tfrecord", "splits": [splits[name] for name in sorted(splits)],
         }  # fmt: skip
-        for file, content in (("features.json", _features()), (INFO, info)):
+        for file, content in (("features.json", _features(missing_masks)), (INFO, info)):
             with open_output(folder / file) as stream:
                 stream.write(json.dumps(content, indent=1).encode() + b"\n")
 
 
-def _features() -> dict[str, Any]:
+def _features(missing_masks: str | None) -> dict[str, Any]:
     """Return the types of all features; those with a value in a record without boxes are single values."""
-    empty = example_features(Work("", "", 0, [], [], (0, 0)), b"", (0, 0), {}, {})
+    empty = example_features(Work("", "", 0, [], [], (0, 0)), b"", {}, {}, missing_masks=missing_masks)
     features = {name: _feature(name, single=bool(values)) for name, values in empty.items()}
     return {
         "pythonClassName": f"{_CLASSES}.features_dict.FeaturesDict",

@@ -24,6 +24,7 @@ class RecordSettings:
     texts: dict[str, str]  # image/object/class/text, by MID
     compression: str  # GZIP or empty, as TensorFlow names it
     source_id: str  # image/source_id: id or number
+    missing_masks: str | None  # what a box without a mask gets, empty or box; None if the run has no masks
     num_shards: int | None
     shard_bytes: int | None
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -94,7 +94,8 @@ def verify_shard(
     """Read one file back and return its counts and its first problem, None if it is sound.
 
     Checks the CRCs, each image (it decodes, and size and hash are those in the record), the boxes (in [0, 1],
-    lists of one length), the classes (number and text agree with the label map), and the file's own hash.
+    lists of one length), the masks (one a box, 0 and 1, of the image's size), the classes (number and text
+    agree with the label map), and the file's own hash.
     """
     path = folder / entry["file"]
     text_of = {number: settings.texts[mid].encode() for mid, number in settings.ids.items()}
@@ -102,7 +103,7 @@ def verify_shard(
     with folder_of(folder).local_copy(path.name) as file:
         try:
             for record in read_records(file, path, settings.compression):
-                problem = record_problem(record, text_of)
+                problem = record_problem(record, text_of, masked=settings.missing_masks is not None)
                 if problem:
                     return counts, f"{path}: record {counts['records'] + 1}: {problem}"
                 counts["records"] += 1
@@ -119,7 +120,9 @@ def verify_shard(
     return counts, None
 
 
-def record_problem(record: dict[str, list[Any]], text_of: dict[int, bytes]) -> str | None:
+def record_problem(
+    record: dict[str, list[Any]], text_of: dict[int, bytes], *, masked: bool = False
+) -> str | None:
     """Return the first problem of one record, None if it is sound; `text_of` is the label map."""
     try:
         (encoded,), (digest,) = record["image/encoded"], record["image/key/sha256"]
@@ -127,6 +130,7 @@ def record_problem(record: dict[str, list[Any]], text_of: dict[int, bytes]) -> s
         labels, texts = record["image/object/class/label"], record["image/object/class/text"]
         verified = [record[f"image/class/{name}"] for name in ("label", "text", "confidence")]
         corners = [record[f"image/object/bbox/{name}"] for name in CORNERS]
+        masks = record["image/object/mask"] if masked else []
     except (KeyError, ValueError) as error:
         return f"a feature is missing or not single ({error})"
     if hashlib.sha256(encoded).hexdigest().encode() != digest:
@@ -150,4 +154,19 @@ def record_problem(record: dict[str, list[Any]], text_of: dict[int, bytes]) -> s
     for label, text in zip([*labels, *verified[0]], [*texts, *verified[1]], strict=True):
         if text_of.get(label) != text:
             return f"class {label} with the text {text!r} is not in the label map"
+    return mask_problem(masks, size)
+
+
+def mask_problem(masks: Sequence[bytes], size: tuple[int, int]) -> str | None:
+    """Return the first problem of the masks of one record, None if they are sound."""
+    for number, encoded in enumerate(masks, start=1):
+        try:
+            with Image.open(io.BytesIO(encoded), formats=("PNG",)) as mask:
+                mask.load()
+        except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
+            return f"mask {number} cannot be decoded ({error})"
+        if mask.size != size:
+            return f"mask {number} has {mask.width}x{mask.height} pixels, the image {size[0]}x{size[1]}"
+        if mask.mode != "L" or max(mask.tobytes()) > 1:
+            return f"mask {number} is not 8-bit grey of 0 and 1"
     return None

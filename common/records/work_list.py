@@ -15,7 +15,7 @@ import msgspec
 from common.cli import InputError, progress
 from common.files.folders import Folder, Status, folder_of
 from common.images.header import rgb_size
-from common.openimages.datapoints import Datapoint, read_datapoints
+from common.openimages.datapoints import Annotation, Datapoint, Mask, read_datapoints
 from common.openimages.ids import image_file_name, image_number
 from common.records.types import RecordSet, Work
 
@@ -56,10 +56,19 @@ def write_work_list(
             records = choose(point)
             records.digest.update(line)
             records.offsets.append(position)
-            records.sizes.append(work.bytes + 1000 + 80 * len(work.boxes))  # image, feature names, boxes
+            masks = sum(map(_mask_bytes, work.boxes))
+            records.sizes.append(work.bytes + 1000 + 80 * len(work.boxes) + masks)  # 1000: feature names
             position += len(line)
             bar.update()
     stream.flush()
+
+
+def _mask_bytes(box: Annotation) -> int:
+    """Return about the size of a mask's PNG: that of an empty one, and more for each run."""
+    if not isinstance(box.mask, Mask):
+        return 0
+    height, width = box.mask.size
+    return 70 + height * width // 1000 + len(box.mask.counts) * 7 // 5
 
 
 def is_for_evaluation(point: Datapoint, fraction: float | None, subset: str | None) -> bool:
@@ -111,7 +120,30 @@ def usable_works(
             counts["not_rgb"] += 1
             continue
         counts["boxes"] += len(boxes)
+        counts["masks"] += count_masks(point, ids, size, path)
         yield point, Work(point.id, name, file_bytes, boxes, labels, size)
+
+
+def count_masks(point: Datapoint, ids: dict[str, int], size: tuple[int, int], path: str) -> int:
+    """Return the number of masks; InputError for one that is still a file's name or of another size."""
+    masks = 0
+    for number, box in enumerate(point.annotations, start=1):
+        if box.mask is None or box.label not in ids:
+            continue
+        place = f"{path}: image {point.id}: annotation {number} ({box.label}): the mask"
+        if isinstance(box.mask, str):
+            raise InputError(
+                f"{place} is still the name of a file ({box.mask!r:.80}); run process_images.py with "
+                "--masks_directory"
+            )
+        height, width = box.mask.size
+        if (width, height) != size:
+            raise InputError(
+                f"{place} has {width}x{height} pixels, but the image {size[0]}x{size[1]}; "
+                "give the datapoints and images of one run of process_images.py"
+            )
+        masks += 1
+    return masks
 
 
 def find_image(find: Callable[[str], Status | None], folder: Path, image_id: str) -> tuple[str, int] | None:

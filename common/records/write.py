@@ -123,7 +123,8 @@ def make_record(tf: Any, work: Work, image: bytes | None, settings: RecordSettin
             f"{path}: {size[0]}x{size[1]} pixels, but its datapoint has {work.size[0]}x{work.size[1]}; run "
             "process_images.py again, and give the datapoints and images of one run"
         )
-    features = example_features(work, image, size, settings.ids, settings.texts, settings.source_id)
+    named = settings.ids, settings.texts, settings.source_id
+    features = example_features(work, image, *named, settings.missing_masks)
     example = tf.train.Example()
     feature = example.features.feature
     for name, values in features.items():  # a quarter less time than the constructor takes with a dict

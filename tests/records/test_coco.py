@@ -9,7 +9,7 @@ import pytest
 
 from common.files.folders import parse_path
 from common.openimages.ids import image_number
-from tests.support.step7 import CAT, DOG, annotation, many, photo, read_back
+from tests.support.step7 import CAT, DOG, annotation, many, mask_of, photo, read_back
 from tests.support.step7 import step as step
 
 ANIMAL, PET = "/m/0jbk", "/m/068hy"
@@ -136,7 +136,6 @@ def test_evaluation_has_a_file_beside_named_like_its_records(step, tmp_path):
         )
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools 2.0.11 with NumPy 2
 def test_a_mask_is_written_as_it_stands_and_its_area_counts(coco):
     from pycocotools import mask as coco_mask
 
@@ -144,13 +143,38 @@ def test_a_mask_is_written_as_it_stands_and_its_area_counts(coco):
     pixels[4:9, 11:17] = 1
     mask = coco_mask.encode(pixels)
     mask["counts"] = mask["counts"].decode()
-    boxes = [annotation(mask=mask), annotation(DOG), annotation(mask="a1_m01yrx_0.png")]
-    found = coco([{"id": "a1", "annotations": boxes}], {"a1.jpg": photo()})
-    masked, *others = found.dataset["annotations"]
-    assert masked["segmentation"] == mask
-    assert masked["area"] == 30
-    assert (found.annToMask(masked) == pixels).all()
-    assert not any("segmentation" in box for box in others)
+    points = [{"id": "a1", "annotations": [annotation(mask=mask), annotation(DOG)]}]
+    box = np.zeros_like(pixels)
+    box[4:22, 10:20] = 1  # 3.75 to 22.5 down: half a pixel is rounded to even
+    for missing, expected in (("empty", 0 * box), ("box", box)):
+        found = coco(points, {"a1.jpg": photo()}, "--missing_masks", missing)
+        masked, other = found.dataset["annotations"]
+        assert masked["segmentation"] == mask
+        assert masked["area"] == 30
+        assert other["area"] == 187.5
+        assert (found.annToMask(masked) == pixels).all()
+        assert (found.annToMask(other) == expected).all()
+
+
+def test_coco_evaluates_masks_of_a_set_with_boxes_without_one(coco):
+    """Without a segmentation the evaluation stops with a KeyError; an empty one is an object never found."""
+    from pycocotools.cocoeval import COCOeval
+
+    mask = mask_of((40, 30), (4, 4, 12, 9))
+    points = [
+        {"id": "a1", "annotations": [annotation(mask=mask), annotation(DOG), annotation(DOG, group_of=1)]},
+        {"id": "b2", "annotations": [annotation(DOG, mask=mask)]},
+    ]
+    images = {"a1.jpg": photo(), "b2.jpg": photo()}
+    for missing, recall in (("empty", 0.75), ("box", 1.0)):
+        found = coco(points, images, "--missing_masks", missing)
+        with redirect_stdout(StringIO()):
+            detections = found.loadRes([{**box, "score": 1.0} for box in found.dataset["annotations"]])
+            evaluation = COCOeval(found, detections, "segm")
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+        assert evaluation.stats[8] == recall  # of two classes, one with a box of which half have a mask
 
 
 def test_supercategories_are_the_nearest_ancestors_and_names_are_unlike(coco, tmp_path):

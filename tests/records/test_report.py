@@ -41,7 +41,7 @@ def record(
     box = {"label": f"/m/{number}", "x0": 0.25, "x1": 0.5, "y0": 0.25, "y1": 0.5, **attributes}
     texts = {mid: mid for mid in ids}
     return example_features(
-        record_work({"id": name, "annotations": [box]}), photo or scene(size), size, ids, texts
+        record_work({"id": name, "annotations": [box]}, size), photo or scene(size), ids, texts
     )
 
 
@@ -90,8 +90,10 @@ def test_boxes_and_names_do_not_make_the_page_larger(tmp_path, classes, boxes, n
     texts, photo = {mid: mid for mid in ids}, scene()
     box = {"x0": 0.25, "x1": 0.5, "y0": 0.25, "y1": 0.5}
     some = ([{"label": mid, **box}] * boxes for mid in list(ids)[:800])
-    works = (record_work({"id": f"i{index}", "annotations": many}) for index, many in enumerate(some))
-    statistics = gather((example_features(work, photo, (256, 192), ids, texts) for work in works), classes)
+    works = (
+        record_work({"id": f"i{index}", "annotations": many}, (256, 192)) for index, many in enumerate(some)
+    )
+    statistics = gather((example_features(work, photo, ids, texts) for work in works), classes)
     assert statistics.gallery
     path = tmp_path / "report.html"
     write_report(path, statistics, {"records": 1, "boxes": 1}, [(mid, name) for mid in ids], {})

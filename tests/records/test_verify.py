@@ -6,9 +6,10 @@ import struct
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from common.records.examples import example_features
-from tests.support.step7 import CAT, annotation, many, photo, record_work
+from tests.support.step7 import CAT, annotation, many, mask_of, photo, png, record_work
 from tests.support.step7 import step as step
 
 
@@ -69,10 +70,33 @@ def test_records_with_wrong_features_are_found():
     image = photo(size=(40, 30))
     texts = {CAT: CAT}
     labels = [{"label": CAT, "confidence": 1}]
-    work = record_work({"id": "a1", "annotations": [annotation()], "image_labels": labels})
+    work = record_work({"id": "a1", "annotations": [annotation()], "image_labels": labels}, (40, 30))
+
+    boxes = [annotation(mask=mask_of((40, 30), (4, 4, 12, 9))), annotation()]
+    masked = record_work({"id": "a1", "annotations": boxes}, (40, 30))
+    grey, small = Image.new("L", (40, 30)), Image.new("L", (30, 40))
+
+    def mask_problem(**changes: list[Any]) -> str | None:
+        record = example_features(masked, image, {CAT: 1}, texts, missing_masks="empty")
+        record |= {f"image/object/{name}": values for name, values in changes.items()}
+        return record_problem(record, {1: CAT.encode()}, masked=True)
+
+    assert mask_problem() is None
+    for masks, message in (
+        ([png(grey)], "the lists of boxes differ in length"),
+        ([png(grey), b""], "mask 2 cannot be decoded"),
+        ([png(grey), png(grey)[:-20]], "mask 2 cannot be decoded"),
+        ([png(small), png(grey)], "mask 1 has 30x40 pixels, the image 40x30"),
+        ([png(grey), png(grey.point([255] * 256))], "mask 2 is not 8-bit grey of 0 and 1"),
+        ([png(grey), png(grey.convert("1"))], "mask 2 is not 8-bit grey of 0 and 1"),
+        ([png(grey), png(grey.convert("RGB"))], "mask 2 is not 8-bit grey of 0 and 1"),
+    ):
+        assert message in str(mask_problem(mask=masks)), message
+    record = example_features(work, image, {CAT: 1}, texts)
+    assert "'image/object/mask'" in str(record_problem(record, {1: CAT.encode()}, masked=True))
 
     def problem(**changes: list[Any]) -> str | None:
-        record = example_features(work, image, (40, 30), {CAT: 1}, texts)
+        record = example_features(work, image, {CAT: 1}, texts)
         for name, values in changes.items():
             record["image/" + name.replace("__", "/")] = values
         return record_problem(record, {1: CAT.encode()})

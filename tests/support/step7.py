@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,9 +14,9 @@ from common.records.types import Work
 
 CAT, DOG, TREE = "/m/01yrx", "/m/0bt9lr", "/m/07j7r"
 FLOATS = {"image/object/bbox/xmin", "image/object/bbox/xmax", "image/object/bbox/ymin", "image/object/bbox/ymax",
-          "image/object/area", "image/object/weight", "image/class/confidence"}  # fmt: skip
+          "image/object/area", "image/object/weight", "image/object/mask/weight", "image/class/confidence"}  # fmt: skip
 BYTES = {"image/encoded", "image/format", "image/filename", "image/source_id", "image/key/sha256",
-         "image/object/class/text", "image/class/text"}  # fmt: skip
+         "image/object/class/text", "image/object/mask", "image/class/text"}  # fmt: skip
 
 
 def photo(mode: str = "RGB", size: tuple[int, int] = (40, 30), image_format: str = "JPEG") -> bytes:
@@ -88,7 +89,23 @@ def many(number: int) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     return points, {f"p{index}.jpg": photo(size=(20 + index, 30)) for index in range(number)}
 
 
-def record_work(point: dict[str, Any]) -> Work:
+def png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def mask_of(size: tuple[int, int], area: tuple[int, int, int, int]) -> dict[str, Any]:
+    """Return an annotation's mask: in an image of this width and height the pixels x0, y0 to x1, y1."""
+    from pycocotools import mask as coco_mask
+
+    pixels = np.zeros(size[::-1], np.uint8, order="F")
+    pixels[area[1] : area[3], area[0] : area[2]] = 1
+    mask = coco_mask.encode(pixels)
+    return {"size": mask["size"], "counts": mask["counts"].decode()}
+
+
+def record_work(point: dict[str, Any], size: tuple[int, int]) -> Work:
     """Return the input of step 7 for one record, with all classes of the datapoint."""
     made = checked(point | {"id": "a"}, Datapoint, "point")  # an id may be evil in tests of the report
-    return Work(point["id"], f"{point['id']}.jpg", 0, made.annotations, made.image_labels, (1, 1))
+    return Work(point["id"], f"{point['id']}.jpg", 0, made.annotations, made.image_labels, size)
