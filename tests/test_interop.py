@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 import create_label_map
 import record_maker
@@ -20,7 +21,7 @@ from sample.classes import DRAWN
 from sample.scenes import draw
 
 pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore")]
-IMAGES = 48
+IMAGES, SIDE = 48, 256  # of images the number, and the width of each in pixels
 CLASSES = [one.label for one in DRAWN]
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
 
@@ -33,10 +34,13 @@ def made(tmp_path_factory) -> Path:
     points = []
     for number in range(IMAGES):
         image, boxes = draw(f"interop {number}")
-        small = image.resize((256, 256 * image.height // image.width))
+        small = image.resize((SIDE, SIDE * image.height // image.width))
         small.save(folder / f"images/i{number:02}.jpg", quality=90)
         subset = "validation" if number % 8 == 0 else "train"
         annotations = [box.as_dict() for box in boxes]
+        for box, annotation in list(zip(boxes, annotations, strict=True))[number % 2 :]:
+            mask = coco_mask.encode(np.asfortranarray(box.mask.resize(small.size), dtype=np.uint8))
+            annotation["mask"] = {"size": mask["size"], "counts": mask["counts"].decode()}
         labels = [{"label": CLASSES[number % len(CLASSES)], "confidence": number % 2}]
         points.append(
             {"id": f"i{number:02}", "subset": subset, "annotations": annotations, "image_labels": labels}
@@ -72,6 +76,7 @@ def truth(made) -> dict[str, dict[str, Any]]:
             "boxes": np.array([[box["y0"], box["x0"], box["y1"], box["x1"]] for box in boxes]),
             "mids": [box["label"] for box in boxes],
             "classes": [CLASSES.index(box["label"]) + 1 for box in boxes],
+            "masks": [coco_mask.decode(box["mask"]) if "mask" in box else None for box in boxes],
             "labels": [CLASSES.index(label["label"]) + 1 for label in point["image_labels"]],
             "confidences": [label["confidence"] for label in point["image_labels"]],
             "crowd": [box["group_of"] == 1 for box in boxes],
@@ -88,11 +93,18 @@ def same_picture(found: Any, pixels: Any) -> bool:
     return bool(found.shape == pixels.shape and np.abs(np.asarray(found, int) - pixels).mean() < 2)
 
 
+def same_masks(found: Any, expected: dict[str, Any]) -> None:
+    """Both decoders give float32 [boxes, height, width]; a box without a mask has an empty one."""
+    assert found.shape == (len(expected["masks"]), expected["height"], expected["width"])
+    for pixels, mask in zip(found, expected["masks"], strict=True):
+        np.testing.assert_array_equal(pixels, 0 * pixels if mask is None else mask)
+
+
 def test_model_gardens_decoder(made, truth):
     import tensorflow as tf
     from official.vision.dataloaders.tf_example_decoder import TfExampleDecoder
 
-    decoder = TfExampleDecoder()
+    decoder = TfExampleDecoder(include_mask=True)
     seen = set()
     for raw in tf.data.TFRecordDataset(shards(made)):
         found = {name: value.numpy() for name, value in decoder.decode(raw).items()}
@@ -103,11 +115,16 @@ def test_model_gardens_decoder(made, truth):
         np.testing.assert_allclose(found["groundtruth_boxes"], expected["boxes"], atol=1e-6)
         assert found["groundtruth_classes"].tolist() == expected["classes"]
         assert found["groundtruth_is_crowd"].tolist() == expected["crowd"]
+        same_masks(found["groundtruth_instance_masks"], expected)
         sides = (expected["boxes"][:, 2:] - expected["boxes"][:, :2]) * [
             expected["height"],
             expected["width"],
         ]
-        np.testing.assert_allclose(found["groundtruth_area"], sides.prod(axis=1), rtol=1e-4)
+        areas = [
+            side if mask is None else mask.sum()
+            for side, mask in zip(sides.prod(axis=1), expected["masks"], strict=True)
+        ]
+        np.testing.assert_allclose(found["groundtruth_area"], areas, rtol=1e-4)
     assert seen == set(truth)
 
 
@@ -120,7 +137,9 @@ from tensorflow.python.ops import control_flow_ops
 control_flow_ops.case, control_flow_ops.cond = tf.case, tf.cond  # tf_slim looks for them there
 from object_detection.data_decoders.tf_example_decoder import TfExampleDecoder
 label_map, out, *shards = sys.argv[1:]
-decoders = [TfExampleDecoder(), TfExampleDecoder(label_map_proto_file=label_map)]
+from object_detection.protos import input_reader_pb2
+masks = {"load_instance_masks": True, "instance_mask_type": input_reader_pb2.PNG_MASKS}
+decoders = [TfExampleDecoder(**masks), TfExampleDecoder(label_map_proto_file=label_map, **masks)]
 found = [
     {name: value.numpy() for name, value in decoder.decode(raw).items()}
     for raw in tf.data.TFRecordDataset(shards) for decoder in decoders
@@ -146,6 +165,9 @@ open(out, "wb").write(pickle.dumps(found))
         assert found["groundtruth_group_of"].tolist() == expected["crowd"]
         assert found["groundtruth_image_classes"].tolist() == expected["labels"]
         assert found["groundtruth_image_confidences"].tolist() == expected["confidences"]
+        same_masks(found["groundtruth_instance_masks"], expected)
+        weights = [float(mask is not None) for mask in expected["masks"]]
+        assert found["groundtruth_instance_mask_weights"].tolist() == weights
         assert found["groundtruth_weights"].tolist() == [1.0] * len(expected["classes"])
         assert not found["groundtruth_difficult"].any()
 
@@ -167,6 +189,7 @@ def test_tensorflow_datasets_reads_the_folder(made, truth):
             corners = np.stack([found[f"image/object/bbox/{name}"] for name in CORNERS], axis=-1)
             np.testing.assert_allclose(corners, expected["boxes"], atol=1e-6)
             assert found["image/object/class/label"].tolist() == expected["classes"]
+            same_masks(found["image/object/mask"][..., 0], expected)
             assert [text.decode() for text in found["image/object/class/text"]] == expected["mids"]
         assert seen == expected_ids
     half = builder.as_dataset(split="train[:50%]")
@@ -231,8 +254,6 @@ def test_fiftyones_coco_importer(made, truth, monkeypatch):
 
 def mask_column(array: Any) -> str:
     """Return a mask as the challenge's CSV has it: COCO's run-length encoding, zlib, base64."""
-    from pycocotools import mask as coco_mask
-
     counts = coco_mask.encode(np.asfortranarray(array, dtype=np.uint8))["counts"]
     return base64.b64encode(zlib.compress(counts)).decode()
 

@@ -23,6 +23,7 @@ from common.records.types import RecordSet, Work
 NAME = "open_images"
 INFO = "dataset_info.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_.-]*)?")  # without what templates of TFDS interpret
+_IMAGES = {"image/encoded": ("jpeg", "3"), "image/object/mask": ("png", "1")}  # encoding, channels
 _CLASSES = "tensorflow_datasets.core.features"
 
 
@@ -78,8 +79,13 @@ def _feature(name: str, *, single: bool) -> dict[str, Any]:
     if not single:
         sequence = {"feature": _feature(name, single=True), "length": "-1"}
         return {"pythonClassName": f"{_CLASSES}.sequence_feature.Sequence", "sequence": sequence}
-    if name == "image/encoded":
-        image = {"dtype": "uint8", "encodingFormat": "jpeg", "shape": {"dimensions": ["-1", "-1", "3"]}}
+    if name in _IMAGES:
+        encoding, channels = _IMAGES[name]
+        image = {
+            "dtype": "uint8",
+            "encodingFormat": encoding,
+            "shape": {"dimensions": ["-1", "-1", channels]},
+        }
         return {"pythonClassName": f"{_CLASSES}.image_feature.Image", "image": image}
     if feature_kind(name) == "bytes_list":
         return {"pythonClassName": f"{_CLASSES}.text_feature.Text", "text": {}}
