@@ -34,11 +34,13 @@ FONT = "fonts/ttf/DejaVuSans.ttf"  # of matplotlib; Pillow's own lacks Ž and Gr
 # Of the report.
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 GALLERY_BYTES = 8_000_000  # of the page, for images with their boxes and names
-IMAGE_BYTES, BOX_BYTES = 500, 600  # of the page at most, for the HTML around an image, for one of its boxes
+# Of the page at most, for the HTML around an image, for one of its boxes, around the data of a mask.
+IMAGE_BYTES, BOX_BYTES, MASK_BYTES = 500, 600, 150
 CLASS_BYTES = 200  # of the page, for a class in the table
 NAME_LENGTH = 40  # characters of a class's name beside a box
 GALLERY_IMAGES = 96  # at least one a class, and no more than this where there are few classes
 THUMBNAIL = 256  # pixels, longer side
+MASK_OPACITY = 110  # of 255
 MAX_BOXES = 20  # an image with more is counted in the last bar
 SIZE_BINS, ASPECT_BINS, SIDE_BIN = 20, 24, 64  # bars, bars, pixels
 ASPECT_RANGE = 3.0  # aspects from 1:8 to 8:1, as powers of two
@@ -94,15 +96,30 @@ def record_boxes(record: Record) -> list[Box]:
     return list(zip(record["image/object/class/label"], *corners, strict=True))
 
 
+def record_masks(record: Record, size: tuple[int, int]) -> list[Image.Image | None]:
+    """Return the mask of each box, 0 and 1 at this size, None for an empty one or a record without masks."""
+    masks: list[Image.Image | None] = [None] * len(record["image/object/class/label"])
+    for place, encoded in enumerate(record.get("image/object/mask", ())):
+        with Image.open(io.BytesIO(encoded)) as image:
+            mask = image.resize(size, Image.Resampling.NEAREST)
+        if mask.getbbox():
+            masks[place] = mask
+    return masks
+
+
 def draw_record(record: Record, names: dict[int, str]) -> Image.Image:
-    """Return the image scaled to TILE pixels, with its boxes and their names, large boxes first."""
+    """Return the image scaled to TILE pixels, with masks, boxes and names, large boxes first."""
     import matplotlib
 
     image = record_image(record)
     scale = TILE / max(image.size)
     tile = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     draw, font = ImageDraw.Draw(tile), ImageFont.truetype(str(Path(matplotlib.get_data_path(), FONT)), TEXT)
-    for number, xmin, xmax, ymin, ymax in sorted(record_boxes(record), key=_area, reverse=True):
+    boxes = record_boxes(record)
+    for (number, *_), mask in zip(boxes, record_masks(record, tile.size), strict=True):
+        if mask:
+            tile.paste(class_colour(number), mask=mask.point([0] + [MASK_OPACITY] * 255))
+    for number, xmin, xmax, ymin, ymax in sorted(boxes, key=_area, reverse=True):
         left, right = xmin * (tile.width - 1), xmax * (tile.width - 1)
         top, bottom = ymin * (tile.height - 1), ymax * (tile.height - 1)
         colour = class_colour(number)
@@ -168,9 +185,13 @@ class Statistics:
     def show(self, record: Record, boxes: list[Box], classes: set[int]) -> None:
         """Add an image to the gallery if there is room for it and all of its boxes."""
         room = self.gallery_limit - self.gallery_bytes - IMAGE_BYTES - BOX_BYTES * len(boxes)
-        if room < 0 or len(jpeg := thumbnail(record)) > room:
+        if room < 0:
             return
-        self.gallery_bytes = self.gallery_limit - room + len(jpeg)
+        jpeg, masks = thumbnail(record)
+        added = len(jpeg) + sum(MASK_BYTES + len(mask) for mask in masks if mask)
+        if added > room:
+            return
+        self.gallery_bytes = self.gallery_limit - room + added
         self.shown.update(classes)
         (width,), (height,) = record["image/width"], record["image/height"]
         self.gallery.append(
@@ -178,9 +199,9 @@ class Statistics:
                 "id": record_id(record), "jpeg": jpeg, "width": width, "height": height,
                 "classes": " ".join(map(str, sorted(classes))),
                 "boxes": [
-                    {"number": number, "x": xmin * width, "y": ymin * height,
+                    {"number": number, "x": xmin * width, "y": ymin * height, "mask": mask,
                      "width": (xmax - xmin) * width, "height": (ymax - ymin) * height}
-                    for number, xmin, xmax, ymin, ymax in boxes
+                    for (number, xmin, xmax, ymin, ymax), mask in zip(boxes, masks, strict=True)
                 ],
             }
         )  # fmt: skip
@@ -196,11 +217,25 @@ def gather(records: Iterable[Record], number_of_classes: int) -> Statistics:
     return statistics
 
 
-def thumbnail(record: Record) -> str:
-    """Return the image at no more than THUMBNAIL pixels as a base64 JPEG."""
-    image, stream = record_image(record), io.BytesIO()
+def thumbnail(record: Record) -> tuple[str, list[str]]:
+    """Return an image of at most THUMBNAIL pixels as a JPEG and the mask of each box as a PNG, in base64.
+
+    The object is translucent, in the colour of its class, on nothing. An empty mask is empty text.
+    """
+    image = record_image(record)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
-    image.save(stream, "JPEG", quality=75)
+    found = []
+    masks = record_masks(record, image.size)
+    for mask, number in zip(masks, record["image/object/class/label"], strict=True):
+        if mask:
+            mask.putpalette([0, 0, 0, *class_colour(number)])
+        found.append(_base64(mask, "PNG", bits=1, transparency=bytes((0, MASK_OPACITY))) if mask else "")
+    return _base64(image, "JPEG", quality=75), found
+
+
+def _base64(image: Image.Image, image_format: str, **options: Any) -> str:
+    stream = io.BytesIO()
+    image.save(stream, image_format, **options)
     return base64.b64encode(stream.getvalue()).decode()
 
 

@@ -1,5 +1,6 @@
 """The report and the preview: their counts and drawings, and text of other people that stays text."""
 
+import base64
 import html
 import io
 import json
@@ -13,8 +14,16 @@ import pytest
 from PIL import Image, ImageDraw
 
 from common.records.examples import example_features
-from common.records.report import GALLERY_BYTES, IMAGES, class_colour, gather, write_preview, write_report
-from tests.support.step7 import record_work
+from common.records.report import (
+    GALLERY_BYTES,
+    IMAGES,
+    MASK_OPACITY,
+    class_colour,
+    gather,
+    write_preview,
+    write_report,
+)
+from tests.support.step7 import mask_of, record_work
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -41,8 +50,9 @@ def record(
     box = {"label": f"/m/{number}", "x0": 0.25, "x1": 0.5, "y0": 0.25, "y1": 0.5, **attributes}
     texts = {mid: mid for mid in ids}
     return example_features(
-        record_work({"id": name, "annotations": [box]}, size), photo or scene(size), ids, texts
-    )
+        record_work({"id": name, "annotations": [box]}, size), photo or scene(size), ids, texts,
+        missing_masks="empty" if "mask" in attributes else None,
+    )  # fmt: skip
 
 
 # --- counts and drawings -----------------------------------------------------------------------------------
@@ -136,6 +146,50 @@ def test_the_preview_draws_boxes_on_objects(tmp_path):
                     y,
                     pixel,
                 )
+
+
+def test_the_preview_draws_masks_under_boxes(tmp_path):
+    mask = mask_of((300, 300), (75, 75, 112, 150))  # the left half of the object
+    path = tmp_path / "preview.jpg"
+    write_preview(path, [record(size=(300, 300), mask=mask), record(size=(300, 300))], {1: "Cat"})
+    with Image.open(path) as sheet:
+        pixels = np.asarray(sheet).astype(int)
+    inside, beside, without = pixels[128, 98], pixels[128, 138], pixels[128, 308 + 98]
+    expected = np.average([class_colour(1), (0, 0, 128)], axis=0, weights=[MASK_OPACITY, 255 - MASK_OPACITY])
+    assert np.abs(inside - expected).max() < 30
+    assert np.abs(beside - (0, 0, 128)).max() < 30
+    assert np.abs(without - (0, 0, 128)).max() < 30
+
+
+def test_the_gallery_has_the_masks_of_its_boxes(tmp_path):
+    mask = mask_of((512, 384), (128, 96, 200, 192))
+    path = tmp_path / "report.html"
+    records = [record(size=(512, 384), mask=mask), record(name="b")]
+    write_report(path, gather(records, 1), {"records": 2, "boxes": 2}, [("/m/1", "Cat")], {})
+    (found,) = re.findall(r'<image data-class="1" .*href="data:image/png;base64,([^"]+)"', path.read_text())
+    with Image.open(io.BytesIO(base64.b64decode(found))) as image:
+        shape = np.asarray(image.convert("RGBA"))
+    assert shape.shape == (192, 256, 4)
+    expected = np.zeros((192, 256, 4), np.uint8)
+    expected[:, :, :3] = shape[0, 0, :3]
+    expected[48:96, 64:100] = (*class_colour(1), MASK_OPACITY)
+    np.testing.assert_array_equal(shape, expected)
+
+
+def test_masks_do_not_make_the_page_larger(tmp_path):
+    """Masks and images of noise: no others take more."""
+    from common.records.examples import encode_mask
+
+    noise = np.random.default_rng(1)
+    masks = [encode_mask(np.asfortranarray(noise.integers(0, 2, (192, 256)), np.uint8)) for _ in range(10)]
+    photo = scene(noise=True)
+    records = (record(i % 601 + 1, 601, f"i{i}", photo, mask=masks[i % 10]) for i in range(1500))
+    statistics = gather(records, 601)
+    assert 0.9 * GALLERY_BYTES < statistics.gallery_bytes <= GALLERY_BYTES
+    path = tmp_path / "report.html"
+    names = [(f"/m/{number}", "x" * 60) for number in range(1, 602)]
+    write_report(path, statistics, {"records": 1500, "boxes": 1500}, names, {})
+    assert path.stat().st_size < 10_000_000
 
 
 # --- through the step --------------------------------------------------------------------------------------
