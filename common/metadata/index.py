@@ -99,7 +99,9 @@ def read_entries(keys: Sequence[str], rows: Rows) -> list[Entry]:
     encode = msgspec.json.Encoder().encode
     entries = []
     for row in rows:
-        entry: dict[str, str | float] = {key: text for key, text in zip(keys, row, strict=True) if text}
+        entry: dict[str, str | float] = {
+            key: text for key, text in zip(keys, row.split("\0"), strict=True) if text
+        }
         image_id = entry.get("id")
         if not is_image_id(image_id):
             raise ValueError(f"ImageID {image_id!r:.80}, an image id was expected")
