@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from common.metadata.boxes import decode_boxes
+from common.metadata.boxes import merge
 from common.metadata.choice import ImageChoice
 from common.metadata.index import Images
 from common.metadata.labels import add_labels, decode_labels
@@ -70,13 +70,8 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
         box_items = tables.boxes.bucket(place)
         label_items = labels.bucket(place) if labels is not None else {}
         for number in sorted({*box_items, *label_items}):
-            rows = 0
-            merged: dict[bytes, bytes] = {}
-            for item in box_items.get(number, ()):
-                boxes = decode_boxes(item)
-                rows += len(boxes)
-                merged.update(boxes)
-            counts["repeated_rows"] += rows - len(merged)
+            boxes, repeated = merge(box_items.get(number, ()))
+            counts["repeated_rows"] += repeated
             position = images.by_number[number]
             if position >= images.indexed:
                 counts["images_not_in_index"] += 1
@@ -84,12 +79,12 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
             of_image: dict[str, int] = {}
             for item in label_items.get(number, ()):
                 add_labels(of_image, decode_labels(item))
-            all_boxes = list(merged.values())
             if tables.ancestors:
-                all_boxes = list(_expanded(all_boxes, tables.ancestors))
-                counts["expanded"] += len(all_boxes) - len(merged)
+                expanded = list(_expanded(boxes, tables.ancestors))
+                counts["expanded"] += len(expanded) - len(boxes)
+                boxes = expanded
             head = heads[images.head_places[position]]
-            yield Point(ids[position], head, of_image if labels is not None else None, all_boxes)
+            yield Point(ids[position], head, of_image if labels is not None else None, boxes)
 
 
 def _expanded(boxes: Iterable[bytes], ancestors: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
