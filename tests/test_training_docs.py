@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -12,18 +13,18 @@ from sample.classes import DRAWN
 from sample.scenes import draw
 from tests.conftest import ROOT
 
-PIPELINE, KERAS_HUB, MODEL_GARDEN, LOOP, VALIDATION, COCO_RULES, OPEN_IMAGES = re.findall(
-    r"```python\n(.*?)```", (ROOT / "docs/training.md").read_text(encoding="utf-8"), re.S
+PIPELINE, KERAS_HUB, MODEL_GARDEN, LOOP, VALIDATION, MASK_RCNN, MASK_LOOP, COCO_RULES, OPEN_IMAGES = (
+    re.findall(r"```python\n(.*?)```", (ROOT / "docs/training.md").read_text(encoding="utf-8"), re.S)
 )
-IMAGES = 24
+IMAGES, SIDE = 24, 256  # of images the number, and width and height of each in pixels
 CLASSES = [one.label for one in DRAWN]
 
 
 @pytest.fixture
 def make(script, tmp_path):
-    """Return `make(images, points)`: the records and the label map that the page's command makes of them."""
+    """Return `make(images, points, *flags)`: records and label map that the page's command makes of them."""
 
-    def call(images, points):
+    def call(images, points, *flags):
         made = tmp_path / "dataset/validation"
         (made / "photos").mkdir(parents=True)
         for image, point in zip(images, points, strict=True):
@@ -42,7 +43,7 @@ def make(script, tmp_path):
             ("record_maker", "--points_path", made / "resized.json", "--saved_images_directory", made / "resized",
              "--trainable_classes_path", classes, "--record_save_path", made / "records/validation.tfrecord",
              "--num_shards", "2", "--workers", "1", "--label_map_path", tmp_path / "dataset/label_map.pbtxt",
-             "--source_id", "number", "--coco_path", made / "annotations.json"),
+             "--source_id", "number", "--coco_path", made / "annotations.json", *flags),
         ):  # fmt: skip
             outcome = script(name, *arguments)
             assert outcome.code == 0, outcome.err
@@ -126,6 +127,28 @@ def test_a_retinanet_of_model_garden_learns_and_is_evaluated(records):
     assert sum(losses[-5:]) / 5 < 0.7 * losses[0], losses
     assert 0 <= precision <= 1  # -1: no ground truth
     assert ground_truth == 1.0
+
+
+@pytest.mark.interop
+def test_a_mask_rcnn_of_model_garden_learns_masks(make):
+    """On squares of the pipeline's size, with a mask for each box but the first."""
+    from pycocotools import mask as coco_mask
+
+    images, points = [], []
+    for number in range(IMAGES):
+        image, boxes = draw(f"training {number}")
+        annotations = [box.as_dict() for box in boxes]
+        for box, annotation in list(zip(boxes, annotations, strict=True))[number == 0 :]:
+            mask = coco_mask.encode(np.asfortranarray(box.mask.resize((SIDE, SIDE)), dtype=np.uint8))
+            annotation["mask"] = {"size": mask["size"], "counts": mask["counts"].decode()}
+        images.append(image.resize((SIDE, SIDE)))
+        points.append({"id": f"t{number:02}", "annotations": annotations})
+    folder = make(images, points, "--missing_masks", "box", "--verify")
+    lines = run(folder, PIPELINE, MASK_RCNN, MASK_LOOP, "import json; print(json.dumps(losses))")
+    losses = json.loads(lines[-1])
+    for name, part in (("total_loss", 0.7), ("mask_loss", 0.8)):
+        values = [loss[name] for loss in losses]
+        assert sum(values[-5:]) / 5 < part * values[0], (name, values)
 
 
 def test_the_ground_truth_scores_1_by_cocos_rules(records):
