@@ -110,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if counts["masks"]:
             settings = replace(settings, missing_masks=args.missing_masks)
         outputs = [records.path.parent for records in record_sets]
-        with open_workers(args.workers, args.dask_scheduler, PACKAGES, [folder], outputs) as workers:
+        packages = (*PACKAGES, "pycocotools") if counts["masks"] else PACKAGES
+        with open_workers(args.workers, args.dask_scheduler, packages, [folder], outputs) as workers:
             for records in record_sets:
                 sets.write_set(records, settings, workers)
             if args.tfds_metadata:

@@ -11,6 +11,7 @@ import pytest
 from tests.support import step5_store, step7_store
 from tests.support.dask_cluster import cluster
 from tests.support.step5 import BAD, GOOD, IDS, contents, point, small_photo
+from tests.support.step7 import mask_of
 from tests.support.step7_store import places
 
 __all__ = ["places"]
@@ -27,11 +28,12 @@ def two_workers(tmp_path_factory, object_store):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """Return a folder with a class list, and with datapoints and images for 3000 records."""
+    """Return a folder with a class list, and with datapoints and images for 3000 records; one box has a mask."""
     folder = tmp_path_factory.mktemp("many")
     (folder / "classes.txt").write_text("/m/01yrx\n")
     (folder / "photos").mkdir()
     points = [point(f"{number:04}", width=200, height=150) for number in range(RECORDS)]
+    points[7]["annotations"][0]["mask"] = mask_of((200, 150), (50, 40, 90, 100))  # so that all boxes have one
     (folder / "points.json").write_text(json.dumps(points))
     (folder / "photos" / "0000.jpg").write_bytes(small_photo())
     for number in range(1, RECORDS):
