@@ -214,10 +214,10 @@ def test_an_id_is_held_in_at_most_200_bytes():
 
     number = 50_000
     images = Images()
-    images.entries.add(0, b"")  # opens the temporary file
+    images.entries.add([(0, b"")])  # opens the temporary file
     tracemalloc.start()
     for value in range(number):
-        images.add_indexed(f"{value:016x}", f'"rotation":{90.0 * (value % 4)}', b"{}")
+        images.add_indexed([(f"{value:016x}", f'"rotation":{90.0 * (value % 4)}', b"{}")])
     for value in range(number):
         assert images.number(f"{value:016x}") == value
     held, _ = tracemalloc.get_traced_memory()

@@ -84,8 +84,7 @@ def spool_boxes(path: str, wanted: BoxFilter, images: Images, boxes: Spool) -> C
     counts: Counter[str] = Counter()
     for found, items in read_rows(path, open_reader):
         counts.update(found)
-        for image_id, item in items:
-            boxes.add(images.number(image_id), item)
+        boxes.add((images.number(image_id), item) for image_id, item in items)
     return counts
 
 
@@ -117,14 +116,15 @@ def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> Found:
     return counts, items
 
 
-def merge(items: Iterable[bytes | memoryview]) -> tuple[list[bytes], int]:
-    """Return the JSON of each box of an image, duplicates left out, and how many these are."""
+def merge(items: Iterable[bytes]) -> tuple[bytes, int, int]:
+    """Return the JSON of an image's boxes, a line each, their number, and how many more were duplicates."""
     found = list(map(decode_boxes, items))
     keys = array("I", b"".join([boxes.keys for boxes in found]))
-    lines = [line for boxes in found for line in boxes.json.split(b"\n")]
-    if len(set(keys)) < len(keys):
-        lines = [line for line, _ in dict.fromkeys(zip(lines, keys, strict=True))]
-    return lines, len(keys) - len(lines)
+    json = b"\n".join([boxes.json for boxes in found])
+    if len(set(keys)) == len(keys):
+        return json, len(keys), 0
+    lines = [line for line, _ in dict.fromkeys(zip(json.split(b"\n"), keys, strict=True))]
+    return b"\n".join(lines), len(lines), len(keys) - len(lines)
 
 
 def _json_lines(boxes: Sequence[Any]) -> list[bytes]:

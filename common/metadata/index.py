@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import islice
+from typing import Any
 
 import msgspec
 
@@ -17,11 +18,13 @@ from common.metadata.rows import Rows, read_rows
 from common.metadata.spool import Spool
 from common.openimages.datapoints import INDEX_COLUMNS
 from common.openimages.ids import is_image_id
+from common.workers.batches import batches
 
 KEYS = {column: key for key, column in INDEX_COLUMNS.items()}
 NUMBERS: dict[str, type[int] | type[float]] = {"size": int, "rotation": float}  # bytes, degrees
 ATTRIBUTION = ("id", "author", "title", "landing_url", "license", "author_profile_url", "url")
 HEAD = ("subset", "rotation")  # keys that a datapoint has before its annotations
+WRITTEN = 500  # elements written together
 BUCKET = 1 << 17  # index entries read into memory together: 80 MB
 
 Entry = tuple[str, str, bytes]  # id, what datapoints take from it as JSON keys, all of it as JSON
@@ -43,14 +46,17 @@ class Images:
         self.indexed = 0
         self.entries = Spool(BUCKET)  # by position
 
-    def add_indexed(self, image_id: str, head: str, entry: bytes) -> None:
-        """Add an image of the index, before any other; a duplicate is ignored."""
-        position = self.positions.setdefault(image_id, self.indexed)
-        if position == self.indexed:
-            self.indexed += 1
-            self.numbers.append(-1)
-            self.head_places.append(self.heads.setdefault(head, len(self.heads)))
-            self.entries.add(position, entry)
+    def add_indexed(self, entries: Iterable[Entry]) -> None:
+        """Add images of the index, before any other; duplicates are ignored."""
+        added = []
+        for image_id, head, entry in entries:
+            position = self.positions.setdefault(image_id, self.indexed)
+            if position == self.indexed:
+                self.indexed += 1
+                self.numbers.append(-1)
+                self.head_places.append(self.heads.setdefault(head, len(self.heads)))
+                added.append((position, entry))
+        self.entries.add(added)
 
     def number_all(self) -> None:
         """Give a number to each image of the index that has none, in the order of the index."""
@@ -87,8 +93,7 @@ def read_index(path: str, images: Images) -> Counter[str]:
 
     for entries in read_rows(path, open_reader):
         rows += len(entries)
-        for entry in entries:
-            images.add_indexed(*entry)
+        images.add_indexed(entries)
     if not images.indexed:
         raise InputError(f"{path}: no images in it")
     return Counter(index_rows=rows, repeated_ids=rows - images.indexed)
@@ -97,38 +102,48 @@ def read_index(path: str, images: Images) -> Counter[str]:
 def read_entries(keys: Sequence[str], rows: Rows) -> list[Entry]:
     """Return the entries of rows with these keys, empty fields left out; a reader as `read_rows` takes it."""
     encode = msgspec.json.Encoder().encode
+    heads: dict[tuple[object, ...], str] = {}  # by the texts they are made of
     entries = []
     for row in rows:
-        entry: dict[str, str | float] = {
-            key: text for key, text in zip(keys, row.split("\0"), strict=True) if text
-        }
+        texts = row.split("\0")
+        entry: dict[str, Any] = dict(zip(keys, texts, strict=True))
+        if "" in texts:
+            entry = {key: text for key, text in entry.items() if text}
         image_id = entry.get("id")
         if not is_image_id(image_id):
             raise ValueError(f"ImageID {image_id!r:.80}, an image id was expected")
+        of_head = tuple(map(entry.get, HEAD))
         for key, kind in NUMBERS.items():
-            if key in entry:
-                value = parse_number(text := entry[key])
-                if value is None or value < 0 or kind(value) != value:
-                    raise ValueError(f"{key} is {text!r:.80}, a number was expected")
-                entry[key] = kind(value)
-        head = encode({key: entry[key] for key in HEAD if key in entry})[1:-1].decode()
+            if text := entry.get(key):
+                is_plain = len(text) < 16 and text.isascii() and text.isdecimal()
+                entry[key] = kind(text) if is_plain else _number(key, kind, text)
+        if of_head not in heads:
+            heads[of_head] = encode({key: entry[key] for key in HEAD if key in entry})[1:-1].decode()
         try:
             data = encode(entry)
         except OverflowError:  # an integer beyond 64 bits
             data = to_json(entry)
-        entries.append((str(image_id), head, data))
+        entries.append((str(image_id), heads[of_head], data))
     return entries
+
+
+@lru_cache  # for the few different rotations
+def _number(key: str, kind: type[int] | type[float], text: str) -> float:
+    value = parse_number(text)
+    if value is None or value < 0 or kind(value) != value:
+        raise ValueError(f"{key} is {text!r:.80}, a number was expected")
+    return kind(value)
 
 
 def write_index(images: Images, wanted: bytearray, path: str, attribution_path: str | None) -> None:
     """Write the index entries of the wanted positions and, if asked for, whom to name for them as CSV."""
 
-    def kept() -> Iterator[bytes | memoryview]:
+    def kept() -> Iterator[bytes]:
         return (entry for position, (entry,) in images.entries if wanted[position])
 
     with json_writer(path) as write:
-        for entry in kept():
-            write(entry)
+        for some in batches(kept(), WRITTEN):
+            write(b",\n".join(some))
     if attribution_path:
         decoded = map(msgspec.json.decode, kept())
         write_csv(

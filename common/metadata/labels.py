@@ -45,6 +45,7 @@ def spool_labels(path: str, rules: LabelRules, images: Images, labels: Spool) ->
 
     counts: Counter[str] = Counter()
     for items in read_rows(path, open_reader):
+        added = []
         for image_id, rows, of_other_classes, item in items:
             counts["label_rows"] += rows
             if not images.is_indexed(image_id):
@@ -52,7 +53,8 @@ def spool_labels(path: str, rules: LabelRules, images: Images, labels: Spool) ->
                 continue
             counts["labels_of_other_classes"] += of_other_classes
             if images.has_number(image_id) and of_other_classes < rows:
-                labels.add(images.number(image_id), item)
+                added.append((images.number(image_id), item))
+        labels.add(added)
     if counts["label_rows"] == counts["labels_not_in_index"]:
         raise InputError(
             f"{path}: none of its {counts['label_rows']} image labels is of an image in the index, those of "

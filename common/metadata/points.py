@@ -37,12 +37,13 @@ class Point(msgspec.Struct, gc=False):
     id: str
     head: str  # JSON of the keys between id and labels
     labels: dict[str, int] | None  # the confidence of each class
-    boxes: list[bytes]
+    boxes: bytes  # JSON, a line each
+    box_count: int
 
     def classes(self) -> set[str]:
         """Return the classes of the boxes, or without boxes those verified present."""
         if self.boxes:
-            return {_decode_box(box).label for box in self.boxes}
+            return {_decode_box(box).label for box in self.boxes.split(b"\n")}
         return {mid for mid, confidence in (self.labels or {}).items() if confidence}
 
     def json(self) -> bytes:
@@ -50,7 +51,7 @@ class Point(msgspec.Struct, gc=False):
         if self.labels is not None:
             labels = [{"label": mid, "confidence": self.labels[mid]} for mid in sorted(self.labels)]
             head += f',"image_labels":{msgspec.json.encode(labels).decode()}'
-        return b'%b,"annotations":[%b]}' % (head.encode(), b",".join(self.boxes))
+        return b'%b,"annotations":[%b]}' % (head.encode(), self.boxes.replace(b"\n", b","))
 
 
 def choose_images(tables: Tables, choice: ImageChoice, counts: Counter[str]) -> set[str] | None:
@@ -70,7 +71,7 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
         box_items = tables.boxes.bucket(place)
         label_items = labels.bucket(place) if labels is not None else {}
         for number in sorted({*box_items, *label_items}):
-            boxes, repeated = merge(box_items.get(number, ()))
+            boxes, box_count, repeated = merge(box_items.get(number, ()))
             counts["repeated_rows"] += repeated
             position = images.by_number[number]
             if position >= images.indexed:
@@ -79,12 +80,12 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
             of_image: dict[str, int] = {}
             for item in label_items.get(number, ()):
                 add_labels(of_image, decode_labels(item))
-            if tables.ancestors:
-                expanded = list(_expanded(boxes, tables.ancestors))
-                counts["expanded"] += len(expanded) - len(boxes)
-                boxes = expanded
+            if tables.ancestors and boxes:
+                expanded = list(_expanded(boxes.split(b"\n"), tables.ancestors))
+                counts["expanded"] += len(expanded) - box_count
+                boxes, box_count = b"\n".join(expanded), len(expanded)
             head = heads[images.head_places[position]]
-            yield Point(ids[position], head, of_image if labels is not None else None, boxes)
+            yield Point(ids[position], head, of_image if labels is not None else None, boxes, box_count)
 
 
 def _expanded(boxes: Iterable[bytes], ancestors: Mapping[str, Sequence[str]]) -> Iterator[bytes]:

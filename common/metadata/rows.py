@@ -12,7 +12,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from io import BytesIO, StringIO
+from io import BytesIO
 from itertools import chain, dropwhile, islice
 from typing import BinaryIO, TypeVar
 
@@ -104,13 +104,14 @@ def _rows_of(block: bytes, width: int) -> Rows:
     )
     if b"\0" in block or not ends_well:
         raise ValueError
-    text = block.decode()
-    if '"' in text:
-        fields = [row for row in csv.reader(StringIO(text, newline="\n"), strict=True) if row]
-        widths = set(map(len, fields))
-        rows = list(map("\0".join, fields))
+    if b'"' in block:
+        rows, widths = [], set()
+        for fields in csv.reader(map(bytes.decode, BytesIO(block)), strict=True):
+            if fields:
+                rows.append("\0".join(fields))
+                widths.add(len(fields))
     else:  # a fifth of the time
-        rows = [line for line in text.replace("\r\n", "\n").replace(",", "\0").split("\n") if line]
+        rows = [line for line in block.decode().replace("\r\n", "\n").replace(",", "\0").split("\n") if line]
         widths = {row.count("\0") + 1 for row in rows}
     if widths - {width}:
         raise ValueError

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from struct import Struct
 from typing import IO
+
+import msgspec
 
 from common.cli import InputError
 
 BUFFER = 1 << 18  # bytes that wait in memory for each temporary file
 
-_HEAD = Struct("<IQ")  # number, length
+_LENGTH = Struct("<Q")
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[tuple[int, bytes]]).decode
 
 
 class Spool:
@@ -25,35 +29,35 @@ class Spool:
         self.bucket_size = bucket_size
         self.buckets: list[IO[bytes]] = []
 
-    def add(self, number: int, item: bytes) -> None:
-        """Add an item; a full disk is an InputError that names the folder."""
-        place = number // self.bucket_size
+    def add(self, items: Iterable[tuple[int, bytes]]) -> None:
+        """Add items with their numbers; a full disk is an InputError that names the folder."""
+        by_place: dict[int, list[tuple[int, bytes]]] = {}
+        for item in items:
+            by_place.setdefault(item[0] // self.bucket_size, []).append(item)
         try:
-            while len(self.buckets) <= place:
-                self.buckets.append(tempfile.TemporaryFile(buffering=BUFFER))  # noqa: SIM115  # closed by close
-            self.buckets[place].write(_HEAD.pack(number, len(item)) + item)
+            for place, some in by_place.items():
+                while len(self.buckets) <= place:
+                    self.buckets.append(tempfile.TemporaryFile(buffering=BUFFER))  # noqa: SIM115  # see close
+                data = _encode(some)
+                self.buckets[place].write(_LENGTH.pack(len(data)) + data)
         except OSError as error:
             raise _no_room(error) from None
 
-    def bucket(self, place: int) -> dict[int, list[memoryview]]:
+    def bucket(self, place: int) -> dict[int, list[bytes]]:
         """Return the items of a bucket by number, those of one number in the order they were added."""
-        items: dict[int, list[memoryview]] = {}
+        items: dict[int, list[bytes]] = {}
         if place >= len(self.buckets):
             return items
         try:
             self.buckets[place].seek(0)  # writes what is left in the buffer
         except OSError as error:
             raise _no_room(error) from None
-        data = memoryview(self.buckets[place].read())
-        start = 0
-        while start < len(data):
-            key, length = _HEAD.unpack_from(data, start)
-            start += _HEAD.size
-            items.setdefault(key, []).append(data[start : start + length])
-            start += length
+        while head := self.buckets[place].read(_LENGTH.size):
+            for number, item in _decode(self.buckets[place].read(*_LENGTH.unpack(head))):
+                items.setdefault(number, []).append(item)
         return items
 
-    def __iter__(self) -> Iterator[tuple[int, list[memoryview]]]:
+    def __iter__(self) -> Iterator[tuple[int, list[bytes]]]:
         """Yield each number with its items, by number."""
         for place in range(len(self.buckets)):
             yield from sorted(self.bucket(place).items())

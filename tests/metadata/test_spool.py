@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from common.metadata.spool import Spool
+from common.workers.batches import batches
 from tests.conftest import ROOT
 
 
@@ -26,19 +27,20 @@ def test_items_come_back_by_number_in_the_order_they_were_added(temporary):
     random.Random(1).shuffle(numbers)
     wanted: dict[int, list[bytes]] = {}
     with closing(Spool(64)) as spool:
-        for place, number in enumerate(numbers):
-            item = b"%d" % place * (place % 50)
+        items = [(number, b"%d" % place * (place % 50)) for place, number in enumerate(numbers)]
+        for number, item in items:
             wanted.setdefault(number, []).append(item)
-            spool.add(number, item)
+        for some in batches(items, 70):
+            spool.add(some)
         assert not list(temporary.iterdir())
-        found = [(number, [bytes(item) for item in items]) for number, items in spool]
+        found = list(spool)
     assert found == sorted(wanted.items())
 
 
 def test_nothing_is_left_after_kill_9(temporary):
     code = (
         "import os, signal\nfrom common.metadata.spool import Spool\nspool = Spool(8)\n"
-        "for number in range(100): spool.add(number, bytes(100_000))\n"
+        "for number in range(100): spool.add([(number, bytes(100_000))])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = {**os.environ, "TMPDIR": str(temporary)}
