@@ -47,11 +47,13 @@ class Processes(Workers):
             ) from None
         finally:
             if not is_done:  # what still runs is not wanted any more
+                if not pool._broken:  # type: ignore[attr-defined]
+                    # These end the pool's threads that read half a result, or write a task that nobody reads.
+                    # A broken pool does so itself, at this moment.
+                    pool._result_queue._writer.close()  # type: ignore[attr-defined]
+                    pool._call_queue._reader.close()  # type: ignore[attr-defined]
                 for process in list((getattr(pool, "_processes", None) or {}).values()):
                     process.terminate()
-                # These end the pool's threads that read half a result, or write a task that nobody reads.
-                pool._result_queue._writer.close()  # type: ignore[attr-defined]
-                pool._call_queue._reader.close()  # type: ignore[attr-defined]
             with suppress(RuntimeError):  # interrupted before the pool's thread was started
                 pool.shutdown(wait=True, cancel_futures=True)
 
