@@ -47,7 +47,7 @@ class Processes(Workers):
             ) from None
         finally:
             if not is_done:  # what still runs is not wanted any more
-                if not pool._broken:  # type: ignore[attr-defined]
+                if not pool._broken:
                     # These end the pool's threads that read half a result, or write a task that nobody reads.
                     # A broken pool does so itself, at this moment.
                     pool._result_queue._writer.close()  # type: ignore[attr-defined]
