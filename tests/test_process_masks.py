@@ -1,6 +1,5 @@
 """Step 5 with --masks_directory: masks out of zips or a folder become pixels in the frame of their images."""
 
-import csv
 import io
 import json
 import os
@@ -11,7 +10,6 @@ import sys
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,16 @@ from common.files.folders import folder_of, parse_path
 from common.images.fit import FITS, plan_fit
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster
-from tests.support.masks import drawn, masked_point, overlap, png, read_masks, write_points, write_zips
+from tests.support.masks import (
+    drawn,
+    masked_point,
+    overlap,
+    png,
+    read_masks,
+    real_masks,
+    write_points,
+    write_zips,
+)  # fmt: skip
 from tests.support.step5 import arguments, contents
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools 2.0.11 with NumPy 2
@@ -511,26 +518,6 @@ def test_images_may_be_on_a_store_while_the_zips_are_on_disk(script, process, fo
         assert (folder / "out.json").read_bytes() == wanted
     journal = folder_of(parse_path(f"{bucket}/small")).read(".process_masks")
     assert journal.count(b"\n") == len(IMAGES)
-
-
-def real_masks(folder: Path, tmp_path: Path) -> list[dict[str, Any]]:
-    """Put the real images and masks where step 5 expects them; return the datapoints, boxes as annotated."""
-    with open(folder / "derived-object-segmentation.csv", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    write_zips(
-        tmp_path / "masks", {path.name: path.read_bytes() for path in folder.glob("*/segmentations/*.png")}
-    )
-    (tmp_path / "photos").mkdir()
-    for path in folder.glob("*/images/*.jpg"):
-        (tmp_path / "photos" / path.name).write_bytes(path.read_bytes())
-    points = []
-    for image_id in dict.fromkeys(row["ImageID"] for row in rows):
-        ours = [row for row in rows if row["ImageID"] == image_id]
-        point = masked_point(image_id, [row["MaskPath"] for row in ours])
-        for box, row in zip(point["annotations"], ours, strict=True):
-            box |= {"x0": row["BoxXMin"], "x1": row["BoxXMax"], "y0": row["BoxYMin"], "y1": row["BoxYMax"]}
-        points.append(point)
-    return points
 
 
 @pytest.mark.parametrize("fit", FITS)

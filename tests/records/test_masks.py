@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.masks import drawn, masked_point, png, read_masks, write_points, write_zips
+from tests.support.masks import drawn, masked_point, png, read_masks, real_masks, write_points, write_zips
 from tests.support.step7 import CAT, DOG, TREE, annotation, many, mask_of, photo, read_back
 from tests.support.step7 import step as step
 
@@ -102,32 +102,34 @@ def test_evaluation_records_have_masks_too_if_only_training_records_do(step, tmp
             assert set(record) == set(features)
 
 
-def test_masks_of_step_5_are_in_the_records_as_they_are(step, script, tmp_path):
-    """Turned and padded with their images, of two sizes; the masks that step 5 leaves out have weight 0."""
+def test_masks_of_step_5_are_in_the_records_as_they_are(step, script, tmp_path, real_files):
+    """Turned and padded with their images; with OPEN_IMAGES_FILES the fifteen official masks too."""
     sizes = {"a000": (640, 480), "b111": (480, 640)}
     shape = ("corner", (0.3, 0.1, 0.95, 0.8))
-    (tmp_path / "photos").mkdir()
+    points = real_masks(real_files / "efoks_masks", tmp_path) if real_files else []
+    real = sum(len(point["annotations"]) for point in points)
+    (tmp_path / "photos").mkdir(exist_ok=True)
     for image_id, size in sizes.items():
         (tmp_path / f"photos/{image_id}.jpg").write_bytes(photo(size=size))
-    write_zips(tmp_path / "masks", {f"{each}_1.png": png(drawn(shape, size)) for each, size in sizes.items()})
-    write_points(
-        tmp_path / "from_3.json",
-        [masked_point(each, [f"{each}_1.png", "gone.png", None], rotation=90) for each in sizes],
-    )
+        points.append(masked_point(image_id, [f"{image_id}_1.png", "gone.png", None], rotation=90))
+    members = {f"{image_id}_1.png": png(drawn(shape, size)) for image_id, size in sizes.items()}
+    write_zips(tmp_path / "masks", members, split="validation")
+    write_points(tmp_path / "from_3.json", points)
     outcome = script(
         "process_images", "--image_directory", tmp_path / "photos", "--image_saving_directory", tmp_path / "images",
         "--datapoints_input_path", tmp_path / "from_3.json", "--datapoints_output_path", tmp_path / "from_5.json",
         "--masks_directory", tmp_path / "masks", "--rotate_upright", "--fit", "pad", "--workers", 1,
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
-    assert step((tmp_path / "from_5.json").read_text(), {}, "--verify").code == 0
-    records = read_back(tmp_path / "out/data.tfrecord")
+    outcome = step((tmp_path / "from_5.json").read_text(), {}, "--verify")
+    assert outcome.counts.items() >= {"records": len(points), "boxes": real + 6, "masks": real + 2}.items()
     expected = read_masks(tmp_path / "from_5.json")
-    assert len(records) == len(expected) == 2
-    for record in records:
-        assert record["image/object/mask/weight"] == [1.0, 0.0, 0.0]
-        with Image.open(io.BytesIO(record["image/object/mask"][0])) as mask:
-            np.testing.assert_array_equal(mask, expected[record["image/source_id"][0].decode()][0])
+    for record in read_back(tmp_path / "out/data.tfrecord"):
+        masks = expected[record["image/source_id"][0].decode()]
+        assert record["image/object/mask/weight"] == [float(mask is not None) for mask in masks]
+        for encoded, mask in zip(record["image/object/mask"], masks, strict=True):
+            with Image.open(io.BytesIO(encoded)) as found:
+                np.testing.assert_array_equal(found, np.zeros((256, 256)) if mask is None else mask)
 
 
 UNUSABLE = {

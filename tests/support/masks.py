@@ -1,5 +1,6 @@
 """Masks drawn by hand, the zips and datapoints that hold them, and step 5's output as pixels."""
 
+import csv
 import io
 import json
 import zipfile
@@ -45,6 +46,26 @@ def masked_point(image_id: str, masks: list[Any], **more: Any) -> dict[str, Any]
     """Return a datapoint with a box for each mask; for None the box has no mask."""
     box = {"id": image_id, "label": "/m/01yrx", "x0": 0.25, "x1": 0.5, "y0": 0.125, "y1": 0.75}
     return {"id": image_id, "annotations": [box | ({"mask": mask} if mask else {}) for mask in masks], **more}
+
+
+def real_masks(folder: Path, tmp_path: Path) -> list[dict[str, Any]]:
+    """Put the real images and masks where step 5 expects them; return the datapoints, boxes as annotated."""
+    with open(folder / "derived-object-segmentation.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    write_zips(
+        tmp_path / "masks", {path.name: path.read_bytes() for path in folder.glob("*/segmentations/*.png")}
+    )
+    (tmp_path / "photos").mkdir()
+    for path in folder.glob("*/images/*.jpg"):
+        (tmp_path / "photos" / path.name).write_bytes(path.read_bytes())
+    points = []
+    for image_id in dict.fromkeys(row["ImageID"] for row in rows):
+        ours = [row for row in rows if row["ImageID"] == image_id]
+        point = masked_point(image_id, [row["MaskPath"] for row in ours])
+        for box, row in zip(point["annotations"], ours, strict=True):
+            box |= {"x0": row["BoxXMin"], "x1": row["BoxXMax"], "y0": row["BoxYMin"], "y1": row["BoxYMax"]}
+        points.append(point)
+    return points
 
 
 def write_points(path: Path, points: list[dict[str, Any]]) -> None:
