@@ -167,6 +167,6 @@ def mask_problem(masks: Sequence[bytes], size: tuple[int, int]) -> str | None:
             return f"mask {number} cannot be decoded ({error})"
         if mask.size != size:
             return f"mask {number} has {mask.width}x{mask.height} pixels, the image {size[0]}x{size[1]}"
-        if mask.mode != "L" or max(mask.tobytes()) > 1:
+        if mask.mode != "L" or any(mask.histogram()[2:]):
             return f"mask {number} is not 8-bit grey of 0 and 1"
     return None
