@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if chosen is not None and point.id not in chosen:
                     counts["images_not_chosen"] += 1
                     continue
-                written[images.positions[point.id]] = True
+                written[point.position] = True
                 counts["images"] += 1
                 counts["boxes"] += point.box_count
                 yield point.json()

@@ -116,7 +116,7 @@ def read_entries(keys: Sequence[str], rows: Rows) -> list[Entry]:
         for key, kind in NUMBERS.items():
             if text := entry.get(key):
                 is_plain = len(text) < 16 and text.isascii() and text.isdecimal()
-                entry[key] = kind(text) if is_plain else _number(key, kind, text)
+                entry[key] = kind(text) if is_plain else _number(key, text)
         if of_head not in heads:
             heads[of_head] = encode({key: entry[key] for key in HEAD if key in entry})[1:-1].decode()
         try:
@@ -128,8 +128,8 @@ def read_entries(keys: Sequence[str], rows: Rows) -> list[Entry]:
 
 
 @lru_cache  # for the few different rotations
-def _number(key: str, kind: type[int] | type[float], text: str) -> float:
-    value = parse_number(text)
+def _number(key: str, text: str) -> float:
+    value, kind = parse_number(text), NUMBERS[key]
     if value is None or value < 0 or kind(value) != value:
         raise ValueError(f"{key} is {text!r:.80}, a number was expected")
     return kind(value)

@@ -35,6 +35,7 @@ class Point(msgspec.Struct, gc=False):
     """The datapoint of an image, its boxes as JSON."""
 
     id: str
+    position: int  # in images
     head: str  # JSON of the keys between id and labels
     labels: dict[str, int] | None  # the confidence of each class
     boxes: bytes  # JSON, a line each
@@ -85,7 +86,9 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
                 counts["expanded"] += len(expanded) - box_count
                 boxes, box_count = b"\n".join(expanded), len(expanded)
             head = heads[images.head_places[position]]
-            yield Point(ids[position], head, of_image if labels is not None else None, boxes, box_count)
+            yield Point(
+                ids[position], position, head, of_image if labels is not None else None, boxes, box_count
+            )
 
 
 def _expanded(boxes: Iterable[bytes], ancestors: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
