@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
 
 from common.cli import InputError, make_parser, print_counts, run, whole_number
@@ -57,11 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     from common.metadata.boxes import BoxFilter, spool_boxes
     from common.metadata.choice import ImageChoice, read_image_ids
-    from common.metadata.index import WRITTEN, Images, read_index, write_index
+    from common.metadata.index import Images, read_index, write_index
     from common.metadata.labels import LabelRules, spool_labels
     from common.metadata.points import BUCKET, Tables, choose_images, read_points
     from common.metadata.spool import Spool
-    from common.workers.batches import batches
 
     annotations, index = args.annotations_input_path, args.image_index_input_path
     for path in (annotations, index):
@@ -88,20 +87,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         tables = Tables(images, boxes, labels if args.image_labels_input_path else None, copies)
         chosen = choose_images(tables, choice, counts)
         written = bytearray(images.indexed)
-
-        def datapoints() -> Iterator[bytes]:
+        with json_writer(args.point_output_path) as write:
             for point in read_points(tables, counts):
                 if chosen is not None and point.id not in chosen:
                     counts["images_not_chosen"] += 1
                     continue
+                write(point.json())
                 written[point.position] = True
                 counts["images"] += 1
                 counts["boxes"] += point.box_count
-                yield point.json()
-
-        with json_writer(args.point_output_path) as write:
-            for some in batches(datapoints(), WRITTEN):
-                write(b",\n".join(some))
             if not counts["images"]:
                 raise InputError(nothing_kept(annotations, index, classes, counts))
         write_index(images, written, args.image_index_output_path, args.attribution_output_path)

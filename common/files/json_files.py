@@ -34,8 +34,7 @@ def json_writer(path: str | Path) -> Iterator[Callable[[Any], None]]:
 
         def write(element: Any) -> None:
             nonlocal separator
-            stream.write(separator)
-            stream.write(element if isinstance(element, bytes | memoryview) else to_json(element))
+            stream.write(separator + (element if isinstance(element, bytes) else to_json(element)))
             separator = b",\n"
 
         yield write

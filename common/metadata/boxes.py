@@ -34,15 +34,10 @@ FLAGS = {"0": 0, "1": 1, "-1": -1}  # of an attribute: no, yes, unknown
 Found = tuple[Counter[str], list[tuple[str, bytes]]]  # rows dropped by reason; image ids with their boxes
 
 
-class Boxes(msgspec.Struct, array_like=True, gc=False):
-    """Boxes of one image, as a spool holds them."""
-
-    keys: bytes  # 4 for each box, of its row; boxes with the same key and JSON have the same row
-    json: bytes  # a line each
-
-
-decode_boxes = msgspec.msgpack.Decoder(Boxes).decode
-encode_boxes = msgspec.msgpack.Encoder().encode
+# An item of the spool: a key of 4 bytes for each box of an image, of its row, and the JSON of each in a line.
+# Boxes with the same key and the same JSON have the same row.
+_decode = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
+_encode = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True)
@@ -91,8 +86,6 @@ def spool_boxes(path: str, wanted: BoxFilter, images: Images, boxes: Spool) -> C
 def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> Found:
     """Return what a slice of rows has; a reader as `read_rows` takes it."""
     counts = Counter(rows=len(rows))
-    if not rows:
-        return counts, []
     last = max(places[name] for name in COLUMNS if name in places)
     columns = zip(*(row.split("\0", last + 1) for row in rows), strict=True)
     fields = _fields(dict(zip(places, columns, strict=False)))
@@ -107,20 +100,18 @@ def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> Found:
         boxes, rows = list(compress(boxes, is_kept)), list(compress(rows, is_kept))
     keys = array("I", map(crc32, map(str.encode, rows)))
     lines = _json_lines(boxes)
-    items = []
-    end = 0
+    items, end = [], 0
     for image_id, same_image in groupby([box.id for box in boxes]):
         start, end = end, end + len(list(same_image))
-        of_image = Boxes(keys[start:end].tobytes(), b"\n".join(lines[start:end]))
-        items.append((image_id, encode_boxes(of_image)))
+        items.append((image_id, _encode((keys[start:end].tobytes(), b"\n".join(lines[start:end])))))
     return counts, items
 
 
 def merge(items: Iterable[bytes]) -> tuple[bytes, int, int]:
     """Return the JSON of an image's boxes, a line each, their number, and how many more were duplicates."""
-    found = list(map(decode_boxes, items))
-    keys = array("I", b"".join([boxes.keys for boxes in found]))
-    json = b"\n".join([boxes.json for boxes in found])
+    found = list(map(_decode, items))
+    keys = array("I", b"".join([keys for keys, _ in found]))
+    json = b"\n".join([json for _, json in found])
     if len(set(keys)) == len(keys):
         return json, len(keys), 0
     lines = [line for line, _ in dict.fromkeys(zip(json.split(b"\n"), keys, strict=True))]

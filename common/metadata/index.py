@@ -18,13 +18,11 @@ from common.metadata.rows import Rows, read_rows
 from common.metadata.spool import Spool
 from common.openimages.datapoints import INDEX_COLUMNS
 from common.openimages.ids import is_image_id
-from common.workers.batches import batches
 
 KEYS = {column: key for key, column in INDEX_COLUMNS.items()}
 NUMBERS: dict[str, type[int] | type[float]] = {"size": int, "rotation": float}  # bytes, degrees
 ATTRIBUTION = ("id", "author", "title", "landing_url", "license", "author_profile_url", "url")
 HEAD = ("subset", "rotation")  # keys that a datapoint has before its annotations
-WRITTEN = 500  # elements written together
 BUCKET = 1 << 17  # index entries read into memory together: 80 MB
 
 Entry = tuple[str, str, bytes]  # id, what datapoints take from it as JSON keys, all of it as JSON
@@ -105,10 +103,7 @@ def read_entries(keys: Sequence[str], rows: Rows) -> list[Entry]:
     heads: dict[tuple[object, ...], str] = {}  # by the texts they are made of
     entries = []
     for row in rows:
-        texts = row.split("\0")
-        entry: dict[str, Any] = dict(zip(keys, texts, strict=True))
-        if "" in texts:
-            entry = {key: text for key, text in entry.items() if text}
+        entry: dict[str, Any] = {key: text for key, text in zip(keys, row.split("\0"), strict=True) if text}
         image_id = entry.get("id")
         if not is_image_id(image_id):
             raise ValueError(f"ImageID {image_id!r:.80}, an image id was expected")
@@ -142,8 +137,8 @@ def write_index(images: Images, wanted: bytearray, path: str, attribution_path: 
         return (entry for position, (entry,) in images.entries if wanted[position])
 
     with json_writer(path) as write:
-        for some in batches(kept(), WRITTEN):
-            write(b",\n".join(some))
+        for entry in kept():
+            write(entry)
     if attribution_path:
         decoded = map(msgspec.json.decode, kept())
         write_csv(

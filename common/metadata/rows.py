@@ -99,10 +99,8 @@ def _read_block(read: Callable[[Rows], Result], width: int, block: bytes) -> tup
 
 def _rows_of(block: bytes, width: int) -> Rows:
     """Return the rows of a block; ValueError or csv.Error unless csv_rows would yield the same."""
-    ends_well = block[-1:] in (b"", b"\n") and (
-        b"\r" not in block or block.count(b"\r") == block.count(b"\r\n")
-    )
-    if b"\0" in block or not ends_well:
+    has_lone_cr = b"\r" in block and block.count(b"\r") != block.count(b"\r\n")
+    if has_lone_cr or b"\0" in block or block[-1:] not in (b"", b"\n"):
         raise ValueError
     if b'"' in block:
         rows, widths = [], set()
