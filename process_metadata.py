@@ -22,6 +22,9 @@ left, that is an error.
 With --hierarchy_path, an image-level label verified present also counts for the class's kept ancestors, and
 one verified absent for its kept subclasses.
 
+With --masks_input_path (V5 to V7), a box gets the mask of its image and class with the same coordinates, or
+else the nearest within 0.005. --boxes_without_mask drops what has none, before images are chosen.
+
 All cores read the files: the train split of V7 takes some two minutes on two cores, and 1 GB of memory. What
 was read is kept in temporary files without a name (5 GB for that split) in the folder that TMPDIR names. The
 rows of an image may be anywhere in a file.
@@ -36,6 +39,7 @@ import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
+from functools import partial
 
 from common.cli import InputError, make_parser, print_counts, run, whole_number
 from common.files.csv_files import columns, parse_number, read_csv
@@ -59,11 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from common.metadata.choice import ImageChoice, read_image_ids
     from common.metadata.index import Images, read_index, write_index
     from common.metadata.labels import LabelRules, spool_labels
+    from common.metadata.masks import MaskRules, join_masks, spool_masks
     from common.metadata.points import BUCKET, Tables, choose_images, read_points
     from common.metadata.spool import Spool
 
     annotations, index = args.annotations_input_path, args.image_index_input_path
-    for path in (annotations, index):
+    masks_path = args.masks_input_path
+    for path in filter(None, (annotations, index, masks_path)):
         check_rereadable(path)  # a wrong line is named in a second reading
     ancestors = read_ancestors(args.hierarchy_path) if args.hierarchy_path else {}
     classes = read_classes(args.trainable_classes_path)
@@ -77,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     image_ids = read_image_ids(args.image_ids_path) if args.image_ids_path else None
     choice = ImageChoice(image_ids, args.max_images_per_class, args.max_images, args.seed)
 
-    with closing(Images()) as images, closing(Spool(BUCKET)) as boxes, closing(Spool(BUCKET)) as labels:
+    boxes, labels, masks = (Spool(BUCKET) for _ in range(3))
+    with closing(Images()) as images, closing(boxes), closing(labels), closing(masks):
         index_counts = read_index(index, images)
         counts = spool_boxes(annotations, wanted, images, boxes)
         if args.keep_labels_only:
@@ -85,10 +92,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.image_labels_input_path:
             index_counts += spool_labels(args.image_labels_input_path, rules, images, labels)
         tables = Tables(images, boxes, labels if args.image_labels_input_path else None, copies)
-        chosen = choose_images(tables, choice, counts)
+        read = partial(read_points, tables)
+        if masks_path:
+            counts += spool_masks(masks_path, wanted.classes, images, masks)
+            mask_rules = MaskRules(annotations, masks_path, args.boxes_without_mask, args.keep_labels_only)
+            read = partial(join_masks, tables, masks, mask_rules)
+        chosen = choose_images(read, choice, counts)
         written = bytearray(images.indexed)
         with json_writer(args.point_output_path) as write:
-            for point in read_points(tables, counts):
+            for point in read(counts):
                 if chosen is not None and point.id not in chosen:
                     counts["images_not_chosen"] += 1
                     continue
@@ -96,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 written[point.position] = True
                 counts["images"] += 1
                 counts["boxes"] += point.box_count
+                counts["masks"] += point.mask_count
             if not counts["images"]:
                 raise InputError(nothing_kept(annotations, index, classes, counts))
         write_index(images, written, args.image_index_output_path, args.attribution_output_path)
@@ -104,8 +117,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             stream.writelines(f"{mid}\n".encode() for mid in classes)
     counts += index_counts
     counts["classes"] = len(classes)
-    more = sorted(name for name in counts if name not in COUNTS and counts[name])
-    print_counts({name: counts[name] for name in (*COUNTS, *more)})
+    always = (*COUNTS, "masks", "masks_without_box") if masks_path else COUNTS
+    more = sorted(name for name in counts if name not in always and counts[name])
+    print_counts({name: counts[name] for name in (*always, *more)})
 
 
 def kept_relatives(classes: Sequence[str], relatives: Mapping[str, Set[str]]) -> dict[str, Set[str]]:
@@ -185,6 +199,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=whole_number(0), default=0, help="seed of that choice (default: %(default)s)")
     add("--image_labels_input_path", help="verified image-level labels, CSV, to add to the datapoints")
     add("--keep_labels_only", action="store_true", help="keep images with labels but no boxes too")
+    add("--masks_input_path", help="instance masks, CSV: boxes get the file name of their mask")
+    add(
+        "--boxes_without_mask", choices=("keep", "drop_box", "drop_image"), default="keep",
+        help="drop boxes that have no mask, or images with such a box (default: %(default)s)",
+    )  # fmt: skip
     add("--attribution_output_path", help="author, title, source and licence of each image to write, CSV")
     args = parser.parse_args(argv)
     if (args.classes or args.classes_path) and not args.trainable_classes_output_path:
@@ -193,6 +212,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--expand_hierarchy needs --hierarchy_path")
     if args.keep_labels_only and not args.image_labels_input_path:
         parser.error("--keep_labels_only needs --image_labels_input_path")
+    if args.boxes_without_mask != "keep" and not args.masks_input_path:
+        parser.error("--boxes_without_mask needs --masks_input_path")
     paths = {name: path for name, path in vars(args).items() if name.endswith("_path")}
     outputs = [paths.pop(name) for name in list(paths) if name.endswith("output_path")]
     check_outputs(parser, paths.values(), outputs)

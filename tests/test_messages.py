@@ -16,6 +16,7 @@ BOX = {"id": "a1", "label": CAT, "x0": 0.1, "x1": 0.9, "y0": 0.2, "y1": 0.8}
 POINT = {"id": "a1", "annotations": [BOX]}
 BOXES = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded\n"
 INDEX = "ImageID,Subset,OriginalURL,Rotation\n"
+MASKS = "MaskPath,ImageID,LabelName,BoxXMin,BoxXMax,BoxYMin,BoxYMax\n"
 GOOD = {
     "classes.txt": f"{CAT}\n{DOG}\n",
     "descriptions.csv": f"{CAT},Cat\n{DOG},Dog\n/m/0cvnqh,Bench\n/m/076lb9,Bench\n",
@@ -135,6 +136,14 @@ CASES = [
     case(METADATA, "images.csv: none of the 1 images with boxes to keep in boxes.csv is in this index, one of the same release and split was expected", {"images.csv": f"{INDEX}b2,train,http://x/,\n"}),
     case(METADATA, "labels.csv: none of its 0 image labels is of an image in the index, those of the same release and split were expected", {"labels.csv": "ImageID,LabelName,Confidence\n"}, image_labels_input_path="labels.csv"),
     case(METADATA, "labels.csv:2: Confidence is '0.5', 0 or 1 was expected", {"labels.csv": f"ImageID,LabelName,Confidence\na1,{CAT},0.5\n"}, image_labels_input_path="labels.csv"),
+    # masks
+    case(METADATA, "masks.csv: no such file", masks_input_path="masks.csv"),
+    case(METADATA, "masks.csv:1: no column MaskPath, BoxXMin, BoxXMax, BoxYMin, BoxYMax; the header has ImageID, LabelName", {"masks.csv": "ImageID,LabelName\n"}, masks_input_path="masks.csv"),
+    case(METADATA, "masks.csv:2: MaskPath is '../m.png', a file name that ends in .png was expected", {"masks.csv": f"{MASKS}../m.png,a1,{CAT},0.1,0.9,0.2,0.8\n"}, masks_input_path="masks.csv"),
+    case(METADATA, "masks.csv:2: BoxXMin is 'left', a number was expected", {"masks.csv": f"{MASKS}m.png,a1,{CAT},left,0.9,0.2,0.8\n"}, masks_input_path="masks.csv"),
+    case(METADATA, "masks.csv:2: BoxXMax is '9', a number from 0 to 1 was expected", {"masks.csv": f"{MASKS}m.png,a1,{CAT},0.1,9,0.2,0.8\n"}, masks_input_path="masks.csv"),
+    case(METADATA, f"masks.csv: no mask matches a box of boxes.csv: the first mask is b2 {CAT} 0.1 0.9 0.2 0.8, the first kept box a1 {CAT} 0.1 0.9 0.2 0.8; the masks of the same split were expected", {"masks.csv": f"{MASKS}m.png,b2,{CAT},0.1,0.9,0.2,0.8\n"}, masks_input_path="masks.csv"),
+    case(METADATA, f"masks.csv: no mask matches a box of boxes.csv: the first mask is missing, the first kept box a1 {CAT} 0.1 0.9 0.2 0.8; the masks of the same split were expected", {"masks.csv": MASKS}, masks_input_path="masks.csv"),
     # choices
     case(METADATA, "--classes: class 'Unicorn' is unknown", **NAMED, classes="Unicorn"),
     case(METADATA, "wanted.txt:3: class 'Unicorn' is unknown", {"wanted.txt": "Cat\n\nUnicorn\n"}, **NAMED, classes_path="wanted.txt"),
@@ -155,6 +164,7 @@ CASES = [
     usage(METADATA, "--classes and --classes_path need --trainable_classes_output_path for the chosen list", classes="Cat"),
     usage(METADATA, "--expand_hierarchy needs --hierarchy_path", expand_hierarchy=""),
     usage(METADATA, "--keep_labels_only needs --image_labels_input_path", keep_labels_only=""),
+    usage(METADATA, "--boxes_without_mask needs --masks_input_path", boxes_without_mask="drop_box"),
     usage(METADATA, "two outputs have the same path", point_output_path="out/images.json"),
     usage(METADATA, "boxes.csv is an input: an output would replace it", point_output_path="boxes.csv"),
     usage(METADATA, "argument --exclude: 'blurred' is not one of occluded, truncated, group_of, depiction, inside", exclude="blurred"),

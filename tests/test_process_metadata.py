@@ -159,7 +159,9 @@ def test_an_output_never_replaces_an_input_given_by_its_folder(step, tmp_path):
     assert (folder / "chosen.txt").read_text() == f"{CAT}\n"
 
 
-@pytest.mark.parametrize("flag", ["--annotations_input_path", "--image_index_input_path"])
+@pytest.mark.parametrize(
+    "flag", ["--annotations_input_path", "--image_index_input_path", "--masks_input_path"]
+)
 def test_a_pipe_is_refused_before_anything_is_written(step, tmp_path, flag):
     """As `<(cat images.csv)` makes one; it is read more than once."""
     assert step(GOOD, INDEX).code == 0

@@ -140,7 +140,7 @@ def _fields(texts: Mapping[str, Sequence[str]]) -> dict[str, Sequence[Any]]:
                 known[text] = int(value)
         fields["confidence"] = list(map(known.__getitem__, texts["Confidence"]))
     for key, name in COORDINATES.items():
-        fields[key] = _coordinates(name, texts[name])
+        fields[key] = coordinates(name, texts[name])
     for key, name in ATTRIBUTES.items():
         if name in texts:
             try:
@@ -159,7 +159,7 @@ def _number(name: str, text: str) -> float:
     return value
 
 
-def _coordinates(name: str, texts: Sequence[str]) -> list[float]:
+def coordinates(name: str, texts: Sequence[str]) -> list[float]:
     """Return coordinates as numbers, those that are a rounding outside [0, 1] moved to its edge."""
     try:
         # Of these characters float() takes what parse_number takes, but for numbers that are infinite.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -40,6 +40,7 @@ class Point(msgspec.Struct, gc=False):
     labels: dict[str, int] | None  # the confidence of each class
     boxes: bytes  # JSON, a line each
     box_count: int
+    mask_count: int = 0  # of these boxes, not of their copies
 
     def classes(self) -> set[str]:
         """Return the classes of the boxes, or without boxes those verified present."""
@@ -55,11 +56,13 @@ class Point(msgspec.Struct, gc=False):
         return b'%b,"annotations":[%b]}' % (head.encode(), self.boxes.replace(b"\n", b","))
 
 
-def choose_images(tables: Tables, choice: ImageChoice, counts: Counter[str]) -> set[str] | None:
+def choose_images(
+    read: Callable[[Counter[str]], Iterator[Point]], choice: ImageChoice, counts: Counter[str]
+) -> set[str] | None:
     """Return the ids chosen among all images that would have a datapoint; None stands for all."""
     if choice.takes_all:
         return None
-    points = read_points(tables, Counter())
+    points = read(Counter())
     by_class = choice.max_images_per_class is not None
     return choice.choose(((point.id, point.classes() if by_class else set()) for point in points), counts)
 
