@@ -10,6 +10,7 @@
 #   SPLIT         train, validation or test                                (train)
 #   CLASSES       names or MIDs to train on, comma-separated               (all trainable classes)
 #   MAX_IMAGES    at most this many images                                 (all)
+#   MASKS         1: with the instance masks (v5 and later)                (without)
 #   MAX_SIDE      longer side of the images in the records, in pixels      (256)
 #   NUM_SHARDS    number of record files                                   (10)
 #   DATA          folder of the release                                    (data)
@@ -35,13 +36,20 @@
 set -eu
 cd "$(dirname "$0")"
 
-: "${RELEASE:=v7}" "${SPLIT:=train}" "${CLASSES:=}" "${MAX_IMAGES:=}" "${MAX_SIDE:=256}" "${NUM_SHARDS:=10}"
-: "${DATA:=data}" "${OUT:=dataset}"
+: "${RELEASE:=v7}" "${SPLIT:=train}" "${CLASSES:=}" "${MAX_IMAGES:=}" "${MASKS:=}" "${MAX_SIDE:=256}"
+: "${NUM_SHARDS:=10}" "${DATA:=data}" "${OUT:=dataset}"
 : "${MIRROR_URL:=}" "${GET_FLAGS:=}" "${TRANSLATE_FLAGS:=}" "${METADATA_FLAGS:=}" "${DOWNLOAD_FLAGS:=}"
 : "${PROCESS_FLAGS:=}" "${LABEL_MAP_FLAGS:=}" "${RECORD_FLAGS:=}"
 if [ -z "${PYTHON:-}" ]; then
     if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
+case $MASKS in
+'' | 1) ;;
+*)
+    echo "make_dataset.sh: MASKS=$MASKS: 1 or nothing was expected" >&2
+    exit 2
+    ;;
+esac
 made=$OUT/$SPLIT # scratch files too, so that runs for several splits do not collide
 
 child=
@@ -80,8 +88,11 @@ descriptions=$DATA/classes/class-descriptions.csv
 classes=$OUT/classes-trainable.txt
 mkdir -p "$made"
 
+set --
+[ -z "$MASKS" ] || set -- --masks
+
 # shellcheck disable=SC2086  # flags are split into words
-step 1 sh get_dataset.sh --release "$RELEASE" --split "$SPLIT" --directory "$DATA" $GET_FLAGS
+step 1 sh get_dataset.sh --release "$RELEASE" --split "$SPLIT" --directory "$DATA" "$@" $GET_FLAGS
 
 if [ -n "$CLASSES" ]; then
     # Step 3 writes the chosen classes, so it runs before step 2.
@@ -91,6 +102,7 @@ else
     mv "$made/classes.part" "$classes"
     set --
 fi
+[ -z "$MASKS" ] || set -- "$@" --masks_input_path "$DATA/$SPLIT/masks.csv"
 [ -z "$MAX_IMAGES" ] || set -- "$@" --max_images "$MAX_IMAGES"
 
 # shellcheck disable=SC2086
@@ -115,13 +127,16 @@ step 4 "$PYTHON" download_images.py \
     --images_path "$made/images.json" \
     --images_output_directory "$made/photos" "$@" $DOWNLOAD_FLAGS
 
+set --
+[ -z "$MASKS" ] || set -- --masks_directory "$DATA/$SPLIT/masks"
+
 # shellcheck disable=SC2086
 step 5 "$PYTHON" process_images.py \
     --image_directory "$made/photos" \
     --image_saving_directory "$made/resized" \
     --datapoints_input_path "$made/points.json" \
     --datapoints_output_path "$made/points-resized.json" \
-    --max_side "$MAX_SIDE" $PROCESS_FLAGS
+    --max_side "$MAX_SIDE" "$@" $PROCESS_FLAGS
 
 # shellcheck disable=SC2086
 step 6 "$PYTHON" create_label_map.py \

@@ -247,3 +247,19 @@ def test_a_step_that_fails_is_named_and_ends_the_run(sample, tmp_path):
     assert last[0].startswith("process_metadata.py: --classes: class 'Unicorn' is unknown")
     assert last[1] == "make_dataset.sh: step 3 of 7 failed with exit code 1"
     assert not (tmp_path / "out/train/points.json").exists()
+
+
+def test_masks_are_wanted_or_not(sample, tmp_path):
+    result = run_all(sample[1], tmp_path / "data", tmp_path / "out", MASKS="yes")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "make_dataset.sh: MASKS=yes: 1 or nothing was expected\n"
+    assert not (tmp_path / "data").exists()
+
+
+def test_masks_of_a_release_without_any_end_the_run(sample, tmp_path):
+    result = run_all(sample[1], tmp_path / "data", tmp_path / "out", MASKS="1", RELEASE="v4")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[1:] == [
+        "get_dataset.sh: --masks: v4 has no masks; --release v5, v6 or v7 was expected; see sh get_dataset.sh --help",
+        "make_dataset.sh: step 1 of 7 failed with exit code 2",
+    ]
