@@ -70,7 +70,7 @@ for suite; do
         .venv/bin/python -m pip install --quiet --requirement requirements.txt
         . .venv/bin/activate
         python3 -m sample.make --directory demo/sample
-        DATA=demo/data OUT=demo/dataset python3 -m sample.serve demo/sample -- sh make_dataset.sh'
+        MASKS=1 DATA=demo/data OUT=demo/dataset python3 -m sample.serve demo/sample -- sh make_dataset.sh'
     umount --recursive "$root"
     rm -rf --one-file-system "$root"
     root=

@@ -7,13 +7,21 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
 
+from sample.classes import BY_LABEL
 from sample.make import main as make_sample
+from sample.masks import path_of
+from sample.release import SPLITS
 from sample.serve import serving
 from tests.conftest import ROOT
 from tests.support.downloads import children, wait_gone
+from tests.support.sample_release import V7_INDEX
 
 
 def run_all(addresses, data: Path, out: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -247,6 +255,100 @@ def test_a_step_that_fails_is_named_and_ends_the_run(sample, tmp_path):
     assert last[0].startswith("process_metadata.py: --classes: class 'Unicorn' is unknown")
     assert last[1] == "make_dataset.sh: step 3 of 7 failed with exit code 1"
     assert not (tmp_path / "out/train/points.json").exists()
+
+
+# --- masks -----------------------------------------------------------------------------------------
+
+PYCOCOTOOLS = pytest.mark.filterwarnings("ignore:__array__ implementation")  # 2.0.11 with NumPy 2
+
+
+@pytest.fixture(scope="module")
+def masked(sample, tmp_path_factory):
+    """One run with masks on V7's train split; return its results, and the counts of each step."""
+    folder = tmp_path_factory.mktemp("masked")
+    result = run_all(sample[1], folder / "data", folder / "out", MASKS="1", NUM_SHARDS="2")
+    assert result.returncode == 0, result.stderr
+    lines = [line.partition(": ") for line in result.stderr.splitlines()[-7:]]
+    counts = {name.strip(): dict(pair.split("=") for pair in pairs.split()) for name, _, pairs in lines}
+    return folder / "out", counts
+
+
+def with_masks(truth, split: str, *, empty: bool) -> dict[str, tuple[str, Any]]:
+    """Return the file's name of each mask of a split that has a box: its image and its box."""
+    return {
+        path_of(image["id"], mask): (image["id"], image["boxes"][mask["box"]])
+        for image in truth.values()
+        if image["subset"] == split and image["indexed"]
+        for mask in image["masks"]
+        if mask["box"] is not None and (empty or not mask["empty"])
+    }
+
+
+def corners(box) -> tuple[str, float, float, float, float]:
+    return box["label"], box["x0"], box["x1"], box["y0"], box["y1"]
+
+
+def likeness(mask: np.ndarray, box) -> float:
+    """Return the intersection over union of a mask and the exact one of its object, drawn at its size."""
+    exact = Image.fromarray(coco_mask.decode(box["mask"]) * 255)
+    height, width = mask.shape
+    expected = np.asarray(exact.resize((width, height), Image.Resampling.BOX)) >= 128
+    assert expected.sum() > 200
+    return float((mask & expected).sum() / (mask | expected).sum())
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_mask_of_the_sample_finds_its_box(sample, truth, script, tmp_path, split):
+    """Outside of train the table of masks has fewer digits than the boxes."""
+    release, classes = sample[0] / "release", tmp_path / "classes.txt"
+    classes.write_text("".join(f"{label}\n" for label in BY_LABEL))
+    outcome = script(
+        "process_metadata",
+        "--annotations_input_path", release / f"2018_04/{split}/{split}-annotations-bbox.csv",
+        "--image_index_input_path", release / V7_INDEX[split],
+        "--masks_input_path", release / f"v5/{split}-annotations-object-segmentation.csv",
+        "--trainable_classes_path", classes,
+        "--point_output_path", tmp_path / "points.json",
+        "--image_index_output_path", tmp_path / "images.json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    found = {
+        box["mask"]: (point["id"], corners(box))
+        for point in json.loads((tmp_path / "points.json").read_text())
+        for box in point["annotations"]
+        if box.get("mask")
+    }
+    expected = with_masks(truth, split, empty=True)
+    assert found == {path: (image_id, corners(box)) for path, (image_id, box) in expected.items()}
+    assert outcome.counts["masks"] == len(found) > 0
+    images = [image for image in truth.values() if image["subset"] == split and image["indexed"]]
+    without_box = sum(mask["box"] is None for image in images for mask in image["masks"])
+    assert outcome.counts["masks_without_box"] == without_box == (2 if split == "train" else 0)
+
+
+@PYCOCOTOOLS
+def test_resized_masks_are_those_of_the_drawn_objects(masked, truth):
+    out, counts = masked
+    points = {point["id"]: point for point in json.loads((out / "train/points-resized.json").read_text())}
+    expected = with_masks(truth, "train", empty=False)
+    expected = {path: pair for path, pair in expected.items() if pair[0] in points}
+    found = 0
+    for image_id, box in expected.values():
+        point = points[image_id]
+        (mask,) = [
+            one["mask"]
+            for one in point["annotations"]
+            if corners(one) == corners(box) and one.get("mask")  # a box that is listed twice has one mask
+        ]
+        assert mask["size"] == [point["height"], point["width"]]
+        assert likeness(coco_mask.decode(mask).astype(bool), box) >= 0.95
+        found += 1
+    assert int(counts["step 5"]["masks"]) == found == len(expected) > 20
+    empty = [
+        image_id for image_id, _ in with_masks(truth, "train", empty=True).values() if image_id in points
+    ]
+    assert int(counts["step 5"]["masks_empty"]) == len(empty) - found > 0
+    assert found == sum(bool(box.get("mask")) for point in points.values() for box in point["annotations"])
 
 
 def test_masks_are_wanted_or_not(sample, tmp_path):
