@@ -351,6 +351,44 @@ def test_resized_masks_are_those_of_the_drawn_objects(masked, truth):
     assert found == sum(bool(box.get("mask")) for point in points.values() for box in point["annotations"])
 
 
+@PYCOCOTOOLS
+def test_records_hold_the_masks_of_the_drawn_objects(masked, truth):
+    import tensorflow as tf
+
+    expected = {
+        (image_id, *map(str, corners(box))): box
+        for image_id, box in with_masks(truth, "train", empty=False).values()
+    }
+    found = set()
+    for shard in sorted(str(path) for path in (masked[0] / "train/records").glob("train.tfrecord-*")):
+        for raw in tf.data.TFRecordDataset(shard):
+            features = tf.train.Example.FromString(raw.numpy()).features.feature
+            image_id = features["image/source_id"].bytes_list.value[0].decode()
+            height, width = (features[f"image/{side}"].int64_list.value[0] for side in ("height", "width"))
+            sides = [
+                features[f"image/object/bbox/{name}"].float_list.value
+                for name in ("xmin", "xmax", "ymin", "ymax")
+            ]
+            weights = features["image/object/mask/weight"].float_list.value
+            pngs = features["image/object/mask"].bytes_list.value
+            areas = features["image/object/area"].float_list.value
+            for label, png, weight, area, *box in zip(
+                texts_of(features), pngs, weights, areas, *sides, strict=True
+            ):
+                mask = tf.io.decode_png(png).numpy()
+                assert mask.shape == (height, width, 1)
+                assert set(np.unique(mask)) <= {0, 1}
+                assert weight == float(mask.any())
+                if weight:
+                    key = (image_id, label, *(str(round6(side)) for side in box))
+                    found.add(key)
+                    assert area == mask.sum()
+                    assert likeness(mask[:, :, 0].astype(bool), expected[key]) >= 0.95
+    resized = {path.stem for path in (masked[0] / "train/resized").glob("*.jpg")}
+    assert found == {key for key in expected if key[0] in resized}
+    assert len(found) > 20
+
+
 def test_masks_are_wanted_or_not(sample, tmp_path):
     result = run_all(sample[1], tmp_path / "data", tmp_path / "out", MASKS="yes")
     assert (result.returncode, result.stdout) == (2, "")
