@@ -44,7 +44,7 @@ $(VENV)/installed-bench: requirements-bench.txt | $(VENV)/installed-dev
 
 demo: $(VENV)/installed
 	$(BIN)/python -m sample.make --directory demo/sample
-	DATA=demo/data OUT=demo/dataset NUM_SHARDS=2 RECORD_FLAGS="$(REPORT_FLAGS)" \
+	MASKS=1 DATA=demo/data OUT=demo/dataset NUM_SHARDS=2 RECORD_FLAGS="$(REPORT_FLAGS)" \
 		$(BIN)/python -m sample.serve demo/sample -- sh make_dataset.sh
 	@echo "report:    demo/report.html"
 
