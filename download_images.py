@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING
 from common.cli import make_parser, print_counts, progress, run, whole_number
 from common.files.csv_files import parse_number
 from common.files.failures import Failure, FailureList, parse_failure_limit
-from common.files.folders import folder_of, is_folder, parse_path
+from common.files.places import folder_of, is_folder, parse_path
 from common.files.whole_files import locked_folder
 from common.images.settings import add_image_flags, given_image_flags, image_settings
 from common.openimages.ids import image_file_name

@@ -43,8 +43,8 @@ from typing import Any
 
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
 from common.files.failures import Failure, FailureList, parse_failure_limit
-from common.files.folders import folder_of, is_folder, is_same_place, parse_path
 from common.files.json_files import json_writer
+from common.files.places import folder_of, is_folder, is_same_place, parse_path
 from common.files.whole_files import locked_folder
 from common.images.finished import TAKEN, FinishedImages, FinishedMasks
 from common.images.fit import FITS, parse_turn

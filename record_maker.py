@@ -48,7 +48,7 @@ from typing import TYPE_CHECKING
 
 from common.cli import InputError, byte_count, fraction, make_parser, print_counts, run, say, whole_number
 from common.files.failures import FailureLimit, parse_failure_limit, read_failures
-from common.files.folders import is_folder, parse_path
+from common.files.places import is_folder, parse_path
 from common.openimages.classes import class_ids, class_texts, describe, read_classes
 from common.openimages.ids import SPLITS
 from common.openimages.label_map import check_label_map

@@ -10,7 +10,7 @@ import pyvips
 import simplejpeg
 from PIL import Image
 
-from common.files.folders import replace_file
+from common.files.places import replace_file
 from common.images.fit import plan_fit
 from common.images.header import BadImageError, read_jpeg_header
 from common.images.jpeg import decode_jpeg

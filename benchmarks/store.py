@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.images import jpeg, mosaic, photographs
 from benchmarks.tables import print_head, print_row
-from common.files.folders import folder_of, parse_path
+from common.files.places import folder_of, parse_path
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = """

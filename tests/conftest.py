@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common import cli
-from common.files.folders import parse_path
+from common.files.places import parse_path
 from common.workers.batches import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from common.cli import InputError
-from common.files.folders import folder_of, parse_path, read_small
 from common.files.json_files import json_writer
+from common.files.places import folder_of, parse_path, read_small
 from common.files.whole_files import locked_folder
 
 pytestmark = pytest.mark.interop

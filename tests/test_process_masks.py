@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.files.folders import folder_of, parse_path
+from common.files.places import folder_of, parse_path
 from common.images.fit import FITS, plan_fit
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster

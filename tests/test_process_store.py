@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from common.files.folders import folder_of, parse_path, replace_file
+from common.files.places import folder_of, parse_path, replace_file
 from common.files.whole_files import locked_folder
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster

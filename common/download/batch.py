@@ -26,7 +26,7 @@ from common.download.types import (
     Outcome,
 )
 from common.files.failures import Failure
-from common.files.folders import replace_file, status
+from common.files.places import replace_file, status
 from common.images.finished import FinishedImage
 from common.images.header import BadImageError
 from common.images.process import process_bytes

@@ -1,4 +1,4 @@
-"""What came of a download: the counts, what makes it fail, and what sources refused permanently."""
+"""Counts of a download, the limits that make it fail, and the permanent refusals of sources."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def download(
 
 
 class _Run:
-    """What is under way: the shares given out, the hosts that are paused, the images that wait."""
+    """State of a run: the shares given out, the paused hosts, the waiting images."""
 
     def __init__(
         self, images: Iterator[WantedImage], number: int, settings: DownloadSettings, workers: Workers

@@ -12,8 +12,8 @@ from pathlib import Path
 from common.cli import progress
 from common.download.sources import FINISHED, MISSING, PRESENT, STALE
 from common.files.failures import Failure
-from common.files.folders import status
 from common.files.journal import Journal
+from common.files.places import status
 from common.images import finished
 from common.images.settings import ImageSettings
 from common.images.tasks import ImageTask, process_batch

@@ -11,7 +11,7 @@ from common.cli import InputError
 from common.download.outcomes import Refusals
 from common.download.types import ImageSource, WantedImage
 from common.files.failures import Failure
-from common.files.folders import folder_of
+from common.files.places import folder_of
 from common.openimages.datapoints import IndexEntry, read_index
 from common.openimages.ids import image_file_name
 

@@ -32,7 +32,7 @@ class WantedImage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DownloadSettings:
-    """How images are downloaded; times in seconds. With `shrink` they are shrunk as they arrive."""
+    """Settings of a download; times in seconds. With `shrink` images are shrunk as they arrive."""
 
     folder: Path
     threads: int  # in all
@@ -107,7 +107,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What became of a batch: outcomes, and the images that come back to be sent again after some seconds."""
+    """Results of a batch: outcomes, and the images that come back to be sent again after some seconds."""
 
     outcomes: list[Outcome]
     later: list[tuple[float, Download]]

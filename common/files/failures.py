@@ -17,8 +17,8 @@ from pathlib import Path
 
 from common.cli import InputError
 from common.files.csv_files import read_csv, write_csv
-from common.files.folders import parse_path, status
 from common.files.journal import Journal, read_journal
+from common.files.places import parse_path, status
 
 HEADER = ["id", "reason", "detail", "url"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import IO, Self
 
-from common.files.folders import folder_of, remove
+from common.files.places import folder_of, remove
 
 
 def read_journal(path: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from common.cli import InputError
-from common.files.folders import CHUNK, LOCK_NAME, folder_of, is_folder, is_remote, parse_path
+from common.files.folders import CHUNK, LOCK_NAME
+from common.files.places import folder_of, is_folder, is_remote, parse_path
 
 MAX_ITEM = 1 << 26  # characters; a line or field larger than this is a damaged file
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from common.cli import InputError
-from common.files.folders import Status, folder_of, read_small, remove, replace_file, status
+from common.files.folders import Status
 from common.files.journal import Journal, read_journal
+from common.files.places import folder_of, read_small, remove, replace_file, status
 from common.files.whole_files import read_lines
 from common.images.fit import Fit
 from common.images.masks import FoundMask, MaskFiles

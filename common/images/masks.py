@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from zipfile import BadZipFile, ZipFile, ZipInfo, is_zipfile
 
 from common.cli import InputError
-from common.files.folders import Status, folder_of, is_folder, is_remote, status
+from common.files.folders import Status
+from common.files.places import folder_of, is_folder, is_remote, status
 from common.images.fit import Fit
 from common.images.header import DECODE_ERRORS
 from common.images.process import MAX_FILE_SIZE, MAX_PIXELS

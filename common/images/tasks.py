@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from common.files.failures import Failure
-from common.files.folders import Status, folder_of, status
+from common.files.folders import Status
+from common.files.places import folder_of, status
 from common.images.finished import FinishedImage
 from common.images.fit import move_box
 from common.images.header import DECODE_ERRORS, BadImageError, rgb_size

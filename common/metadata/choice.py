@@ -21,7 +21,7 @@ Image = tuple[str, Set[str]]  # id, classes
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """How many images are wanted, and which may be taken; None stands for all."""
+    """Limits on the number of images, and the ids to choose from; None stands for all."""
 
     image_ids: frozenset[str] | None = None
     max_images_per_class: int | None = None

@@ -23,7 +23,7 @@ _decode_box = msgspec.json.Decoder(Annotation).decode
 
 @dataclass(frozen=True)
 class Tables:
-    """What was read: the images, and by their number the boxes and, if asked for, the labels."""
+    """Inputs as read: the images, and by their number the boxes and, if asked for, the labels."""
 
     images: Images
     boxes: Spool

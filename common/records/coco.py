@@ -15,7 +15,7 @@ import msgspec
 
 from common.cli import InputError
 from common.files.csv_files import columns, read_csv
-from common.files.folders import parse_path
+from common.files.places import parse_path
 from common.files.whole_files import open_output
 from common.openimages.classes import class_texts, read_descriptions
 from common.openimages.datapoints import Annotation, Mask
@@ -31,7 +31,7 @@ ReadWork = Callable[[int], Work]  # from an offset into the work list
 
 @dataclass(frozen=True)
 class CocoSettings:
-    """Where the file of each set goes, and what it says besides the records."""
+    """Path of each set's file, and its content besides the records."""
 
     paths: Sequence[Path]
     categories: Sequence[dict[str, Any]]

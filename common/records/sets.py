@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.cli import InputError, progress, say
-from common.files.folders import folder_of, is_folder, parse_path, read_small, replace_file
+from common.files.places import folder_of, is_folder, parse_path, read_small, replace_file
 from common.records.types import RecordSet, RecordSettings, ShardTask
 from common.records.write import with_lines, write_shard
 from common.workers.window import Workers

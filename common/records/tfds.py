@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.files.folders import read_small, status
+from common.files.places import read_small, status
 from common.files.whole_files import open_output
 from common.records.examples import example_features, feature_kind
 from common.records.types import RecordSet, Work

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from common.cli import InputError, progress, say
-from common.files.folders import folder_of
+from common.files.places import folder_of
 from common.images.header import DECODE_ERRORS
 from common.records.sets import useful_processes
 from common.records.types import RecordSet, RecordSettings

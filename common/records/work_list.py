@@ -13,7 +13,8 @@ from typing import BinaryIO
 import msgspec
 
 from common.cli import InputError, progress
-from common.files.folders import Folder, Status, folder_of
+from common.files.folders import Folder, Status
+from common.files.places import folder_of
 from common.images.header import rgb_size
 from common.openimages.datapoints import Annotation, Datapoint, Mask, read_datapoints
 from common.openimages.ids import image_file_name, image_number

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from common.cli import InputError
-from common.files.folders import folder_of
+from common.files.places import folder_of
 from common.images.header import rgb_size
 from common.records.examples import example_features, feature_kind
 from common.records.types import RecordSettings, ShardTask, Work

@@ -1,4 +1,4 @@
-"""What scripts need to work with several processes: the flag, the workers themselves, batches of items."""
+"""Workers for scripts: the flag of the scheduler, how to open them, and batches of items."""
 
 from __future__ import annotations
 

@@ -17,13 +17,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.files.folders import LOCK_NAME, folder_of
+from common.files.folders import LOCK_NAME
+from common.files.places import folder_of
 
 PROBE_BYTES = 256  # of a file that workers must see
 
 
 class Needs(NamedTuple):
-    """What a worker must have before it gets tasks."""
+    """Packages, files, folders and code that a worker must have before it gets tasks."""
 
     versions: Mapping[str, str]  # of packages, "" for any
     files: Mapping[str, bytes]  # by path, their first bytes

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from common.files.folders import folder_of, parse_path, read_small, replace_file
 from common.files.json_files import json_writer
+from common.files.places import folder_of, parse_path, read_small, replace_file
 from common.files.whole_files import locked_folder
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster

@@ -14,9 +14,10 @@ import pytest
 
 from common.cli import InputError
 from common.files import store
-from common.files.folders import Status, folder_of, is_folder, parse_path, read_small, replace_file, status
+from common.files.folders import Status
 from common.files.journal import Journal, read_journal
 from common.files.json_files import json_writer, read_json
+from common.files.places import folder_of, is_folder, parse_path, read_small, replace_file, status
 from common.files.whole_files import locked_folder, open_input, open_output
 from tests.conftest import ROOT
 

@@ -14,7 +14,7 @@ from common.cli import InputError
 from common.files import csv_files
 from common.files import whole_files as files
 from common.files.csv_files import read_csv
-from common.files.folders import folder_of
+from common.files.places import folder_of
 from common.files.whole_files import locked_folder, open_output, read_lines
 from tests.conftest import ROOT
 

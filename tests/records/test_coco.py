@@ -7,7 +7,7 @@ from io import StringIO
 import numpy as np
 import pytest
 
-from common.files.folders import parse_path
+from common.files.places import parse_path
 from common.openimages.ids import image_number
 from tests.support.step7 import CAT, DOG, annotation, many, mask_of, photo, read_back
 from tests.support.step7 import step as step

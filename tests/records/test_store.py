@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from common.files.folders import folder_of, parse_path, read_small
+from common.files.places import folder_of, parse_path, read_small
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster
 from tests.support.step7_store import flags, written

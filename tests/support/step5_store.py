@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from common.files.folders import folder_of, parse_path, read_small
 from common.files.json_files import json_writer
+from common.files.places import folder_of, parse_path, read_small
 from tests.support.step5 import JOURNALS, point
 
 JPEG = ".jpg"
