@@ -83,6 +83,32 @@ def test_the_outputs_agree_and_every_loss_is_counted(step, tmp_path):
     }  # fmt: skip
 
 
+def test_boxes_alike_whose_rows_differ_are_not_duplicates(step, tmp_path):
+    """Rows that differ in the way a number is written, or in a column that no box has, are two boxes."""
+    header = TRAIN_V3 + ",Note"
+    rows = box(more=",a"), box(more=",b"), box(corners="0.10,0.2,0.3,0.4", more=",a"), box(more=",a")
+    outcome = step(table(header, *rows, box(B, more=","), rows[1]), table(INDEX_V3, entry(A), entry(B)))
+    assert (outcome.counts["boxes"], outcome.counts["repeated_rows"]) == (4, 2)
+    points, _ = results(tmp_path)
+    assert points[0]["annotations"] == points[0]["annotations"][:1] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "json_text"),
+    [
+        ("0.00005", "5e-05"),
+        ("0.000001", "1e-06"),
+        ("1e-7", "1e-07"),
+        ("0.0001", "0.0001"),
+        ("0.000000", "0.0"),
+    ],
+)
+def test_small_numbers_are_written_as_python_writes_them(step, tmp_path, text, json_text):
+    assert step(table(TRAIN_V3, box(corners=f"{text},0.5,0.25,1")), table(INDEX_V3, entry(A))).code == 0
+    written = (tmp_path / "out/points.json").read_text()
+    assert f'"x0":{json_text},"x1":0.5,"y0":0.25,"y1":1.0' in written
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([A, B, C]), st.integers(0, 3)), min_size=1, max_size=12),
