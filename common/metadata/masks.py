@@ -93,7 +93,7 @@ def join_masks(tables: Tables, masks: Spool, rules: MaskRules, counts: Counter[s
     example = ""  # of a kept box
     has_match = False
     for point in read_points(tables, counts):
-        number = tables.images.number(point.id)
+        number = tables.images.numbers[point.position]
         if place != number // BUCKET:
             place = number // BUCKET
             items = masks.bucket(place)
