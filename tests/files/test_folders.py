@@ -30,7 +30,7 @@ def step(code: str, environment: Mapping[str, str] = os.environ) -> "subprocess.
     """Run a line of Python as a script of its own would be run."""
     program = (
         "import sys; sys.argv = ['step.py']\n"
-        "from common import cli; from common.files.folders import folder_of, parse_path\n"
+        "from common import cli; from common.files.places import folder_of, parse_path\n"
         f"def main(argv):\n    {code}\n"
         "cli.run(main)"
     )

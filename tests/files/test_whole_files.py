@@ -126,7 +126,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
 def test_what_a_worker_left_half_written_is_swept_up_and_nothing_else(tmp_path):
     """A worker given up for lost may still write what another writes again: each has its own temporary name."""
     code = (
-        "import os, signal; from pathlib import Path; from common.files.folders import folder_of\n"
+        "import os, signal; from pathlib import Path; from common.files.places import folder_of\n"
         f"with folder_of(Path({str(tmp_path)!r})).complete('a.jpg', locked=False) as part:\n"
         "    part.write_bytes(b'x'); os.kill(os.getpid(), signal.SIGKILL)"
     )
