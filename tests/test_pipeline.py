@@ -389,6 +389,65 @@ def test_records_hold_the_masks_of_the_drawn_objects(masked, truth):
     assert len(found) > 20
 
 
+def drawn(box, size: tuple[int, int], fit: str, turn: int) -> np.ndarray:
+    """Return the exact mask of an object, turned, and resized by Pillow alone to the frame of its image."""
+    exact = Image.fromarray(coco_mask.decode(box["mask"]) * 255)
+    if turn:
+        exact = exact.transpose(Image.Transpose[f"ROTATE_{turn}"])
+    scale = min(size[0] / exact.width, size[1] / exact.height)
+    scaled = (round(exact.width * scale), round(exact.height * scale)) if fit == "pad" else size
+    canvas = Image.new("L", size)
+    canvas.paste(
+        exact.resize(scaled, Image.Resampling.BOX), ((size[0] - scaled[0]) // 2, (size[1] - scaled[1]) // 2)
+    )
+    return np.asarray(canvas) >= 128
+
+
+FRAMES = {
+    "shorter": ["--fit", "shorter"], "pad": ["--fit", "pad"], "stretch": ["--fit", "stretch"],
+    "longer, upright": ["--rotate_upright"], "pad, upright": ["--fit", "pad", "--rotate_upright", "--max_side", "512"],
+}  # fmt: skip
+
+
+@PYCOCOTOOLS
+@pytest.mark.parametrize(("frame", "flags"), FRAMES.items(), ids=FRAMES)
+def test_masks_sit_on_their_objects_in_every_frame(masked, truth, script, tmp_path, frame, flags):
+    """From the masks that step 3 found to the records, by every fit, with and without turning."""
+    import tensorflow as tf
+
+    out = masked[0] / "train"
+    outcome = script(
+        "process_images", "--image_directory", out / "photos", "--image_saving_directory", tmp_path / "resized",
+        "--datapoints_input_path", out / "points.json", "--datapoints_output_path", tmp_path / "points.json",
+        "--masks_directory", masked[0].parent / "data/train/masks", *flags,
+    )  # fmt: skip
+    assert outcome.code == 0
+    outcome = script(
+        "record_maker", "--points_path", tmp_path / "points.json", "--saved_images_directory", tmp_path / "resized",
+        "--trainable_classes_path", masked[0] / "classes-trainable.txt", "--record_save_path", tmp_path / "records",
+    )  # fmt: skip
+    assert outcome.code == 0
+    objects = with_masks(truth, "train", empty=False)
+    points = {point["id"]: point for point in json.loads((out / "points.json").read_text())}
+    compared = turned = 0
+    for raw in tf.data.TFRecordDataset(str(tmp_path / "records")):
+        features = tf.train.Example.FromString(raw.numpy()).features.feature
+        point = points[features["image/source_id"].bytes_list.value[0].decode()]
+        turn = int(point.get("rotation", 0)) if "upright" in frame else 0
+        for one, png in zip(
+            point["annotations"], features["image/object/mask"].bytes_list.value, strict=True
+        ):
+            if one.get("mask") in objects:
+                mask = tf.io.decode_png(png).numpy()[:, :, 0].astype(bool)
+                expected = drawn(objects[one["mask"]][1], mask.shape[::-1], frame.partition(",")[0], turn)
+                assert expected.sum() > 200
+                assert (mask & expected).sum() / (mask | expected).sum() >= 0.95
+                compared += 1
+                turned += turn != 0
+    assert compared > 20
+    assert (turned > 0) == ("upright" in frame)
+
+
 def test_masks_are_wanted_or_not(sample, tmp_path):
     result = run_all(sample[1], tmp_path / "data", tmp_path / "out", MASKS="yes")
     assert (result.returncode, result.stdout) == (2, "")
