@@ -5,9 +5,10 @@
 
 The files are like those of the V6 train split; --full adds a run at its full size. Each way runs in a process
 of its own, file to file: the median of --rounds interleaved rounds. `200 images` is step 3 with --max_images
-200; `before` is step 3 of the commit that --before names, with the packages of this environment. The plain
-way gets as many images as fit into four fifths of the memory, at 20 kB an image. Peak memory is that of the
-largest process. At the smallest size the files of all ways are compared.
+200, `masks` with --masks_input_path and a mask for 18 % of the boxes; `before` is step 3 of the commit that
+--before names, with the packages of this environment. The plain way gets as many images as fit into four
+fifths of the memory, at 20 kB an image. Peak memory is that of the largest process. At the smallest size the
+files of all ways are compared.
 """
 
 import json
@@ -25,6 +26,7 @@ from common.cli import make_parser
 ROOT = Path(__file__).resolve().parent.parent
 FULL = 1_743_042  # images
 SIZES = 6_250, 100_000, 436_000
+MASKS_FLAG = "--masks_input_path"
 PLAIN_BYTES = 20_000  # that the plain way holds of an image
 
 
@@ -34,13 +36,14 @@ def commands(before: Path | None) -> dict[str, list[str]]:
     ways = {"plain": [sys.executable, "-m", "benchmarks.metadata_plain"], "step 3": step}
     if before:
         ways["before"] = [sys.executable, str(before / "process_metadata.py")]
-    return ways | {"200 images": [*step, "--max_images", "200"]}
+    return ways | {"200 images": [*step, "--max_images", "200"], "masks": [*step, MASKS_FLAG]}
 
 
 def measure(command: list[str], folder: Path, out: Path) -> tuple[float, float, float]:
     """Run one way; return its seconds, those of CPU, and the peak memory in MB of its largest process."""
     out.mkdir(exist_ok=True)
     files = [
+        *([folder / "masks.csv"] if command[-1] == MASKS_FLAG else []),
         "--annotations_input_path", folder / "boxes.csv", "--image_index_input_path", folder / "images.csv",
         "--trainable_classes_path", folder / "classes.txt", "--point_output_path", out / "points.json",
         "--image_index_output_path", out / "images.json",
