@@ -5,7 +5,7 @@ image: size and time of its original, its turn, and its own width, height and si
 finished folder opens no image. In place the original is the finished image itself.
 
 The journal .process_masks has a line for each image whose masks were asked for: a hash of all that they
-depend on, and the masks. So masks may be asked for later, or anew, without making the images again.
+depend on, and the masks. So masks may be asked for later, or made again, without making the images again.
 """
 
 from __future__ import annotations
