@@ -49,7 +49,7 @@ demo: $(VENV)/installed
 	@echo "report:    demo/report.html"
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m 'not system and not interop' --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest -m 'not system and not interop' --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -41,6 +41,20 @@ def pytest_xdist_auto_num_workers() -> int:
     return usable_cores() + 1
 
 
+# Files with the longest tests, the longest first: begun last, they would keep one core busy and leave the others idle.
+LONG = (
+    "workers/test_cluster", "records/test_on_cluster", "test_pipeline", "download/test_on_cluster", "test_process_masks",
+    "test_readme_blocks", "test_process_store", "download/test_shrink", "test_process_killed", "test_record_maker",
+    "test_get_dataset", "test_get_dataset_cut_short",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first; the order within a file stays."""
+    names = [f"tests/{name}.py" for name in LONG]
+    items.sort(key=lambda item: names.index(name) if (name := item.location[0]) in names else len(names))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Exit code and output of a run."""

@@ -31,10 +31,12 @@ def start(folder: Path, address: str, into: str | None = "small") -> subprocess.
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_until_a_third_is_done(folder: Path, run: subprocess.Popen[str]) -> None:
+def wait_until_done(folder: Path, run: subprocess.Popen[str], number: int) -> None:
+    """Wait until a run has written more than this number of images."""
+
     def is_done() -> bool:
         assert run.poll() is None, run.stderr.read()
-        return len(list((folder / "small").glob("[!.]*.jpg"))) > MANY // 3
+        return len(list((folder / "small").glob("[!.]*.jpg"))) > number
 
     wait_until(is_done)
 

@@ -22,7 +22,7 @@ from common.workers.window import WINDOW
 from tests.conftest import ROOT
 from tests.support.dask_cluster import PATIENCE, cluster, free_port, lines_of
 from tests.support.step5 import arguments, contents, folder
-from tests.support.step5_cluster import MANY, assert_like_undisturbed, start, wait_until_a_third_is_done
+from tests.support.step5_cluster import MANY, assert_like_undisturbed, start, wait_until_done
 from tests.support.step5_cluster import many as many
 
 __all__ = ["folder"]
@@ -316,7 +316,7 @@ def test_the_result_is_that_of_one_machine(two_workers, script, folder, into, mo
 def test_a_worker_killed_in_the_middle_costs_nothing(script, many, tmp_path):
     with cluster(tmp_path / "cluster", workers=2) as found:
         with start(many, found.address) as run:
-            wait_until_a_third_is_done(many, run)
+            wait_until_done(many, run, MANY // 3)
             found.kill(found.workers[0])
             out, err = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, err
@@ -329,7 +329,7 @@ def test_a_worker_process_killed_under_its_nanny_comes_back(script, many, tmp_pa
     with cluster(tmp_path / "cluster") as found:
         found.add_worker("only", *(["--worker-port", str(free_port())] if is_address_kept else []))
         with start(many, found.address) as run:
-            wait_until_a_third_is_done(many, run)
+            wait_until_done(many, run, MANY // 3)
             os.kill(found.process_of(found.workers[0]), signal.SIGKILL)
             out, err = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, err
@@ -340,7 +340,7 @@ def test_a_worker_process_killed_under_its_nanny_comes_back(script, many, tmp_pa
 def test_the_scheduler_restarted_is_one_line_and_a_second_run_goes_on(script, many, tmp_path):
     with cluster(tmp_path / "cluster", workers=1) as found:
         with start(many, found.address) as run:
-            wait_until_a_third_is_done(many, run)
+            wait_until_done(many, run, MANY // 3)
             found.kill(found.scheduler)
             begun = time.monotonic()
             out, err = run.communicate(timeout=PATIENCE)
@@ -360,19 +360,21 @@ def test_the_scheduler_restarted_is_one_line_and_a_second_run_goes_on(script, ma
     assert_like_undisturbed(script, many)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_the_client_stopped_and_started_again(script, many, tmp_path, how):
-    """The tasks of the first run end while the second one is at work; Ctrl-C takes two seconds."""
+def test_the_client_interrupted_then_killed_resumes_each_time(script, many, tmp_path):
+    """The tasks of a killed run end while the next one is at work; Ctrl-C takes two seconds."""
     with cluster(tmp_path / "cluster", workers=2) as found:
         with start(many, found.address) as run:
-            wait_until_a_third_is_done(many, run)
+            wait_until_done(many, run, MANY // 4)
             begun = time.monotonic()
-            run.send_signal(how)
+            run.send_signal(signal.SIGINT)
             out, err = run.communicate(timeout=PATIENCE)
-        if how == signal.SIGINT:
-            assert time.monotonic() - begun < 10  # two seconds, on a busy machine
-            assert (run.returncode, out) == (130, "")
-            assert err == "process_images.py: interrupted; run the same command again to resume\n"
+        assert time.monotonic() - begun < 10  # two seconds, on a busy machine
+        assert (run.returncode, out) == (130, "")
+        assert err == "process_images.py: interrupted; run the same command again to resume\n"
+        with start(many, found.address) as run:
+            wait_until_done(many, run, MANY * 2 // 3)
+            run.kill()
+            run.communicate(timeout=PATIENCE)
         with start(many, found.address) as again:
             out, err = again.communicate(timeout=PATIENCE)
         assert again.returncode == 0, err

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster, wait_until
 from tests.support.fault_server import Exchange, fault_server, photo
 from tests.support.machines import machines
-from tests.support.step5_cluster import assert_like_undisturbed, many, start, wait_until_a_third_is_done
+from tests.support.step5_cluster import MANY, assert_like_undisturbed, many, start, wait_until_done
 
 pytestmark = pytest.mark.system
 __all__ = ["many"]
@@ -99,7 +99,7 @@ def two_workers(folder):
 def test_the_work_of_a_worker_that_is_cut_off_goes_to_the_others(script, many, tmp_path):
     with two_workers(tmp_path / "cluster") as (found, lost):
         run = start(many, found.address)
-        wait_until_a_third_is_done(many, run)
+        wait_until_done(many, run, MANY // 3)
         lost.unplug()
         out, error = run.communicate(timeout=120)
     assert run.returncode == 0, error
