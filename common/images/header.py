@@ -1,12 +1,13 @@
-"""Headers of image files, and the reasons why an image cannot be used."""
+"""Formats and headers of image files, and the reasons why an image cannot be used."""
 
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 SOI, EOI, SOS, DHT, APP0, APP1, APP2, APP14, COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame: size, number of components
@@ -16,7 +17,7 @@ WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
 # All that Pillow's decoders were seen to raise on damaged files and on files of other kinds.
 DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
-    IndexError, KeyError, TypeError, OverflowError, AttributeError, ZeroDivisionError,
+    IndexError, KeyError, TypeError, OverflowError, AttributeError, ZeroDivisionError, RuntimeError,
 )  # fmt: skip
 # Why an image that exists cannot be used.
 BAD_IMAGE_REASONS = ("truncated", "damaged", "unreadable", "too_large", "too_small")
@@ -31,6 +32,49 @@ class BadImageError(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
+
+
+class FileFormat(NamedTuple):
+    """A format of files. Those without a decoder are never opened: some decoders run programs."""
+
+    name: str  # for people
+    decoder: str = ""  # Pillow's name of it
+
+
+HTML = FileFormat("HTML page")
+UNKNOWN = FileFormat("not an image")
+_FIRST_BYTES = 1024  # that a file is recognised by
+_MARKUP = rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*+"
+_FORMATS = tuple(
+    (re.compile(pattern, re.DOTALL), kind)
+    for pattern, kind in (
+        (rb"\xff\xd8", FileFormat("JPEG image", "JPEG")),
+        (rb"\x89PNG\r\n\x1a\n", FileFormat("PNG image", "PNG")),
+        (rb"GIF8[79]a", FileFormat("GIF image", "GIF")),
+        (rb"RIFF....WEBP", FileFormat("WebP image", "WEBP")),
+        (rb"BM", FileFormat("BMP image", "BMP")),
+        (rb"(?:II|MM)(?:[*+]\0|\0[*+])", FileFormat("TIFF image", "TIFF")),
+        (rb"\0\0..ftyp(?:....){0,20}?avi[fs]", FileFormat("AVIF image", "AVIF")),
+        (rb"\0\0..ftyp(?:....){0,20}?(?:hei|hev|mif1|msf1)", FileFormat("HEIC image")),
+        (rb"\0\0..ftyp", FileFormat("MP4 or QuickTime video")),
+        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", FileFormat("JPEG 2000 image", "JPEG2000")),
+        (rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a", FileFormat("JPEG XL image")),
+        (rb"8BPS", FileFormat("Photoshop image")),
+        (rb"%PDF-", FileFormat("PDF document")),
+        (rb"%!PS", FileFormat("PostScript file")),
+        (rb"PK\x03\x04", FileFormat("zip file")),
+        (rb"\x1f\x8b", FileFormat("gzip file")),
+        (_MARKUP + rb"<(?:!doctype\s+html|html|head|title|meta|script|body)\b", HTML),
+        (_MARKUP + rb"(?:<!doctype[^>]*>\s*)?<svg\b", FileFormat("SVG drawing")),
+        (rb"(?:\xef\xbb\xbf)?\s*<\?xml\b", FileFormat("XML document")),
+    )
+)
+
+
+def file_format(data: bytes) -> FileFormat:
+    """Return the format of a file by its first bytes, whatever its name; UNKNOWN for any other."""
+    start = data[:_FIRST_BYTES]
+    return next((kind for pattern, kind in _FORMATS if pattern.match(start)), UNKNOWN)
 
 
 @dataclass(slots=True)

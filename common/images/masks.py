@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 MASK_REASONS = ("missing", "unreadable", "empty", "other_shape", "vanished")
 MAX_DIFFERENCE = 0.02  # between the ratios of width to height of a mask and its image
 _ZIP_NAME = re.compile(r".*-masks-([0-9a-f])\.zip")
-# What damaged zips and PNGs raise; RuntimeError for members that are encrypted or compressed otherwise.
-_ERRORS = (*DECODE_ERRORS, BadZipFile, RuntimeError, MemoryError)
+_ERRORS = (*DECODE_ERRORS, BadZipFile, MemoryError)  # what damaged zips and PNGs raise
 _MOST = (1 << 32) - 1
 _ROW = "u8, u4, u4, u4, u2, u2"  # of a member: offset, sizes packed and unpacked, CRC, compression, flags
 

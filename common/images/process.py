@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 from common.images.colours import is_srgb, to_srgb
 from common.images.fit import Fit, plan_fit
-from common.images.header import COMMON_SOF, DECODE_ERRORS, BadImageError, JpegHeader, read_jpeg_header
+from common.images.header import (
+    COMMON_SOF,
+    DECODE_ERRORS,
+    BadImageError,
+    JpegHeader,
+    file_format,
+    read_jpeg_header,
+)
 from common.images.jpeg import decode_jpeg, encode_jpeg
 from common.images.settings import MAX_JPEG_SIDE, ImageSettings
 
@@ -27,8 +34,6 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 MAX_FILE_SIZE = 1 << 28  # bytes; the largest image of the dataset has under a tenth of this
 MAX_PIXELS = 178_956_970  # half a gigabyte as RGB; above it Pillow too calls an image a decompression bomb
-# Formats found under the name .jpg. No others are opened: some decoders run programs.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 PRECISE_MARGIN = 1.3  # with `precise`, decode at least at this multiple of the final size
 NEAR = 1.3  # times the final size: below it Hamming's window blurs, above it is as good and twice as fast
@@ -68,14 +73,10 @@ def check_file_size(size: int) -> None:
 
 def stored_size(data: bytes) -> tuple[int, int]:
     """Return width and height of an image file, in pixels; raises BadImageError or one of DECODE_ERRORS."""
-    from PIL import Image
-
     if data.startswith(b"\xff\xd8"):
         header = read_jpeg_header(data)
         return header.width, header.height
-    Image.MAX_IMAGE_PIXELS = None
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        return image.size
+    return _open(data).size
 
 
 # --- decoding ------------------------------------------------------------------------------------
@@ -140,14 +141,7 @@ def _is_turned(exif: bytes) -> bool:
 
 def _decode_other_file(data: bytes, settings: ImageSettings, turn: int) -> tuple[Image, Fit, str]:
     """Return the first image of a file that is not a JPEG, like _decode_jpeg_file."""
-    from PIL import Image, UnidentifiedImageError
-
-    Image.MAX_IMAGE_PIXELS = None  # _checked_fit has its own limit
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except DECODE_ERRORS as error:
-        unknown = isinstance(error, UnidentifiedImageError)
-        raise BadImageError("unreadable", "not an image" if unknown else str(error)) from None
+    image = _open(data)
     fit = _checked_fit(image.size, settings, turn)
     try:
         image.load()
@@ -161,6 +155,22 @@ def _decode_other_file(data: bytes, settings: ImageSettings, turn: int) -> tuple
         raise BadImageError("unreadable", f"{image.mode}: {error}") from None
     scaled = fit.scaled if turn % 180 == 0 else fit.scaled[::-1]
     return _resize(image, scaled, image.size, precise=settings.precise), fit, "resized"
+
+
+def _open(data: bytes) -> Image:
+    """Return the image of a file of any format that has a decoder; it is not decoded yet."""
+    from PIL import Image, UnidentifiedImageError
+
+    Image.MAX_IMAGE_PIXELS = None  # _checked_fit has its own limit
+    kind = file_format(data)
+    if not kind.decoder:
+        raise BadImageError("unreadable", kind.name)
+    try:
+        return Image.open(io.BytesIO(data), formats=(kind.decoder,))
+    except (UnidentifiedImageError, KeyError):  # KeyError: a Pillow without this decoder
+        raise BadImageError("unreadable", f"{kind.name} that Pillow does not read") from None
+    except DECODE_ERRORS as error:
+        raise BadImageError("unreadable", f"{kind.name}: {error}") from None
 
 
 def _checked_fit(size: tuple[int, int], settings: ImageSettings, turn: int) -> Fit:

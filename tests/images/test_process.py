@@ -233,6 +233,14 @@ MODES = {
     "WebP with transparency": (saved(see_through(), "WEBP", lossless=True), [WHITE, HALF_GREEN, BLUE, WHITE]),
     "TIFF with transparency": (saved(see_through(), "TIFF"), [WHITE, HALF_GREEN, BLUE, WHITE]),
     "CMYK TIFF": (saved(quarters("CMYK"), "TIFF"), COLOURS),
+    "AVIF": (saved(quarters(), "AVIF", quality=100, subsampling="4:4:4"), COLOURS),
+    "AVIF with transparency": (saved(see_through(), "AVIF", quality=100, subsampling="4:4:4"), [WHITE, HALF_GREEN, BLUE, WHITE]),
+    "animated AVIF": (saved(ANIMATION[0], "AVIF", save_all=True, append_images=ANIMATION[1:], quality=100), [RED] * 4),
+    "JPEG 2000": (saved(quarters(), "JPEG2000"), COLOURS),
+    "JPEG 2000 without a container": (saved(quarters(), "JPEG2000", no_jp2=True), COLOURS),
+    "grey JPEG 2000": (saved(quarters("L"), "JPEG2000"), GREY),
+    "16 bit JPEG 2000": (saved(sixteen_bit(), "JPEG2000"), greys(64, 192, 64, 192)),
+    "JPEG 2000 with transparency": (saved(see_through(), "JPEG2000"), [WHITE, HALF_GREEN, BLUE, WHITE]),
 }  # fmt: skip
 
 
@@ -350,6 +358,23 @@ def float_tiff() -> bytes:
     return saved(Image.fromarray(np.linspace(0, 1, 64 * 48, dtype=np.float32).reshape(48, 64)), "TIFF")
 
 
+def jpeg2000_claiming(width: int, height: int, *, in_container: bool) -> bytes:
+    """Return a JPEG 2000 file whose codestream, and its container's header if asked for, claim a size."""
+    data = bytearray(saved(quarters(), "JPEG2000"))
+    if in_container:
+        place = data.index(b"ihdr") + 4
+        data[place : place + 8] = struct.pack(">2I", height, width)
+    place = data.index(b"\xff\x51") + 6  # SIZ: size, offset; size and offset of a tile
+    data[place : place + 8] = data[place + 16 : place + 24] = struct.pack(">2I", width, height)
+    return bytes(data)
+
+
+def avif_claiming(width: int, height: int) -> bytes:
+    data = saved(quarters(), "AVIF")
+    place = data.index(b"ispe") + 8
+    return data[:place] + struct.pack(">2I", width, height) + data[place + 8 :]
+
+
 PHOTO = saved(quarters(size=(400, 300)), "JPEG")
 PNG_PHOTO = saved(quarters(size=(400, 300)), "PNG")
 UNUSABLE = {
@@ -357,16 +382,19 @@ UNUSABLE = {
     "half of it": (PHOTO[: len(PHOTO) // 2], "truncated", ""),
     "a few bytes short": (PHOTO[:-40], "truncated", ""),
     "half a PNG": (PNG_PHOTO[: len(PNG_PHOTO) // 2], "truncated", ""),
-    "a web page": (b"<html><body>gone</body></html>", "unreadable", "not an image"),
     "zeros": (bytes(5000), "unreadable", "not an image"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "unreadable", "not an image"),
+    "half an AVIF": (saved(quarters(), "AVIF")[:-200], "unreadable", "AVIF image"),
+    "half a JPEG 2000": (saved(quarters(), "JPEG2000")[:-200], "damaged", ""),
+    "an AVIF bomb": (avif_claiming(16_000, 16_000), "too_large", "16000x16000, at most 178956970 pixels are decoded"),
+    "a JPEG 2000 bomb": (jpeg2000_claiming(60_000, 60_000, in_container=True), "too_large", "60000x60000, at most"),
+    "a JPEG 2000 bomb, hidden": (jpeg2000_claiming(60_000, 60_000, in_container=False), "damaged", ""),
     "a bomb": (png_claiming(60_000, 60_000), "too_large", "60000x60000, at most 178956970 pixels are decoded"),
     "a JPEG bomb": (jpeg_claiming(65_500, 65_500), "too_large", "65500x65500, at most 178956970 pixels are decoded"),
     "a GIF bomb": (gif_claiming(65_535, 65_535), "too_large", "65535x65535, at most 178956970 pixels are decoded"),
     "a JPEG taller than its image data": (jpeg_claiming(400, 3000), "damaged", ""),
     "a JPEG without width": (jpeg_claiming(0, 300), "unreadable", "0x300 pixels"),
     "a JPEG without height": (jpeg_claiming(400, 0), "unreadable", "400x0 pixels"),
-    "a PNG without width": (png_claiming(0, 10), "unreadable", "not an image"),
+    "a PNG without width": (png_claiming(0, 10), "unreadable", "PNG image that Pillow does not read"),
     "floating-point TIFF": (float_tiff(), "unreadable", "F: floating-point samples, of no known range"),
     "damaged PNG": (PNG_PHOTO[:60] + bytes(20) + PNG_PHOTO[80:], "damaged", ""),
     "too small": (saved(quarters(size=(40, 9)), "JPEG"), "too_small", "40x9, at least 10 expected"),
@@ -381,6 +409,39 @@ def test_an_unusable_image_has_a_reason_and_leaves_no_file(tmp_path, data, reaso
     assert detail in failure.detail
     assert "\n" not in failure.detail
     assert [path.name for path in tmp_path.iterdir()] == ["one.jpg"]
+
+
+def box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(body)) + kind + body
+
+
+NAMED = {
+    "a web page": (b"<html><body>gone</body></html>", "HTML page"),
+    "a web page of today": (b"\xef\xbb\xbf\n<!-- login -->\n<!DOCTYPE html>\n<html lang=en>", "HTML page"),
+    "a web page of 2005": (b'<?xml version="1.0"?>\n<!DOCTYPE HTML PUBLIC "-//W3C//DTD XHTML 1.0//EN">', "HTML page"),
+    "a web page that begins late": (b" " * 900 + b"<script>location = '/login'</script>", "HTML page"),
+    "a store's answer": (b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code>', "XML document"),
+    "a drawing": (b'<?xml version="1.0"?>\n<!DOCTYPE svg>\n<svg width="9">', "SVG drawing"),
+    "an iPhone's photo": (box(b"ftyp", b"heic\0\0\0\0mif1MiHEmiafheic") + bytes(99), "HEIC image"),
+    "a HEIC file by its brands": (box(b"ftyp", b"mif1\0\0\0\0mif1heic") + bytes(99), "HEIC image"),
+    "an AVIF file by its brands": (box(b"ftyp", b"mif1\0\0\0\0mif1avif") + bytes(99), "AVIF image that Pillow does not read"),
+    "a film": (box(b"ftyp", b"qt  \0\0\0\0qt  ") + bytes(99), "MP4 or QuickTime video"),
+    "JPEG XL": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), "JPEG XL image"),
+    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "PostScript file"),
+    "PDF": (b"%PDF-1.7\n", "PDF document"),
+    "a zip": (b"PK\3\4" + bytes(99), "zip file"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(99), "gzip file"),
+    "Photoshop": (b"8BPS\0\1" + bytes(99), "Photoshop image"),
+    "comments without end": (b"<!---->" * 999, "not an image"),
+    "words": (b"Too many requests", "not an image"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "detail"), NAMED.values(), ids=NAMED)
+def test_what_is_read_by_no_decoder_is_named_for_what_it_is(tmp_path, data, detail):
+    (tmp_path / "one.jpg").write_bytes(data)
+    failure = process(tmp_path, tmp_path / "out")
+    assert (failure.reason, failure.detail) == ("unreadable", detail)
 
 
 def test_a_file_that_does_not_exist_is_missing(tmp_path):
@@ -411,7 +472,7 @@ def test_what_pillow_warns_of_and_logs_does_not_reach_the_user(tmp_path):
     assert (run.stdout, run.stderr) == ("unreadable\nunchanged\n", "")
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"])
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_damage_of_any_kind_is_a_result(tmp_path_factory, form, data):
