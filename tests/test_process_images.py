@@ -378,6 +378,15 @@ def test_damaged_images_are_left_out_unless_keep_damaged(process, folder):
     assert outcome.counts["truncated"] == 2
 
 
+def test_an_image_that_lacks_its_end_marker_alone_is_kept_with_keep_damaged(process, folder):
+    (folder / "photos" / "c3.jpg").write_bytes(GOOD["c3"][:-2])
+    assert process().counts.items() >= {"truncated": 3, "damaged_kept": 0}.items()
+    assert (
+        process("--keep_damaged", "--overwrite").counts.items() >= {"truncated": 2, "damaged_kept": 1}.items()
+    )
+    simplejpeg.decode_jpeg((folder / "small" / "c3.jpg").read_bytes(), strict=True)
+
+
 def test_precise_is_closer_to_full_decoding(process, folder):
     """Full decoding: at full size, resized with Lanczos."""
     with Image.open(io.BytesIO(GOOD["f1"])) as image:

@@ -34,17 +34,21 @@ def decode_jpeg(
 
     The oddity is "" for a file that every reader decodes, else a short line for people. Raises BadImageError
     where the file is damaged; with `keep_damaged` returns what could be decoded, and the oddity begins with
-    "damaged".
+    "damaged". A truncated file is kept only if no more than its end marker is missing.
     """
     mode = MODES.get(header.components, "")
     try:
         pixels, oddity = _decode_strictly(data, header, mode, eighths)
     except BadImageError as bad:
-        if not keep_damaged or bad.reason != "damaged":
+        if not keep_damaged or bad.reason not in ("damaged", "truncated"):
             raise
         try:
-            pixels = _call_simplejpeg(_mended(data, header), header, mode, eighths, strict=False)
-        except (ValueError, KeyError):
+            if bad.reason == "truncated":
+                data = data.rstrip(b"\xff") + END
+                pixels, _ = _decode_strictly(data, header, mode, eighths)
+            else:
+                pixels = _call_simplejpeg(_mended(data, header), header, mode, eighths, strict=False)
+        except (ValueError, KeyError, BadImageError):
             raise bad from None
         oddity = f"damaged: {bad.detail}"
     if pixels is None:

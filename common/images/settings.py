@@ -52,7 +52,7 @@ def add_image_flags(parser: argparse.ArgumentParser, fits: Sequence[str], max_si
     add("--quality", type=whole_number(1, most=100), default=85, metavar="1-100", help=quality)
     precise = "decode larger and resize with Lanczos: sharper, 0.6 times the speed"
     add("--precise", action="store_true", help=precise)
-    add("--keep_damaged", action="store_true", help="keep images whose image data is damaged")
+    add("--keep_damaged", action="store_true", help="keep images that are damaged or lack only their end")
 
 
 def given_image_flags(args: argparse.Namespace) -> list[str]:

@@ -227,3 +227,30 @@ def test_a_damaged_image_can_be_kept():
     assert image.size == SCENE.size
     with pytest.raises(BadImageError):
         decoded(data[:-5000], keep_damaged=True)
+
+
+ENDS = {
+    "baseline": PLAIN,
+    "progressive": PROGRESSIVE,
+    "restart markers": ODD["restart markers"],
+    "an odd header": stray(PLAIN),
+    "padding": insert(PLAIN, len(PLAIN) - 2, bytes(16)),
+    "CMYK": CMYK,
+}
+
+
+@pytest.mark.parametrize("whole", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("missing", [1, 2])
+def test_an_image_without_its_end_marker_alone_can_be_kept(whole, missing):
+    cut = whole[:-missing]
+    assert reason(cut) == "truncated"
+    image, oddity = decoded(cut, keep_damaged=True)
+    assert oddity.startswith("damaged: Premature end of JPEG file")
+    assert image.tobytes() == decoded(whole)[0].tobytes()
+
+
+@pytest.mark.parametrize("whole", [PLAIN, PROGRESSIVE, CMYK], ids=["baseline", "progressive", "CMYK"])
+def test_an_image_that_lacks_more_than_its_end_marker_is_not_kept(whole):
+    for missing in (*range(4, 40), 500, len(whole) // 2):
+        with pytest.raises(BadImageError, match="truncated"):
+            decoded(whole[:-missing], keep_damaged=True)
