@@ -132,7 +132,7 @@ EVIL = {
     ),
     "open quote": (CLASSES, DESCRIPTIONS + '/m/0,"Dog\n', "descriptions.csv:6: unexpected end of data"),
     "NUL byte": (CLASSES, DESCRIPTIONS + "/m/0,Do\0g\n", "descriptions.csv:6: a NUL byte, text was expected"),
-    "descriptions in UTF-16": (CLASSES, DESCRIPTIONS.encode("utf-16"), "descriptions.csv:1: not UTF-8 text"),
+    "descriptions in UTF-16": (CLASSES, DESCRIPTIONS.encode("utf-16"), "descriptions.csv: UTF-16 text, UTF-8 was expected"),
     "class without description": (
         CLASSES + "/m/zz1\n/m/zz2\n", DESCRIPTIONS,
         "classes.txt: /m/zz1, /m/zz2; give the class-descriptions.csv of the same release",

@@ -120,5 +120,17 @@ def test_help_needs_no_package(name):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
+def test_windows_is_one_line_that_names_wsl(name):
+    """Windows is simulated: its name for the system, and no fcntl."""
+    code = (
+        "import sys, runpy; sys.platform = 'win32'; sys.modules['fcntl'] = None\n"
+        f"sys.argv = ['{name}.py']; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    result = run_python(code)
+    expected = f"{name}.py: Windows is not supported, run it in WSL (Windows Subsystem for Linux)\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", expected)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_wrong_flags_exit_2(script, name):
     assert script(name, "--no_such_flag").code == 2

@@ -1,6 +1,7 @@
 """Every error that a user can cause, with its message: one line with the place, the fault and what was expected."""
 
 import ast
+import gzip
 import json
 import re
 from dataclasses import dataclass, field
@@ -96,7 +97,13 @@ EMPTY_ZIP = b"PK\5\6" + bytes(18)
 CASES = [
     # files of any kind
     case(LABEL_MAP, "classes.txt: no such file", {"classes.txt": None}),
-    case(LABEL_MAP, "classes.txt:1: not UTF-8 text", {"classes.txt": b"\xff\xfe\n"}),
+    case(LABEL_MAP, "classes.txt:2: not UTF-8 text", {"classes.txt": b"\n\xff\n"}),
+    case(LABEL_MAP, "classes.txt: UTF-16 text, UTF-8 was expected: save it as UTF-8", {"classes.txt": CAT.encode("utf-16")}),
+    case(LABEL_MAP, "descriptions.csv: UTF-16 text, UTF-8 was expected: save it as UTF-8", {"descriptions.csv": f"{CAT},Cat".encode("utf-16-be")}),
+    case(LABEL_MAP, "descriptions.csv: gzip data, text was expected: unpack it, or let its name end in .gz", {"descriptions.csv": gzip.compress(b"")}),
+    case(METADATA, "boxes.csv: a zip file or a spreadsheet, text was expected: unpack it, or save it as CSV", {"boxes.csv": EMPTY_ZIP}),
+    case(METADATA, "hierarchy.json: UTF-16 text, UTF-8 was expected: save it as UTF-8", {"hierarchy.json": "{}".encode("utf-16-le")}, hierarchy_path="hierarchy.json"),
+    case(PROCESS, "points.json: gzip data, text was expected: unpack it, or let its name end in .gz", {"points.json": gzip.compress(b"[]")}),
     case(LABEL_MAP, "out/label_map.pbtxt: not a regular file, a file to write was expected", {"out/label_map.pbtxt/x": ""}),
     case(LABEL_MAP, "out/label_map.pbtxt: a file stands where its folder is to be", {"out": ""}),
     case(METADATA, ".: a folder, a file was expected", annotations_input_path="."),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ from common.files.folders import CHUNK, LOCK_NAME
 from common.files.places import folder_of, is_folder, is_remote, parse_path
 
 MAX_ITEM = 1 << 26  # characters; a line or field larger than this is a damaged file
+FOREIGN = {  # first bytes of files that are not UTF-8 text, and what to do about each
+    rb"\x1f\x8b": "gzip data, text was expected: unpack it, or let its name end in .gz",
+    rb"PK[\3\5]": "a zip file or a spreadsheet, text was expected: unpack it, or save it as CSV",
+    rb"\xff\xfe|\xfe\xff|[^\0]\0|\0[^\0]": "UTF-16 text, UTF-8 was expected: save it as UTF-8",
+}
 
 # --- writing -------------------------------------------------------------------------------------
 
@@ -51,7 +57,10 @@ def open_output(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_input(path: str | Path) -> Iterator[BinaryIO]:
-    """Yield the bytes of the file `path`, unpacked when it ends in `.gz`."""
+    """Yield the bytes of the text file `path`, unpacked when it ends in `.gz`.
+
+    A file whose first bytes are those of another kind is an error that names the kind.
+    """
     place = parse_path(path)
     if is_folder(place):
         raise InputError(f"{path}: a folder, a file was expected")
@@ -60,6 +69,9 @@ def open_input(path: str | Path) -> Iterator[BinaryIO]:
             stream: Any = stack.enter_context(folder_of(place.parent).open(place.name))
             if str(path).endswith(".gz"):
                 stream = stack.enter_context(gzip.GzipFile(fileobj=stream))
+            for start, kind in FOREIGN.items():
+                if re.match(start, stream.peek(2)):
+                    raise InputError(f"{path}: {kind}")
             yield stream
     except FileNotFoundError as error:
         if str(error.filename) != str(place):
