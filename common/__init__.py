@@ -4,4 +4,5 @@ import os
 import sys
 
 if sys.platform == "win32":  # before a room imports what Windows lacks, such as fcntl
-    raise SystemExit(f"{os.path.basename(sys.argv[0])}: Windows is not supported, run it in WSL (Windows Subsystem for Linux)")
+    name = os.path.basename(sys.argv[0])
+    raise SystemExit(f"{name}: Windows is not supported, run it in WSL (Windows Subsystem for Linux)")
