@@ -70,6 +70,9 @@ NAMES = {
     "byte-order mark": (b"\xef\xbb\xbf/m/a,Dog\n", "Dog"),
     "header": (b"LabelName,DisplayName\n/m/a,Dog\n", "Dog"),
     "byte-order mark and header": (b"\xef\xbb\xbfLabelName,DisplayName\r\n/m/a,Dog\r\n", "Dog"),
+    "header of the challenge": (b"id,name\n/m/a,Dog\n", "Dog"),
+    "header of one's own, below empty rows": (b"\r\n,\r\n MID , Name of it\r\n/m/a,Dog\r\n", "Dog"),
+    "rows without text": (b'/m/b,Cat\n,\n\n"",""\n/m/a,Dog\n,\n', "Dog"),
     "empty name": (b"/m/a,\n", ""),
     "same row twice": (b"/m/a,Dog\n/m/a,Dog\n", "Dog"),
     "line end in a quoted name": (b'/m/a,"Dog\nhouse"\n', "Dog\nhouse"),
@@ -122,10 +125,16 @@ EVIL = {
     "class list in Latin-1": ("/m/01g317\nKäse\n".encode("latin-1"), DESCRIPTIONS, "classes.txt:2: not UTF-8 text"),
     "no descriptions": (CLASSES, b"", "descriptions.csv: no class descriptions in it"),
     "header only": (CLASSES, "LabelName,DisplayName\n", "descriptions.csv: no class descriptions in it"),
-    "one column": (CLASSES, "/m/01g317\n", "descriptions.csv:1: 1 fields, two were expected: MID, name"),
+    "one column": (CLASSES, "/m/01g317\n", "descriptions.csv:1: 1 fields, two by a comma were expected: MID, name"),
     "comma without quotes": (CLASSES, DESCRIPTIONS + "/m/0, D, C\n", "descriptions.csv:6: 3 fields, 2 were expected"),
     "columns swapped": (
         CLASSES, "Person,/m/01g317\n", "descriptions.csv:1: 'Person', a class MID such as /m/01yrx was expected",
+    ),
+    "damaged MID in the first row": (
+        CLASSES, "m/01g317,Person\n", "descriptions.csv:1: 'm/01g317', a class MID such as /m/01yrx was expected",
+    ),
+    "second header": (
+        CLASSES, "id,name\nMID,Name\n", "descriptions.csv:2: 'MID', a class MID such as /m/01yrx was expected",
     ),
     "two names for one class": (
         CLASSES, DESCRIPTIONS + "/m/0bt9lr,Cat\n", "descriptions.csv:6: /m/0bt9lr is named 'Cat', but 'Dog' above",
@@ -174,7 +183,7 @@ def test_class_files_can_be_given_by_their_folders(script, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/classes").mkdir(parents=True)
     (tmp_path / "train/class").mkdir(parents=True)
-    (tmp_path / "data/classes/descriptions.csv").write_text(DESCRIPTIONS, newline="")
+    (tmp_path / "data/classes/descriptions.csv").write_text(f"id,name\r\n{DESCRIPTIONS}", newline="")
     (tmp_path / "data/classes/hierarchy.json").write_text('{"LabelName": "/m/0bl9f"}\n')
     (tmp_path / "data/classes/photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     (tmp_path / "train/class/trainable").write_text(CLASSES)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from common.cli import InputError
 from common.files.csv_files import read_csv
 from common.files.whole_files import read_lines
 
-DESCRIPTION_HEADER = ["LabelName", "DisplayName"]  # from V6 on
-HEAD_LINES = 10  # of a file, to tell by its content what it is
+HEAD_ITEMS = 10  # of a file, to tell by its content what it is
 _MID = re.compile(r"/[a-z]+/[0-9A-Za-z_]+")
 
 
@@ -28,11 +28,7 @@ def read_classes(path: str | Path) -> list[str]:
     """
     path = class_list_file(path)
     lines: dict[str, int] = {}
-    for line, text in read_lines(path):
-        mid = _text(text)
-        if not mid:
-            continue
-        _check_mid(mid, f"{path}:{line}")
+    for line, mid in _class_list(path):
         if mid in lines:
             raise InputError(f"{path}:{line}: duplicate class {mid}, first in line {lines[mid]}")
         lines[mid] = line
@@ -50,13 +46,7 @@ def read_descriptions(path: str | Path) -> dict[str, str]:
     """Return the name of each MID, unchanged; `path` may be the folder that holds the file."""
     path = descriptions_file(path)
     names: dict[str, str] = {}
-    for line, row in read_csv(path, needs_last_line_end=False):
-        if len(row) != 2:
-            raise InputError(f"{path}:{line}: {len(row)} fields, two were expected: MID, name")
-        if row == DESCRIPTION_HEADER and not names:
-            continue
-        mid, name = row
-        _check_mid(mid, f"{path}:{line}")
+    for line, mid, name in _descriptions(path):
         if names.setdefault(mid, name) != name:
             raise InputError(f"{path}:{line}: {mid} is named {name!r}, but {names[mid]!r} above")
     if not names:
@@ -91,24 +81,43 @@ def class_texts(classes: Sequence[str], names: Sequence[str], kind: str) -> dict
 
 def class_list_file(path: str | Path) -> Path:
     """Return the class list at `path`, or the one in that folder; none or several are an error."""
-    return _find_file(Path(path), "a class list (one MID a line)", lambda line: bool(_MID.fullmatch(line)))
+    return _find_file(Path(path), "a class list (one MID a line)", _class_list)
 
 
 def descriptions_file(path: str | Path) -> Path:
     """Return the class descriptions at `path`, or those in that folder; none or several are an error."""
-    return _find_file(Path(path), "class descriptions (CSV: MID, name)", _is_description)
+    return _find_file(Path(path), "class descriptions (CSV: MID, name)", _descriptions)
 
 
-def _is_description(line: str) -> bool:
-    mid, comma, _ = line.partition(",")
-    return bool(comma and _MID.fullmatch(mid)) or line == ",".join(DESCRIPTION_HEADER)
+def _class_list(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and MID of each class of a list."""
+    for line, text in read_lines(path):
+        if mid := text.strip():
+            _check_mid(mid, f"{path}:{line}")
+            yield line, mid
 
 
-def _find_file(path: Path, kind: str, matches: Callable[[str], bool]) -> Path:
-    """Return `path` or, if it is a folder, the one file in it whose first lines match."""
+def _descriptions(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield line, MID and name of each class of a file of descriptions, with any header or none."""
+    is_first = True
+    for line, row in read_csv(path, needs_last_line_end=False):
+        if not any(row):
+            continue
+        if len(row) != 2:
+            found = re.search("[;\t]", row[0])
+            wrong = f"fields separated by {found[0]!r}" if found else f"{len(row)} fields"
+            raise InputError(f"{path}:{line}: {wrong}, two by a comma were expected: MID, name")
+        if not is_first or "/" in row[0] or _MID.fullmatch(row[1]):
+            _check_mid(row[0], f"{path}:{line}")
+            yield line, row[0], row[1]
+        is_first = False
+
+
+def _find_file(path: Path, kind: str, read: Callable[[Path], Iterator[Any]]) -> Path:
+    """Return `path` or, if it is a folder, the one file in it whose beginning `read` can read."""
     if not path.is_dir():
         return path
-    found = [file for file in sorted(path.iterdir()) if file.is_file() and _head_matches(file, matches)]
+    found = [file for file in sorted(path.iterdir()) if file.is_file() and _is_readable(file, read)]
     if not found:
         raise InputError(f"{path}: no file in this folder is {kind}")
     if len(found) > 1:
@@ -117,16 +126,11 @@ def _find_file(path: Path, kind: str, matches: Callable[[str], bool]) -> Path:
     return found[0]
 
 
-def _head_matches(path: Path, matches: Callable[[str], bool]) -> bool:
+def _is_readable(path: Path, read: Callable[[Path], Iterator[Any]]) -> bool:
     try:
-        head = list(islice(filter(None, (_text(line) for _, line in read_lines(path))), HEAD_LINES))
-    except InputError:  # not text
+        return any(list(islice(read(path), HEAD_ITEMS)))
+    except InputError:
         return False
-    return bool(head) and all(map(matches, head))
-
-
-def _text(line: str) -> str:
-    return line.strip().removeprefix("\ufeff")
 
 
 def _check_mid(text: str, where: str) -> None:

@@ -30,7 +30,7 @@ CASES = {
     "from 0": (items((DOG, 0), (CAT, 1)), f": id 0 is '{DOG}', but id 1 is '{DOG}' {LIST}"),
     "cut short": (RIGHT[:-3], ":7: not a label map, items with id and name were expected"),
     "a class list": (f"{DOG}\n{CAT}\n", ":1: not a label map, items with id and name were expected"),
-    "no text": (b"\xff\xfe\x00", ":1: not UTF-8 text"),
+    "no text": (b"\xff\xfe\x00", ": UTF-16 text, UTF-8 was expected: save it as UTF-8"),
 }  # fmt: skip
 
 

@@ -55,7 +55,7 @@ EVIL = {
     "NUL byte": (GOOD + box(label="/m/\0") + "\n", INDEX, "boxes.csv:3: a NUL byte, text was expected"),
     "cut last line": (GOOD[:-1], INDEX, "boxes.csv:2: no line end after the last row; is the file cut short?"),
     "lone carriage returns": (GOOD.replace("\n", "\r"), INDEX, "boxes.csv:1: a carriage return inside a line"),
-    "UTF-16": (GOOD.encode("utf-16"), INDEX, "boxes.csv:1: not UTF-8 text"),
+    "UTF-16": (GOOD.encode("utf-16"), INDEX, "boxes.csv: UTF-16 text, UTF-8 was expected: save it as UTF-8"),
     "Latin-1": (GOOD.encode() + b"\xe4\n", INDEX, "boxes.csv:3: not UTF-8 text"),
     "empty file": ("", INDEX, "boxes.csv: an empty file, a header with ImageID, LabelName,"),
     "header only": (TRAIN_V3 + "\n", INDEX, "boxes.csv: no box to keep: asked for 2 classes (/m/0bt9lr, /m/01yrx)"),
