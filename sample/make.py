@@ -49,7 +49,7 @@ QUARTER_TURN = 6  # an orientation that viewers turn by 90 degrees; the steps mu
 PLACEHOLDERS = ("photo_unavailable.png", "photo_unavailable_l.png")
 PLACEHOLDER_FOLDER = "pw/images/en-us"
 FOLDERS = ("release", "mirror", "photos")
-OURS = {*FOLDERS, "truth.json", "settings.json", ".lock"}
+OURS = {*FOLDERS, "truth.json", "settings.json", ".lock", ".lock.owner"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ store.py has the folder on an object store; places.py tells which kind is at a p
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -12,18 +13,21 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
-from common.cli import InputError
+from common.cli import InputError, say
 
 # Stores whose objects appear complete when their one request ends, and the package that speaks to each.
 STORES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 LOCK_NAME = ".lock"  # in a folder that one run holds
 CHUNK = 1 << 20  # bytes read at a time
 AHEAD = 64  # files asked for at a time
+NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of some NFS and Lustre mounts
+
+_said: set[str] = set()  # what a run says once
 
 
 class Status(NamedTuple):
@@ -148,16 +152,14 @@ class Folder:
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"{path}: a file stands where its folder is to be") from None
         part = part_path(target, ours=not locked)
-        lock = open_locked(part, f"{path}: another run is writing this file") if locked else None
-        try:
-            yield part
-            os.replace(part, target)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        finally:
-            if lock is not None:
-                os.close(lock)
+        busy = f"{path}: another run is writing this file"
+        with open_locked(part, busy) if locked else nullcontext():
+            try:
+                yield part
+                os.replace(part, target)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
 
     def append(self, name: str) -> IO[bytes]:
         """Return a stream that adds to a file, which may be missing; close it to have all on a store."""
@@ -189,13 +191,12 @@ class Folder:
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: not a folder, a folder to write into was expected")
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = open_locked(self.path / name, busy)
-        try:
-            os.write(lock, owner().encode())  # by which a worker of a cluster knows the folder
-            yield
-        finally:
-            (self.path / name).unlink(missing_ok=True)
-            os.close(lock)
+        with open_locked(self.path / name, busy) as lock:
+            try:
+                os.write(lock, owner().encode())  # by which a worker of a cluster knows the folder
+                yield
+            finally:
+                (self.path / name).unlink(missing_ok=True)
 
 
 def _read_ahead(path: str) -> None:
@@ -222,17 +223,73 @@ def owner() -> str:
     return f"{socket.gethostname()}, process {os.getpid()}, since {now}"
 
 
-def open_locked(path: Path, busy: str) -> int:
-    """Return a descriptor of `path`, created, locked and emptied; InputError(busy) where it is taken."""
+@contextmanager
+def open_locked(path: Path, busy: str) -> Iterator[int]:
+    """Yield a descriptor of `path`, created, locked and emptied; InputError(busy) where it is taken."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with ExitStack() as stack:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            stack.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(busy) from None
+            except OSError as error:
+                if error.errno not in NO_FLOCK:
+                    if not os.fstat(descriptor).st_size:
+                        path.unlink(missing_ok=True)
+                    raise OSError(error.errno, error.strerror, str(path)) from None
+                stack.enter_context(_lock_file(path.with_name(f"{path.name}.owner"), busy, error))
             # Between open and lock another run may have finished and renamed the file away.
             if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 os.ftruncate(descriptor, 0)
-                return descriptor
-            os.close(descriptor)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise InputError(busy) from None
+                yield descriptor
+                return
+
+
+@contextmanager
+def _lock_file(path: Path, busy: str, why: OSError) -> Iterator[None]:
+    """Hold a lock where the file system has no flock: a file with its owner, which one run alone can create.
+
+    One that a process of this host left when it was killed is taken over.
+    """
+    if not _said:
+        say(f"{path.parent}: no flock here ({why.strerror}): files such as {path.name} are the locks")
+        _said.add("no flock")
+    ours = owner()
+    while True:
+        with suppress(FileNotFoundError):  # it was removed meanwhile
+            try:
+                with open(path, "x") as stream:
+                    stream.write(ours)
+                break
+            except FileExistsError:
+                held = path.read_text(errors="replace")
+            if not _is_gone(held):
+                raise InputError(f"{busy} ({held}); if it was killed, remove {path}")
+            aside = part_path(path, ours=True)
+            os.rename(path, aside)
+            if aside.read_text(errors="replace") == held:
+                aside.unlink()
+            else:  # another run was first to take it over
+                os.rename(aside, path)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            if path.read_text(errors="replace") == ours:
+                path.unlink()
+
+
+def _is_gone(held: str) -> bool:
+    """Report whether the owner of a lock was a process of this host that is gone."""
+    match = re.fullmatch(r"(.+), process ([0-9]{1,9}), since .+", held)
+    if not match or match[1] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(match[2]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it is another user's
+        pass
+    return False

@@ -1,8 +1,11 @@
 """Files that exist are whole: outputs, locks, leftovers, and text as it comes in."""
 
+import errno
+import fcntl
 import gzip
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -11,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.cli import InputError
-from common.files import csv_files
+from common.files import csv_files, folders
 from common.files import whole_files as files
 from common.files.csv_files import read_csv
 from common.files.places import folder_of
@@ -121,6 +124,81 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
     write(tmp_path / "file", b"")
     with pytest.raises(InputError, match="not a folder"), locked_folder(tmp_path / "file"):
         pass
+
+
+# No file system without flock is to be had in a test: a shim of that one call raises what such a mount does.
+
+
+@pytest.fixture
+def flock_raises(monkeypatch):
+    def refuse(number: int) -> None:
+        def flock(descriptor, operation):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        monkeypatch.setattr(folders, "_said", set())
+
+    return refuse
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_without_flock_a_file_is_the_lock_and_stderr_says_so_once(tmp_path, capsys, flock_raises, number):
+    flock_raises(number)
+    with locked_folder(tmp_path / "a"), open_output(tmp_path / "b") as stream:
+        stream.write(b"first")
+        assert names(tmp_path / "a") == [".lock", ".lock.owner"]
+        owner = f"{socket.gethostname()}, process {os.getpid()}, since .*"
+        for again in (locked_folder(tmp_path / "a"), open_output(tmp_path / "b")):
+            with (
+                pytest.raises(InputError, match=rf"another run .*\({owner}\); if it was killed, remove "),
+                again,
+            ):
+                pass
+    assert capsys.readouterr().err == (
+        f"{tmp_path}/a: no flock here ({os.strerror(number)}): files such as .lock.owner are the locks\n"
+    )
+    write(tmp_path / "b", b"second")
+    assert (names(tmp_path), names(tmp_path / "a")) == (["a", "b"], [])
+    assert (tmp_path / "b").read_bytes() == b"second"
+
+
+GONE = "HOST, process GONE, since 2026-01-01 00:00:00 UTC"
+LEFT = {  # in the lock file of an earlier run, and whether it is taken over
+    "gone": (GONE, True),
+    "alive": (GONE.replace("GONE", f"{os.getppid()}"), False),
+    "of another user": (GONE.replace("GONE", "1"), False),
+    "of another host": (GONE.replace("HOST", "node7"), False),
+    "empty": ("", False),
+}
+
+
+@pytest.mark.parametrize(("held", "taken"), LEFT.values(), ids=LEFT)
+def test_a_lock_file_is_taken_over_if_its_process_of_this_host_is_gone(tmp_path, flock_raises, held, taken):
+    flock_raises(errno.ENOSYS)
+    with subprocess.Popen(["true"]) as gone:
+        held = held.replace("HOST", socket.gethostname()).replace("GONE", f"{gone.pid}")
+    lock = tmp_path / ".a.part.owner"
+    lock.write_text(held)
+    if taken:
+        write(tmp_path / "a", b"new")
+        assert names(tmp_path) == ["a"]
+    else:
+        with pytest.raises(InputError) as refused:
+            write(tmp_path / "a", b"new")
+        assert str(refused.value).endswith(f"writing this file ({held}); if it was killed, remove {lock}")
+        assert lock.read_text() == held
+
+
+def test_another_error_of_flock_names_the_file_and_leaves_none(tmp_path, flock_raises):
+    flock_raises(errno.EIO)
+    for path, begin in (
+        (tmp_path / ".lock", locked_folder(tmp_path)),
+        (tmp_path / ".a.part", open_output(tmp_path / "a")),
+    ):
+        with pytest.raises(OSError, match="Input/output error") as raised, begin:
+            pass
+        assert raised.value.filename == str(path)
+    assert names(tmp_path) == []
 
 
 def test_what_a_worker_left_half_written_is_swept_up_and_nothing_else(tmp_path):
