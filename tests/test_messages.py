@@ -128,6 +128,7 @@ CASES = [
     # CSV
     case(METADATA, "boxes.csv: an empty file, a header with ImageID, LabelName, XMin, XMax, YMin, YMax was expected", {"boxes.csv": ""}),
     case(METADATA, "boxes.csv:1: no column XMin, XMax, YMin, YMax; the header has ImageID, LabelName", {"boxes.csv": "ImageID,LabelName\n"}),
+    case(METADATA, "boxes.csv:1: columns separated by semicolons, commas were expected", {"boxes.csv": BOXES.replace(",", ";")}),
     case(METADATA, "boxes.csv:1: duplicate column name in the header ImageID, ImageID, LabelName, XMin, XMax, YMin, YMax", {"boxes.csv": "ImageID,ImageID,LabelName,XMin,XMax,YMin,YMax\n"}),
     case(METADATA, "boxes.csv:2: 5 fields, 9 were expected", {"boxes.csv": f"{BOXES}a1,x,{CAT},1,0.1\n"}),
     case(METADATA, "boxes.csv:2: no line end after the last row; is the file cut short?", {"boxes.csv": f"{BOXES}a1,x,{CAT},1,0.1,0.9,0.2,0.8,0"}),

@@ -34,6 +34,9 @@ ATTRIBUTES = {"occluded": 1, "truncated": 0, "group_of": -1, "depiction": 0, "in
 COLUMN_SETS = {
     "V3 train": (TRAIN_V3, "", {}),
     "V4": (V4, ",1,0,-1,0,0", ATTRIBUTES),
+    "V4 by pandas": (V4, ",1.0,0.0,-1.0,0.0,0.0", ATTRIBUTES),
+    "V4 by a program with truth values, unknown left empty": (V4, ",True,False,,False,False", ATTRIBUTES),
+    "V4 by a spreadsheet": (V4, ",TRUE,FALSE,,FALSE,FALSE", ATTRIBUTES),
     "V6 train": (TRAIN_V6, ",1,0,-1,0,0" + ",0.1" * 8, ATTRIBUTES),
 }
 
@@ -81,6 +84,16 @@ def test_the_outputs_agree_and_every_loss_is_counted(step, tmp_path):
         "images": 2, "classes": 2, "rows": 10, "boxes": 3, "other_classes": 2, "outside_image": 1, "without_area": 2,
         "repeated_rows": 1, "images_not_in_index": 1, "images_not_chosen": 0, "index_rows": 4, "repeated_ids": 1,
     }  # fmt: skip
+
+
+def test_empty_rows_of_spreadsheets_are_no_rows(step, tmp_path):
+    """Of any width, between and after the others; the files are read as if they were not there."""
+    assert step(GOOD, INDEX).code == 0
+    plain = results(tmp_path)
+    spread = [text.replace("\n", f"\n{empty}\n") for text, empty in ((GOOD, "," * 7), (INDEX, ",,"))]
+    outcome = step(*spread)
+    assert (outcome.code, outcome.counts["rows"], outcome.counts["index_rows"]) == (0, 1, 1), outcome.err
+    assert results(tmp_path) == plain
 
 
 def test_boxes_alike_whose_rows_differ_are_not_duplicates(step, tmp_path):

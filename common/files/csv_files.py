@@ -14,6 +14,7 @@ from common.cli import InputError
 from common.files.whole_files import MAX_ITEM, open_output, read_lines
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+SEPARATORS = {";": "semicolons", "\t": "tabs"}  # of other programs
 
 csv.field_size_limit(MAX_ITEM)
 
@@ -30,7 +31,7 @@ def read_csv(path: str | Path, *, needs_last_line_end: bool = True) -> Iterator[
     """Yield the line number and fields of each row of a CSV file, its header included.
 
     Every row must have as many fields as the first. A last row without a line end is an error, as in a file
-    that was cut short, unless `needs_last_line_end` is False. Empty lines are skipped.
+    that was cut short, unless `needs_last_line_end` is False. Rows whose fields are all empty are skipped.
     """
     return csv_rows(path, read_lines(path), needs_last_line_end=needs_last_line_end)
 
@@ -65,13 +66,13 @@ def csv_rows(
             raise InputError(f"{path}:{line}: {error}, a CSV row was expected") from None
         if row is None:
             break
-        if not row:
+        if row and needs_last_line_end and not last.endswith("\n"):
+            raise InputError(f"{path}:{line}: no line end after the last row; is the file cut short?")
+        if not any(row):
             continue
         width = width or len(row)
         if len(row) != width:
             raise InputError(f"{path}:{line}: {len(row)} fields, {width} were expected")
-        if needs_last_line_end and not last.endswith("\n"):
-            raise InputError(f"{path}:{line}: no line end after the last row; is the file cut short?")
         yield line, row
 
 
@@ -81,6 +82,9 @@ def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> d
     missing = [name for name in required if name not in places]
     if not header:
         raise InputError(f"{path}: an empty file, a header with {', '.join(required)} was expected")
+    for mark, name in SEPARATORS.items():
+        if len(header) == 1 < len(required) and mark in header[0]:
+            raise InputError(f"{path}:1: columns separated by {name}, commas were expected")
     if missing:
         raise InputError(
             f"{path}:1: no column {', '.join(missing)}; the header has {', '.join(header)[:200]}"

@@ -30,6 +30,8 @@ COLUMNS = (*REQUIRED, "Confidence", "Source", *ATTRIBUTES.values())
 ROUNDING = 1e-6  # the files have six decimals; a coordinate this little outside [0, 1] is moved to its edge
 TINY = 1e-4  # a number below it, not 0, has an exponent in to_json and none or another in msgspec
 FLAGS = {"0": 0, "1": 1, "-1": -1}  # of an attribute: no, yes, unknown
+# As other programs write them: pandas, spreadsheets.
+FLAGS |= {"0.0": 0, "1.0": 1, "-1.0": -1, "False": 0, "True": 1, "FALSE": 0, "TRUE": 1, "": -1}
 
 Found = tuple[Counter[str], list[tuple[str, bytes]]]  # rows dropped by reason; image ids with their boxes
 

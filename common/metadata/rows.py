@@ -105,11 +105,13 @@ def _rows_of(block: bytes, width: int) -> Rows:
     if b'"' in block:
         rows, widths = [], set()
         for fields in csv.reader(map(bytes.decode, BytesIO(block)), strict=True):
-            if fields:
+            if fields and (fields[0] or any(fields)):
                 rows.append("\0".join(fields))
                 widths.add(len(fields))
     else:  # a fifth of the time
-        rows = [line for line in block.decode().replace("\r\n", "\n").replace(",", "\0").split("\n") if line]
+        empty = "\0" * (width - 1)
+        lines = block.decode().replace("\r\n", "\n").replace(",", "\0").split("\n")
+        rows = [line for line in lines if line and line != empty]
         widths = {row.count("\0") + 1 for row in rows}
     if widths - {width}:
         raise ValueError

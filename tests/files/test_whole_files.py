@@ -245,7 +245,8 @@ def test_any_rows_come_back(tmp_path_factory, rows, chunk):
     csv_files.write_csv(folder / "a.csv", header, rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "CHUNK", chunk)
-        assert [row for _, row in read_csv(folder / "a.csv")] == [header, *map(list, rows)]
+        found = [row for _, row in read_csv(folder / "a.csv")]
+    assert found == [header, *(list(row) for row in rows if any(row))]
 
 
 EVIL = {

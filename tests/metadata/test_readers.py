@@ -58,7 +58,9 @@ def files(draw) -> tuple[bytes, bytes]:
         "Confidence": st.sampled_from(["1", "0", "0.5", "1.0", "1e0"]),
         "XMin": low, "YMin": low, "XMax": high, "YMax": high, "Note": TEXTS,
     }  # fmt: skip
-    row = st.tuples(*(values.get(name, st.sampled_from(["0", "1", "-1"])) for name in header))
+    row = st.tuples(
+        *(values.get(name, st.sampled_from(["0", "1", "-1", "0", "1", "1.0", "True", ""])) for name in header)
+    )
     rows = draw(st.lists(row, min_size=1, max_size=12))
     if draw(st.integers(0, 4)) < 4:
         rows.sort(key=lambda row: row[0])
@@ -97,7 +99,11 @@ def dialect(draw, rows) -> bytes:
     text = stream.getvalue()
     if draw(st.integers(0, 14)) == 14:  # broken or odd somewhere
         place = draw(st.integers(0, len(text)))
-        text = text[:place] + draw(st.sampled_from(['"', "\n", ",", "\r", "\0", "\n\n", "a"])) + text[place:]
+        text = (
+            text[:place]
+            + draw(st.sampled_from(['"', "\n", ",", "\r", "\0", "\n\n", "a", "\n,\n"]))
+            + text[place:]
+        )
     if draw(st.integers(0, 29)) == 29:
         text = text[: draw(st.integers(0, len(text)))]
     return draw(st.sampled_from([b"", b"", b"\xef\xbb\xbf"])) + text.encode()

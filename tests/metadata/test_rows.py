@@ -58,7 +58,6 @@ REFUSED = {
     "short row": b"a,b\nc\n",
     "extra field": b"a,b\nc,d,e\n",
     "blanks alone": b"a,b\n  \n",
-    "an empty field in quotes": b'a,b\n""\n',
     "NUL byte": b"a,\0\n",
     "lone carriage return": b"a,b\rc,d\n",
     "carriage return inside a field": b"a\r,b\n",
@@ -74,8 +73,9 @@ TAKEN = {
     "CRLF": (b"a,b\r\nc,d\r\n", [["a", "b"], ["c", "d"]]),
     "both": (b"a,b\r\nc,d\n", [["a", "b"], ["c", "d"]]),
     "blank lines": (b"\na,b\n\r\n\nc,d\n\n", [["a", "b"], ["c", "d"]]),
+    "empty rows": (b'a,b\n,\n,,,\n""\n"",""\nc,d\n,\n', [["a", "b"], ["c", "d"]]),
     "nothing": (b"\n\r\n", []),
-    "empty fields": (b",\n,d\n", [["", ""], ["", "d"]]),
+    "empty fields": (b",\n,d\n", [["", "d"]]),
     "other line ends are text": (f"a{WIDE},{WIDE}b\n".encode(), [[f"a{WIDE}", f"{WIDE}b"]]),
     "quoted": (b'"a,b","c ""d"""\n"",""""\n', [["a,b", 'c "d"'], ["", '"']]),
     "two carriage returns": (b"a,b\r\r\n", [["a", "b"]]),
@@ -119,7 +119,7 @@ def test_any_text_is_read_or_refused_as_in_one_go(file, text, size, width):
     st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
 )
 def test_what_the_csv_module_writes_is_read_back(file, rows, size, quoting):
-    rows = [[field.replace("\r", "\r\n") for field in row] for row in rows]
+    rows = [[field.replace("\r", "\r\n") for field in row] for row in rows if any(row)]
     stream = io.StringIO()
     csv.writer(stream, quoting=quoting).writerows([["k", "v"], *rows])
     file.write_bytes(stream.getvalue().encode())

@@ -57,6 +57,8 @@ EVIL = {
     "lone carriage returns": (GOOD.replace("\n", "\r"), INDEX, "boxes.csv:1: a carriage return inside a line"),
     "UTF-16": (GOOD.encode("utf-16"), INDEX, "boxes.csv: UTF-16 text, UTF-8 was expected: save it as UTF-8"),
     "Latin-1": (GOOD.encode() + b"\xe4\n", INDEX, "boxes.csv:3: not UTF-8 text"),
+    "semicolons": (GOOD.replace(",", ";"), INDEX, "boxes.csv:1: columns separated by semicolons, commas were expected"),
+    "tabs in the index": (GOOD, INDEX.replace(",", "\t"), "images.csv:1: columns separated by tabs, commas were"),
     "empty file": ("", INDEX, "boxes.csv: an empty file, a header with ImageID, LabelName,"),
     "header only": (TRAIN_V3 + "\n", INDEX, "boxes.csv: no box to keep: asked for 2 classes (/m/0bt9lr, /m/01yrx)"),
     "other classes only": (
