@@ -45,7 +45,7 @@ from common.cli import InputError, make_parser, print_counts, run, whole_number
 from common.files.csv_files import columns, parse_number, read_csv
 from common.files.json_files import json_writer
 from common.files.whole_files import check_rereadable, open_output
-from common.openimages.class_choice import asked_classes, choose_classes
+from common.openimages.class_choice import asked_classes, choose_classes, hint_at_subclasses
 from common.openimages.classes import read_classes
 from common.openimages.hierarchy import descendants, read_ancestors
 from common.openimages.outputs import check_outputs
@@ -75,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     classes = read_classes(args.trainable_classes_path)
     if args.classes is not None or args.classes_path is not None:
         asked = asked_classes(args.classes, args.classes_path)
-        named = choose_classes(asked, classes, args.class_description_path)
+        descriptions = args.class_description_path
+        named = choose_classes(asked, classes, descriptions)
+        if not args.hierarchy_path:
+            hint_at_subclasses(named, classes, descriptions or args.trainable_classes_path, descriptions)
         classes = [mid for mid in classes if not {mid, *ancestors.get(mid, ())}.isdisjoint(named)]
     wanted = BoxFilter(frozenset(classes), args.exclude, args.min_box_side)
     rules = LabelRules(kept_relatives(classes, ancestors), kept_relatives(classes, descendants(ancestors)))

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from common.openimages.classes import read_descriptions
 from tests.support.step3 import (
     ANIMAL,
     CAT,
@@ -28,9 +29,11 @@ from tests.support.step3 import (
     table,
 )
 
+AIRPLANE, BALL = "/m/0cmf2", "/m/018xm"
 DESCRIPTIONS = (
     f"{CAT},Cat\n{DOG},Dog\n{TREE},Tree\n/m/04rmv,Mouse\n/m/020lf,Mouse\n/m/0cvnqh,Bench\n/m/076lb9,Bench\n"
     '/m/01z1m1x,"Bacon, ""Fried"""\n'
+    f"{AIRPLANE},Fixed-wing aircraft\n{BALL},Ball\n/m/0cyhj_,Orange (fruit)\n/m/0jc_p,Orange\n"
 )
 
 
@@ -40,9 +43,11 @@ def choose(step, tmp_path):
 
     def call(asked: str, *flags: object):
         (tmp_path / "names.csv").write_text(DESCRIPTIONS)
-        (tmp_path / "more.txt").write_text(f"/m/04rmv\n{DOG}\n{CAT}\n/m/020lf\n/m/0cvnqh\n/m/01z1m1x\n")
+        (tmp_path / "more.txt").write_text(
+            f"/m/04rmv\n{DOG}\n{CAT}\n/m/020lf\n/m/0cvnqh\n/m/01z1m1x\n{AIRPLANE}\n{BALL}\n/m/0cyhj_\n"
+        )
         return step(
-            table(TRAIN_V3, box(A, CAT), box(B, DOG), box(C, "/m/0cvnqh"), box(C, "/m/01z1m1x")),
+            table(TRAIN_V3, box(A, CAT), box(B, DOG), box(C, "/m/0cvnqh"), box(C, "/m/01z1m1x"), box(A, AIRPLANE), box(A, BALL)),
             table(INDEX_V3, entry(A), entry(B), entry(C)),
             "--trainable_classes_path", tmp_path / "more.txt", *(("--classes", asked) if asked else ()),
             "--class_description_path", tmp_path / "names.csv",
@@ -61,6 +66,8 @@ CHOICES = {
     "a shared name of which one is trainable": ("Bench", ["/m/0cvnqh"]),
     "quoted": ('"Dog"', [DOG]),
     "quoted after a blank": ('"Cat", "Dog"', [DOG, CAT]),
+    "name before V7": ("airplane", [AIRPLANE]),
+    "name of V7": ("Ball (Object)", [BALL]),
     "a comma in the name": ('"bacon, ""fried""", cat', [CAT, "/m/01z1m1x"]),
 }
 
@@ -72,6 +79,30 @@ def test_classes_are_chosen_by_name(choose, tmp_path, asked, chosen):
     assert (tmp_path / "chosen.txt").read_text().split() == chosen
     labels = {annotation["label"] for point in results(tmp_path)[0] for annotation in point["annotations"]}
     assert labels == set(chosen)
+
+
+def test_a_name_of_another_release_is_named_in_one_line(choose, tmp_path):
+    assert choose("Cat,Fixed-wing aircraft,Ball").err == ""
+    outcome = choose("Cat,Airplane")
+    assert (
+        outcome.err
+        == f"--classes: 'Airplane' is named 'Fixed-wing aircraft' in {tmp_path}/names.csv ({AIRPLANE})\n"
+    )
+
+
+def test_the_renamed_classes_are_those_of_the_releases(real_files):
+    if real_files is None:
+        pytest.skip("OPEN_IMAGES_FILES is not set")
+    from common.openimages.class_choice import RENAMED
+
+    v5, v7 = (
+        read_descriptions(real_files / path)
+        for path in (
+            "v5_boxable/class-descriptions-boxable.csv",
+            "v7_classes/oidv7-class-descriptions-boxable.csv",
+        )
+    )
+    assert {mid: (name, v7[mid]) for mid, name in v5.items() if v7[mid] != name} == RENAMED
 
 
 def test_classes_are_chosen_by_a_file_too(choose, tmp_path):
@@ -87,8 +118,13 @@ def test_classes_are_chosen_by_a_file_too(choose, tmp_path):
 WRONG_CHOICES = {
     "unknown": ("Dgo", "class 'Dgo' is unknown; similar names: Dog"),
     "not trainable": ("Tree", f"class 'Tree' is not trainable ({TREE})"),
+    "older name that another class has now": (
+        "Orange",
+        "class 'Orange' is not trainable (/m/0jc_p); similar names: Orange (fruit)",
+    ),
+    "like an older name": ("Aeroplane", "class 'Aeroplane' is unknown; similar names: Fixed-wing aircraft"),
     "shared": ("Mouse", "2 classes are named 'Mouse': give a MID (/m/04rmv or /m/020lf)"),
-    "MID that is not trainable": (TREE, f"class {TREE} (Tree) is not one of the 6 trainable classes"),
+    "MID that is not trainable": (TREE, f"class {TREE} (Tree) is not one of the 9 trainable classes"),
     "nothing": (" , ", "--classes: no class in it, names or MIDs were expected"),
     "open quote": ('"Dog', "--classes: unexpected end of data, names separated by commas were expected"),
 }
@@ -227,6 +263,24 @@ def test_kinds_of_a_chosen_class_join_it(step, tmp_path, hierarchy):
     assert step(boxes, INDEX, *hierarchy, *flags).code == 0
     assert (tmp_path / "chosen.txt").read_text().split() == [CAT, PET]
     assert [annotation["label"] for annotation in results(tmp_path)[0][0]["annotations"]] == [CAT]
+
+
+def test_subclasses_that_are_not_chosen_are_hinted_at(step, tmp_path, hierarchy):
+    """The hierarchy beside the class files changes nothing; with the flag there is nothing to hint at."""
+    flags = ("--classes", f"{ANIMAL},{CAT}", "--trainable_classes_output_path", tmp_path / "chosen.txt")
+    outcome = step(GOOD, INDEX, *hierarchy[2:], *flags)
+    assert outcome.code == 0
+    assert (tmp_path / "chosen.txt").read_text().split() == [CAT, ANIMAL]
+    assert outcome.err == (
+        f"{tmp_path}/hierarchy.json: boxes of {DOG}, {PET} are background; this --hierarchy_path "
+        "takes subclasses too\n"
+    )
+    (tmp_path / "names.csv").write_text(f"{PET},Pet\n{DOG},Dog\n")
+    named = step(GOOD, INDEX, *hierarchy[2:], *flags, "--class_description_path", tmp_path / "names.csv")
+    assert "boxes of Dog, Pet are background" in named.err
+    assert step(GOOD, INDEX, *hierarchy, *flags).err == ""
+    (tmp_path / "hierarchy.json").write_text("damaged")
+    assert step(GOOD, INDEX, *hierarchy[2:], *flags).err == ""
 
 
 def test_a_box_gets_a_copy_for_each_kept_ancestor_once(step, tmp_path, hierarchy):
