@@ -36,13 +36,12 @@ Exit codes: 0 done, the counts say what was dropped; 1 bad input, or no box left
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
 from functools import partial
 
 from common.cli import InputError, make_parser, print_counts, run, whole_number
-from common.files.csv_files import columns, parse_number, read_csv
+from common.files.csv_files import parse_number
 from common.files.json_files import json_writer
 from common.files.whole_files import check_rereadable, open_output
 from common.openimages.class_choice import asked_classes, choose_classes, hint_at_subclasses
@@ -50,7 +49,6 @@ from common.openimages.classes import read_classes
 from common.openimages.hierarchy import descendants, read_ancestors
 from common.openimages.outputs import check_outputs
 
-SHOWN = 10  # classes named in an error
 COUNTS = (
     "images", "boxes", "classes", "rows", "other_classes", "outside_image", "without_area", "repeated_rows",
     "images_not_in_index", "images_not_chosen", "index_rows", "repeated_ids",
@@ -60,9 +58,10 @@ COUNTS = (
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     from common.metadata.boxes import BoxFilter, spool_boxes
-    from common.metadata.choice import ImageChoice, read_image_ids
+    from common.metadata.choice import ImageChoice, find_listed, read_image_ids
     from common.metadata.index import Images, read_index, write_index
     from common.metadata.labels import LabelRules, spool_labels
+    from common.metadata.losses import nothing_kept, say_outside
     from common.metadata.masks import MaskRules, join_masks, spool_masks
     from common.metadata.points import BUCKET, Tables, choose_images, read_points
     from common.metadata.spool import Spool
@@ -80,15 +79,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not args.hierarchy_path:
             hint_at_subclasses(named, classes, descriptions or args.trainable_classes_path, descriptions)
         classes = [mid for mid in classes if not {mid, *ancestors.get(mid, ())}.isdisjoint(named)]
-    wanted = BoxFilter(frozenset(classes), args.exclude, args.min_box_side)
+    wanted = BoxFilter(frozenset(classes), args.exclude, args.min_box_side, args.clip_boxes)
     rules = LabelRules(kept_relatives(classes, ancestors), kept_relatives(classes, descendants(ancestors)))
     copies = {mid: sorted(rules.present[mid] - {mid}) for mid in classes} if args.expand_hierarchy else {}
-    image_ids = read_image_ids(args.image_ids_path) if args.image_ids_path else None
-    choice = ImageChoice(image_ids, args.max_images_per_class, args.max_images, args.seed)
+    asked_ids = read_image_ids(args.image_ids_path) if args.image_ids_path else frozenset()
 
     boxes, labels, masks = (Spool(BUCKET) for _ in range(3))
     with closing(Images()) as images, closing(boxes), closing(labels), closing(masks):
         index_counts = read_index(index, images)
+        listed = None
+        if asked_ids:
+            listed, absent = find_listed(args.image_ids_path, asked_ids, index, images)
+            index_counts["listed_not_found"] = absent
+        choice = ImageChoice(listed, args.max_images_per_class, args.max_images, args.seed)
         counts = spool_boxes(annotations, wanted, images, boxes)
         if args.keep_labels_only:
             images.number_all()
@@ -113,8 +116,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 counts["boxes"] += point.box_count
                 counts["masks"] += point.mask_count
             if not counts["images"]:
-                raise InputError(nothing_kept(annotations, index, classes, counts))
+                raise InputError(nothing_kept(annotations, index, classes, images, counts))
         write_index(images, written, args.image_index_output_path, args.attribution_output_path)
+    say_outside(annotations, counts)
     if args.trainable_classes_output_path:
         with open_output(args.trainable_classes_output_path) as stream:
             stream.writelines(f"{mid}\n".encode() for mid in classes)
@@ -129,33 +133,6 @@ def kept_relatives(classes: Sequence[str], relatives: Mapping[str, Set[str]]) ->
     """Return of each class those of itself and its relatives that are kept."""
     kept = frozenset(classes)
     return {mid: kept & {mid, *relatives.get(mid, ())} for mid in {*classes, *relatives}}
-
-
-def nothing_kept(annotations: str, index: str, classes: Sequence[str], counts: Counter[str]) -> str:
-    """Return why no box is left: the index, the filters, or the classes asked for and found."""
-    if counts["images_not_chosen"]:
-        return f"{annotations}: none of its images is among those of --image_ids_path"
-    if counts["images_not_in_index"]:
-        return (
-            f"{index}: none of the {counts['images_not_in_index']} images with boxes to keep in "
-            f"{annotations} is in this index, one of the same release and split was expected"
-        )
-    rows = read_csv(annotations)
-    place = columns(annotations, next(rows)[1], ("LabelName",))["LabelName"]
-    found = Counter(row[place] for _, row in rows)
-    has = [mid for mid, _ in found.most_common(SHOWN)]
-    dropped = [f"; rows={counts.pop('rows', 0)}"]
-    dropped += [f"{name}={number}" for name, number in sorted(counts.items()) if number]
-    return (
-        f"{annotations}: no box to keep: asked for {shown(classes, len(classes))}, "
-        f"the file has {shown(has, len(found))}{', '.join(dropped)}"
-    )
-
-
-def shown(classes: Sequence[str], number: int) -> str:
-    """Return the number of classes and the first of them."""
-    rest = f" and {number - SHOWN} more" if number > SHOWN else ""
-    return f"{number} classes ({', '.join(classes[:SHOWN])}{rest})"
 
 
 # --- the command line ------------------------------------------------------------------------------------
@@ -196,7 +173,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--expand_hierarchy", action="store_true", help="add a copy of each box for every kept ancestor")
     add("--exclude", type=parse_attributes, default=(), help="drop these boxes, such as group_of,depiction")
     add("--min_box_side", type=parse_side, default=0.0, help="least width and height (default: %(default)s)")
-    add("--image_ids_path", help="file of image ids, one a line: keep no others")
+    add("--clip_boxes", action="store_true", help="move edges up to 0.01 outside the image into it")
+    add("--image_ids_path", help="file of image ids or image names, one a line: keep no others")
     add("--max_images_per_class", type=whole_number(1), help="keep this many of each class, by random choice")
     add("--max_images", type=whole_number(1), help="keep at most this many in all, by random choice")
     add("--seed", type=whole_number(0), default=0, help="seed of that choice (default: %(default)s)")

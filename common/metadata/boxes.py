@@ -28,6 +28,7 @@ from common.openimages.ids import is_image_id
 REQUIRED = ("ImageID", "LabelName", *COORDINATES.values())
 COLUMNS = (*REQUIRED, "Confidence", "Source", *ATTRIBUTES.values())
 ROUNDING = 1e-6  # the files have six decimals; a coordinate this little outside [0, 1] is moved to its edge
+CLIPPED = 0.01  # with --clip_boxes this little: pixels that were rounded before they were divided
 TINY = 1e-4  # a number below it, not 0, has an exponent in to_json and none or another in msgspec
 FLAGS = {"0": 0, "1": 1, "-1": -1}  # of an attribute: no, yes, unknown
 # As other programs write them: pandas, spreadsheets.
@@ -49,6 +50,7 @@ class BoxFilter:
     classes: frozenset[str]
     exclude: tuple[str, ...] = ()  # attributes that a box may not have
     min_side: float = 0.0  # of width and height, normalised
+    clip: bool = False  # move edges that are up to CLIPPED outside the image
 
     def reason(self, box: Any) -> str:
         """Return why a box is dropped, "" if it is not."""
@@ -97,6 +99,11 @@ def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> Found:
     is_kept = [mid in classes and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1 for mid, x0, x1, y0, y1 in sides]
     if wanted.exclude or wanted.min_side:
         is_kept = [kept and not wanted.reason(box) for kept, box in zip(is_kept, boxes, strict=True)]
+    if wanted.clip and not all(is_kept):
+        dropped = compress(boxes, map(not_, is_kept))
+        clipped = [box for box in dropped if wanted.reason(box) == "outside_image" and _clip(box)]
+        is_kept = [not wanted.reason(box) for box in boxes]
+        counts["clipped"] = sum(not wanted.reason(box) for box in clipped)
     if not all(is_kept):
         counts.update(map(wanted.reason, compress(boxes, map(not_, is_kept))))
         boxes, rows = list(compress(boxes, is_kept)), list(compress(rows, is_kept))
@@ -107,6 +114,16 @@ def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> Found:
         start, end = end, end + len(list(same_image))
         items.append((image_id, _encode((keys[start:end].tobytes(), b"\n".join(lines[start:end])))))
     return counts, items
+
+
+def _clip(box: Any) -> bool:
+    """Move the edges of a box into the image; report whether none was further than CLIPPED outside."""
+    sides = {key: min(max(getattr(box, key), 0.0), 1.0) for key in COORDINATES}
+    if any(abs(getattr(box, key) - side) > CLIPPED + ROUNDING for key, side in sides.items()):
+        return False
+    for key, side in sides.items():
+        setattr(box, key, side)
+    return True
 
 
 def merge(items: Iterable[bytes]) -> tuple[bytes, int, int]:

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from common.cli import InputError
 from common.files.whole_files import read_lines
-from common.openimages.ids import is_image_id
+from common.metadata.index import Images
+from common.openimages.ids import is_image_id, list_key, one_of_each
 
+_LISTED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} .*\s")  # in a line of `aws s3 ls`, what is before the name
 Image = tuple[str, Set[str]]  # id, classes
 
 
@@ -33,10 +37,7 @@ class ImageChoice:
         return self.image_ids is None and self.max_images_per_class is None and self.max_images is None
 
     def choose(self, images: Iterable[Image], counts: Counter[str]) -> set[str]:
-        """Return the ids of the chosen images; count those that each limit drops.
-
-        `listed_not_found` counts ids of the list that no image has.
-        """
+        """Return the ids of the chosen images; count those that each limit drops."""
         found: Counter[str] = Counter()
         listed = self._listed(images, found)
         if self.max_images_per_class is None:
@@ -45,7 +46,7 @@ class ImageChoice:
             chosen = self._lowest_of_each_class(listed, self.max_images_per_class)
         counts["not_listed"] += found["not_listed"]
         if self.image_ids is not None:
-            counts["listed_not_found"] += len(self.image_ids) - found["listed"]
+            counts["listed_without_boxes"] += len(self.image_ids) - found["listed"]
         counts["over_max_images_per_class"] += found["listed"] - len(chosen)
         if self.max_images is not None:
             counts["over_max_images"] += max(len(chosen) - self.max_images, 0)
@@ -76,14 +77,27 @@ class ImageChoice:
 
 
 def read_image_ids(path: str | Path) -> frozenset[str]:
-    """Return the image ids of a file, one a line, with or without the split, as in `train/ID`."""
+    """Return the image ids of a file, one a line, as `list_key` has them.
+
+    A line may hold a path or address of the image, or be one of `aws s3 ls`, whose last column counts.
+    """
     ids = set()
     for line, text in read_lines(path):
-        image_id = text.strip().rpartition("/")[2]
-        if image_id and not is_image_id(image_id):
-            raise InputError(f"{path}:{line}: {image_id[:80]!r}, an image id was expected")
-        ids.add(image_id)
+        name = _LISTED.sub("", text.strip()).rpartition("/")[2]
+        if name and not is_image_id(name):
+            raise InputError(f"{path}:{line}: {name[:80]!r}, an image id was expected")
+        ids.add(list_key(name))
     ids.discard("")
     if not ids:
         raise InputError(f"{path}: no image ids in it, one a line was expected")
     return frozenset(ids)
+
+
+def find_listed(path: str, ids: Set[str], index_path: str, images: Images) -> tuple[frozenset[str], int]:
+    """Return the images of the index that a list names, and the number of its ids that the index lacks."""
+    indexed = islice(images.positions, images.indexed)
+    listed = frozenset(image_id for image_id in indexed if image_id in ids or list_key(image_id) in ids)
+    if not listed:
+        shown = one_of_each(path, min(ids), index_path, next(iter(images.positions)))
+        raise InputError(f"{path}: none of its {len(ids)} image ids is in the index: {shown}")
+    return listed, len(ids) - len(set(map(list_key, listed)))

@@ -16,6 +16,7 @@ from common.files.csv_files import columns
 from common.metadata.index import Images
 from common.metadata.rows import Rows, read_rows
 from common.metadata.spool import Spool
+from common.openimages.ids import one_of_each
 
 CONFIDENCES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # verified absent, verified present
 
@@ -44,21 +45,24 @@ def spool_labels(path: str, rules: LabelRules, images: Images, labels: Spool) ->
         return partial(read_labels, places, rules)
 
     counts: Counter[str] = Counter()
+    other_id = "none"
     for items in read_rows(path, open_reader):
         added = []
         for image_id, rows, of_other_classes, item in items:
             counts["label_rows"] += rows
             if not images.is_indexed(image_id):
                 counts["labels_not_in_index"] += rows
+                other_id = image_id
                 continue
             counts["labels_of_other_classes"] += of_other_classes
             if images.has_number(image_id) and of_other_classes < rows:
                 added.append((images.number(image_id), item))
         labels.add(added)
     if counts["label_rows"] == counts["labels_not_in_index"]:
+        shown = one_of_each(path, other_id, "the index", next(iter(images.positions)))
         raise InputError(
             f"{path}: none of its {counts['label_rows']} image labels is of an image in the index, those of "
-            "the same release and split were expected"
+            f"the same release and split were expected: {shown}"
         )
     return counts
 

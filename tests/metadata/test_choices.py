@@ -186,6 +186,31 @@ def test_boxes_are_excluded_by_attribute_and_size(step, tmp_path):
     assert [point["id"] for point in results(tmp_path)[0]] == [A, B]
 
 
+def test_boxes_a_rounding_of_pixels_over_the_edge_are_clipped(step, tmp_path):
+    """Up to 0.01, before any other rule; what is further outside, or has no area then, stays out."""
+    corners = [
+        "-0.01,1.004,0.5,1.01",
+        "0.2,1.02,0,1",
+        "1.001,1.002,0,1",
+        "0.995,1.009,0,1",
+        "0,1,0,1.0000005",
+    ]
+    boxes = table(TRAIN_V3, *(box(corners=sides) for sides in corners), box(A, TREE, "0,1.001,0,1"))
+    plain = {"boxes": 1, "outside_image": 4, "other_classes": 1, "without_area": 0}
+    outcome = step(boxes, INDEX)
+    assert outcome.counts.items() >= plain.items()
+    path = tmp_path / "boxes.csv"
+    assert outcome.err == (
+        f"{path}: most boxes are outside the image: line 2: XMin is -0.01, a number from 0 to 1 was expected; "
+        "see --clip_boxes\n"
+    )
+    outcome = step(boxes, INDEX, "--clip_boxes", "--min_box_side", "0.006")
+    clipped = {"boxes": 2, "clipped": 1, "outside_image": 1, "without_area": 1, "too_small": 1}
+    assert (outcome.err, outcome.counts.items() >= clipped.items()) == ("", True)
+    found = [[one[key] for key in ("x0", "x1", "y0", "y1")] for one in results(tmp_path)[0][0]["annotations"]]
+    assert found == [[0, 1, 0.5, 1], [0, 1, 0, 1]]
+
+
 def test_filters_that_leave_nothing_are_told(step):
     outcome = step(GOOD, INDEX, "--min_box_side", "0.9")
     assert outcome.code == 1
@@ -207,18 +232,55 @@ def test_flags_that_make_no_sense_exit_2(step, flags):
     assert step(GOOD, INDEX, *flags).code == 2
 
 
+LIST = f"""train/{B}
+
+s3://open-images-dataset/validation/{C}.jpg
+2019-03-28 10:12:33     512345 {"ABC".rjust(16, "0")}.JPG
+2019-03-28 10:12:33      51234 train/{"d" * 16}.jpeg
+                           PRE challenge2018/
+{"E" * 16}
+own_image-1.png"""
+
+
 def test_exactly_the_images_of_a_list(step, tmp_path):
-    (tmp_path / "ids.txt").write_text(f"train/{B}\n\n{C}\n")
-    boxes, index = (
-        table(TRAIN_V3, box(A), box(B), box("d" * 16)),
-        table(INDEX_V3, entry(A), entry(B), entry("d" * 16)),
-    )
+    """As ids, paths, addresses or a listing of the mirror; the index counts, not the boxes, for what is not found."""
+    (tmp_path / "ids.txt").write_text(LIST)
+    ids = [A, B, C, "abc".rjust(16, "0"), "e" * 16, "own_image-1"]
+    boxes, index = table(TRAIN_V3, *map(box, [A, B, *ids[3:]])), table(INDEX_V3, *map(entry, ids))
     counts = step(boxes, index, "--image_ids_path", tmp_path / "ids.txt").counts
-    assert counts.items() >= {"images_not_chosen": 2, "not_listed": 2, "listed_not_found": 1}.items()
-    assert [point["id"] for point in results(tmp_path)[0]] == [B]
-    (tmp_path / "ids.txt").write_text(f"{C}\n")
-    outcome = step(boxes, index, "--image_ids_path", tmp_path / "ids.txt")
-    assert (outcome.code, "none of its images is among those of --image_ids_path" in outcome.err) == (1, True)
+    expected = {"images": 4, "images_not_chosen": 1, "not_listed": 1, "listed_not_found": 1}
+    assert counts.items() >= (expected | {"listed_without_boxes": 1}).items()
+    assert [point["id"] for point in results(tmp_path)[0]] == [B, *ids[3:]]
+
+
+def test_mlperfs_list_is_read(step, real_files):
+    if real_files is None:
+        pytest.skip("OPEN_IMAGES_FILES is not set")
+    path = real_files / "mlperf_ids/openimages_cal_images_list.txt"
+    outcome = step(
+        table(TRAIN_V3, box("dd51a1780bcb3d28")),
+        table(INDEX_V3, entry("dd51a1780bcb3d28")),
+        "--image_ids_path",
+        path,
+    )
+    assert outcome.counts.items() >= {"images": 1, "listed_not_found": 499}.items()
+
+
+APART = {
+    "lost zeros": ("2b66c9c498e", A, f"images.csv has 2b66c9c498e (leading zeros lost?), boxes.csv has {A}"),
+    "file names": (A, "b.jpg", f"images.csv has {A}, boxes.csv has b.jpg (a file name?)"),
+    "decimal numbers": ("139", A, f"has 139 (a decimal number, or leading zeros lost?), boxes.csv has {A}"),
+    "upper case": ("AB" * 8, A, f"images.csv has ABABABABABABABAB (upper case?), boxes.csv has {A}"),
+    "nothing odd": (A, B, f"images.csv has {A}, boxes.csv has {B}"),
+    "both alike": ("139", "140", "images.csv has 139, boxes.csv has 140"),
+}
+
+
+@pytest.mark.parametrize(("one", "other", "text"), APART.values(), ids=APART)
+def test_ids_that_have_nothing_in_common_are_shown(step, tmp_path, one, other, text):
+    outcome = step(table(TRAIN_V3, box(other)), table(INDEX_V3, entry(one)))
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert outcome.err.replace(f"{tmp_path}/", "").endswith(f"{text}\n")
 
 
 def test_so_many_images_of_each_class(step, tmp_path):
