@@ -189,10 +189,6 @@ class Cluster(Workers):
         )
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
-
-
 def _python_problem(found: str) -> str:
     """Return how another Python differs from this one by more than its last number, "" if it does not."""
     here = platform.python_version()
