@@ -103,6 +103,17 @@ def test_sources_are_asked_in_order(script, server, folder, routes, flags, reaso
         assert failures(folder)["a"][0] == reason
 
 
+def test_blanks_in_addresses_are_encoded_and_those_around_them_dropped(script, server, folder):
+    entries = [{"id": "inner", "url": f"{server.base}/good/my image/inner"},
+               {"id": "around", "url": f" \t{server.base}/good/around\r\n"},
+               {"id": "thumbnail", "url": " ", "thumbnail_url": f"{server.base}/good/ thumbnail "},
+               {"id": "none", "url": "  "}]  # fmt: skip
+    write_index(folder, entries)
+    outcome = script("download_images", *arguments(folder, "--image_source", "mirror,original,thumbnail"))
+    assert (outcome.counts["downloaded"], outcome.counts["no_source"]) == (3, 1)
+    assert set(server.asked) == {"/good/my%20image/inner", "/good/around", "/good/%20thumbnail"}
+
+
 def test_a_source_not_tried_before_is_tried(script, server, folder):
     entries = [FULL | {"url": f"{server.base}/good/a"}, {"id": "b", "url": f"{server.base}/good/b"}]
     write_index(folder, entries)

@@ -27,7 +27,7 @@ from urllib3.exceptions import EmptyPoolError, HTTPError
 
 from common.cli import InputError
 from common.download.connections import Adapter, Attempt, RefusedAddressError, is_public
-from common.download.sources import host_of, url_problem
+from common.download.sources import host_of, url_problem, without_blanks
 from common.download.types import Answer, DownloadSettings, ImageSource
 
 MAX_REDIRECTS = 5
@@ -113,11 +113,12 @@ class Requester:
         while sum(map(len, pieces)) <= most and (piece := raw.read(PIECE)):
             pieces.append(piece)
         data = b"".join(pieces)
-        if raw.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip"):
+        encoding = raw.headers.get("Content-Encoding", "").lower()
+        if encoding in ("gzip", "x-gzip", "deflate"):
             try:
-                data = zlib.decompressobj(31).decompress(data, most + 1)
+                data = _decompressed(data, most + 1)
             except zlib.error:
-                return Answer(reason="not_an_image", detail="damaged gzip encoding")
+                return Answer(reason="not_an_image", detail=f"damaged {encoding} encoding")
         if len(data) > most:
             return Answer(reason="too_large", detail=f"more than {most} bytes")
         return _checked(data, source, raw.headers.get("Content-Type", ""))
@@ -148,6 +149,14 @@ def _ca_bundle() -> str:
     if not os.path.exists(bundle):
         raise InputError(f"{bundle}: no such file, REQUESTS_CA_BUNDLE names certificates")
     return bundle
+
+
+def _decompressed(data: bytes, most: int) -> bytes:
+    """Return at most that many bytes of gzip, zlib or, as some servers take "deflate", bare deflate data."""
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(data, most)
+    except zlib.error:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, most)
 
 
 def _leave(raw: Any) -> None:
@@ -222,7 +231,7 @@ def _refusal(raw: Any) -> Answer:
 
 def _joined(url: str, location: str) -> str:
     try:
-        return urljoin(url, location.encode("latin-1").decode("utf-8", "replace"))
+        return urljoin(url, without_blanks(location.encode("latin-1").decode("utf-8", "replace")))
     except (ValueError, UnicodeError):
         return "bad:"  # url_problem names what is wrong
 

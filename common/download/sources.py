@@ -58,11 +58,12 @@ def wanted_images(
 def source_of(entry: IndexEntry, name: str, mirror: str) -> ImageSource | None:
     """Return one source of an image, None where it has none; size and MD5 hold for the original alone."""
     if name == "mirror":
-        address = f"{mirror}/{entry.subset}/{image_file_name(entry.id)}"
-        return ImageSource(name, address) if entry.subset else None
-    if name == "thumbnail":
-        return ImageSource(name, entry.thumbnail_url) if entry.thumbnail_url else None
-    return ImageSource(name, entry.url, entry.size or None, entry.md5) if entry.url else None
+        address = f"{mirror}/{entry.subset}/{image_file_name(entry.id)}" if entry.subset else ""
+    else:
+        address = (entry.thumbnail_url if name == "thumbnail" else entry.url) or ""
+    if not (address := without_blanks(address)):
+        return None
+    return ImageSource(name, address, *((entry.size or None, entry.md5) if name == "original" else ()))
 
 
 def skip_refused(image_id: str, sources: list[ImageSource], refusals: Refusals) -> WantedImage | Failure:
@@ -106,6 +107,11 @@ def host_of(url: str) -> str:
     """Return scheme, host and port of a URL: limits and pauses hold for these."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}".lower()
+
+
+def without_blanks(url: str) -> str:
+    """Return an address without white space around it, and with its blanks percent-encoded."""
+    return url.strip().replace(" ", "%20")
 
 
 def url_problem(url: str) -> str:

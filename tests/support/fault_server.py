@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -214,6 +215,11 @@ ROUTES: dict[str, Callable[[Exchange], None]] = {
     "chunked": chunked,
     "until_close": until_close,
     "gzip": lambda e: e.answer(gzip.compress(e.photo), "200 OK", "Content-Encoding: gzip"),
+    "deflate": lambda e: e.answer(zlib.compress(e.photo), "200 OK", "Content-Encoding: deflate"),
+    "raw_deflate": lambda e: e.answer(
+        zlib.compress(e.photo, wbits=-15), "200 OK", "Content-Encoding: deflate"
+    ),
+    "to_blanks": lambda e: e.answer(b"", "302 Found", f"Location: /good/a b/{e.path.rpartition('/')[2]} "),
     "long_body": long_body,
     "404": status("404 Not Found"),
     "410": status("410 Gone"),
@@ -233,6 +239,7 @@ ROUTES: dict[str, Callable[[Exchange], None]] = {
     "huge": lambda e: e.head("200 OK", "Content-Length: 99000000"),
     "bomb": bomb,
     "broken_gzip": broken_gzip,
+    "broken_deflate": lambda e: e.answer(b"no deflate at all", "200 OK", "Content-Encoding: deflate"),
     "chunked_endless": chunked_endless,
     "endless": endless,
     "429": status("429 Too Many Requests", "Retry-After: 0"),

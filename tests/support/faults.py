@@ -15,7 +15,7 @@ from tests.support.fault_server import DRIP_SECONDS
 DEADLINE = 2.0  # seconds
 SETTINGS = ("--image_source", "original", "--backoff", 0.05, "--retries", 2, "--max_megabytes", 1, "--processes", 1,
             "--threads", 64, "--max_per_host", 64)  # fmt: skip
-GOOD = ("good", "moved", "chunked", "until_close", "gzip", "long_body", "other_bot", "busy_then_good", "busy_by_date",
+GOOD = ("good", "moved", "chunked", "until_close", "gzip", "deflate", "raw_deflate", "to_blanks", "long_body", "other_bot", "busy_then_good", "busy_by_date",
         "error_then_good", "unavailable_then_good", "reset_then_good")  # fmt: skip
 FAULTS = {  # route: reason, a part of the detail
     "404": ("gone", "404 Not Found"),
@@ -28,6 +28,7 @@ FAULTS = {  # route: reason, a part of the detail
     "empty": ("not_an_image", "an empty body"),
     "204": ("not_an_image", "204 No Content"),
     "broken_gzip": ("not_an_image", "damaged gzip"),
+    "broken_deflate": ("not_an_image", "damaged deflate encoding"),
     "huge": ("too_large", "99000000 bytes, the limit is 1000000"),
     "bomb": ("too_large", "more than 1000000 bytes"),
     "endless": ("too_large", "more than 1000000 bytes"),
