@@ -160,6 +160,21 @@ def test_what_failed_in_passing_is_tried_again_and_the_list_shrinks(script, serv
     assert server.asked["/404/b"] == 1
 
 
+@pytest.mark.parametrize("flags", [(), ("--max_side", 20)])
+def test_an_image_cut_by_the_end_of_its_connection_is_tried_again(script, server, folder, flags):
+    data = photo("sized")
+    digest = b64encode(md5(data).digest()).decode()
+    entries = [{"id": "cut", "url": f"{server.base}/cut_by_close/cut"},
+               {"id": "sized", "url": f"{server.base}/cut_by_close/sized", "size": len(data), "md5": digest},
+               {"id": "padded", "url": f"{server.base}/padded_until_close/padded"}]  # fmt: skip
+    write_index(folder, entries)
+    first = script("download_images", *arguments(folder, *flags))
+    assert (first.counts["downloaded"], first.counts["connection"]) == (1, 2)
+    server.routes["cut_by_close"] = server.routes["until_close"]
+    second = script("download_images", *arguments(folder, *flags))
+    assert (second.counts["downloaded"], second.counts["already_there"]) == (2, 1)
+
+
 def test_size_and_md5_hold_for_the_original_alone(script, server, folder):
     data = photo("x")
     digest = b64encode(md5(data).digest()).decode()
@@ -171,10 +186,15 @@ def test_size_and_md5_hold_for_the_original_alone(script, server, folder):
         {"id": "size", "url": url, "size": len(data) + 1, "md5": digest},
         {"id": "md5", "url": url, "size": len(data), "md5": other},
         {"id": "thumbnail", "url": f"{server.base}/404/x", "thumbnail_url": url, "size": 1, "md5": other},
+        {
+            "id": "unmarked",
+            "url": f"{server.base}/cut_by_close/x",
+            "size": len(data) - 2,
+        },  # it has no end marker
     ]
     write_index(folder, entries)
     outcome = script("download_images", *arguments(folder, "--image_source", "original,thumbnail"))
-    assert outcome.counts["downloaded"] == 3
+    assert outcome.counts["downloaded"] == 4
     assert failures(folder) == {
         "size": ("changed", f"original: {len(data)} bytes, the index says {len(data) + 1}"),
         "md5": ("changed", "original: the MD5 differs from the index"),

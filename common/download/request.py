@@ -29,6 +29,7 @@ from common.cli import InputError
 from common.download.connections import Adapter, Attempt, RefusedAddressError, is_public
 from common.download.sources import host_of, url_problem, without_blanks
 from common.download.types import Answer, DownloadSettings, ImageSource
+from common.images.jpeg import has_end
 
 MAX_REDIRECTS = 5
 PIECE = 1 << 20  # bytes read at a time, from most images all
@@ -121,6 +122,9 @@ class Requester:
                 return Answer(reason="not_an_image", detail=f"damaged {encoding} encoding")
         if len(data) > most:
             return Answer(reason="too_large", detail=f"more than {most} bytes")
+        ends_by_close = raw.length_remaining is None and not raw.chunked
+        if ends_by_close and JPEG.startswith(data[:3]) and len(data) != source.size and not has_end(data):
+            return Answer(reason="connection", detail="closed before the end of the image", retry=True)
         return _checked(data, source, raw.headers.get("Content-Type", ""))
 
     def _proxies(self, url: str) -> dict[str, str]:

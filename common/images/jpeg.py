@@ -11,7 +11,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from common.images.header import COMMON_SOF, DECODE_ERRORS, BadImageError, JpegHeader
+from common.images.header import COMMON_SOF, DECODE_ERRORS, BadImageError, JpegHeader, read_jpeg_header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,6 +59,14 @@ def decode_jpeg(
     from PIL import Image
 
     return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1), oddity
+
+
+def has_end(data: bytes) -> bool:
+    """Return whether a JPEG has its end marker (not only that of a preview in its header)."""
+    try:
+        return data.find(END, read_jpeg_header(data).scan) > 0
+    except BadImageError:
+        return False
 
 
 def _decode_strictly(

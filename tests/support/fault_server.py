@@ -130,10 +130,19 @@ def endless(e: Exchange) -> None:
     e.keep = False
 
 
-def until_close(e: Exchange) -> None:
-    e.head("200 OK", "Connection: close")
-    e.send(e.photo)
+def until_close(e: Exchange, body: bytes | None = None, *headers: str) -> None:
+    """Send a body without its length: the connection ends with it."""
+    e.head("200 OK", "Connection: close", *headers)
+    e.send(e.photo if body is None else body)
     e.keep = False
+
+
+@cache
+def with_preview(name: str) -> bytes:
+    """Return a JPEG that has another, with an end marker of its own, in its header."""
+    preview = photo("preview")
+    segment = b"\xff\xe1" + (len(preview) + 8).to_bytes(2) + b"Exif\0\0" + preview
+    return photo(name)[:2] + segment + photo(name)[2:]
 
 
 def drip_headers(e: Exchange) -> None:
@@ -214,6 +223,12 @@ ROUTES: dict[str, Callable[[Exchange], None]] = {
     "moved": lambda e: e.answer(b"", "301 Moved Permanently", f"Location: /good/{e.path.rpartition('/')[2]}"),
     "chunked": chunked,
     "until_close": until_close,
+    "padded_until_close": lambda e: until_close(e, e.photo.ljust(5000, b"\0")),
+    "cut_by_close": lambda e: until_close(e, e.photo[:-2]),
+    "cut_at_once": lambda e: until_close(e, b"\xff"),
+    "cut_header": lambda e: until_close(e, e.photo[:100]),
+    "cut_after_preview": lambda e: until_close(e, with_preview("whole")[:-500]),
+    "cut_gzip": lambda e: until_close(e, gzip.compress(e.photo)[:-900], "Content-Encoding: gzip"),
     "gzip": lambda e: e.answer(gzip.compress(e.photo), "200 OK", "Content-Encoding: gzip"),
     "deflate": lambda e: e.answer(zlib.compress(e.photo), "200 OK", "Content-Encoding: deflate"),
     "raw_deflate": lambda e: e.answer(

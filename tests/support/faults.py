@@ -15,8 +15,8 @@ from tests.support.fault_server import DRIP_SECONDS
 DEADLINE = 2.0  # seconds
 SETTINGS = ("--image_source", "original", "--backoff", 0.05, "--retries", 2, "--max_megabytes", 1, "--processes", 1,
             "--threads", 64, "--max_per_host", 64)  # fmt: skip
-GOOD = ("good", "moved", "chunked", "until_close", "gzip", "deflate", "raw_deflate", "to_blanks", "long_body", "other_bot", "busy_then_good", "busy_by_date",
-        "error_then_good", "unavailable_then_good", "reset_then_good")  # fmt: skip
+GOOD = ("good", "moved", "chunked", "until_close", "gzip", "deflate", "raw_deflate", "to_blanks", "long_body", "other_bot",
+        "busy_then_good", "busy_by_date", "error_then_good", "unavailable_then_good", "reset_then_good")  # fmt: skip
 FAULTS = {  # route: reason, a part of the detail
     "404": ("gone", "404 Not Found"),
     "410": ("gone", "410 Gone"),
@@ -49,6 +49,10 @@ FAULTS = {  # route: reason, a part of the detail
     "nonsense": ("connection", ""),
     "short_body": ("connection", ""),
     "chunked_cut": ("connection", ""),
+    **dict.fromkeys(
+        ("cut_by_close", "cut_at_once", "cut_header", "cut_after_preview", "cut_gzip"),
+        ("connection", "closed before the end of the image"),
+    ),
     "stall": ("timeout", "deadline"),
     "drip_status": ("timeout", "deadline"),
     "drip_headers": ("timeout", "deadline"),
