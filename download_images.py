@@ -12,10 +12,10 @@ again --retries times, and then left for the next run. So the same images arrive
 
 If the run is interrupted, run the same command again: it resumes. Images that exist are skipped, transient
 failures are tried again, and permanent ones only with --retry_failed. Images that are missing at the end are
-listed in download_failures.csv in the folder, with one of these reasons:
+listed in download_failures.csv in the folder, with one of these reasons; the commonest is reported:
 
     permanent:  gone forbidden changed not_an_image too_large bad_url no_source
-    transient:  rate_limited server_error timeout connection tls
+    transient:  rate_limited server_error web_page timeout connection tls
 
 With --max_side images are verified and shrunk as they arrive, by the code and with the flags of
 process_images.py, and no original touches the disk: the folder is as if that step had worked on it in place
@@ -125,7 +125,7 @@ def download_all(
             for image in images:
                 if isinstance(image, Failure):
                     failures.note(image)
-                    tally.counts.update(("failed", image.reason))
+                    tally.add_failure(image)
                     bar.update()
                 else:
                     yield image

@@ -1,5 +1,6 @@
 """Step 4: an index in; whole photos, a list of the others and exact counts out."""
 
+import re
 import subprocess
 import sys
 from base64 import b64encode
@@ -31,7 +32,11 @@ def test_photos_come_whole_and_are_not_fetched_again(script, server, folder):
     write_index(folder, [*good(server, 30), {"id": "x", "url": f"{server.base}/404/x"}])
     first = script("download_images", *arguments(folder))
     size = sum(len(photo(f"p{n}")) for n in range(30))
-    assert (first.code, first.err) == (0, "")
+    assert (first.code, first.err) == (
+        0,
+        f"1 of 31 images failed, 1 of them with gone, such as x: original: 404 Not Found ({server.base}/404/x); "
+        f"--retry_failed requests these again; see {folder}/download_failures.csv\n",
+    )
     assert first.counts == counts(images=31, downloaded=30, failed=1, gone=1, bytes=size)
     assert photos(folder) == {f"p{n}": photo(f"p{n}") for n in range(30)}
     assert (folder / "p0.jpg").stat().st_mode & 0o777 == 0o666 & ~umask()
@@ -67,7 +72,8 @@ FULL = {"id": "a", "subset": "train"}
 SOURCES = {  # the index entry's routes, flags, what comes: a route or a reason, what was asked for
     "the mirror first": ({"mirror": "good", "url": "good"}, (), "downloaded", ["mirror"]),
     "the original when the mirror has none": ({"mirror": "404", "url": "good"}, (), "downloaded", ["mirror", "url"]),
-    "the original when the mirror gives a page": ({"mirror": "html", "url": "good"}, (), "downloaded", ["mirror", "url"]),
+    "the original when the mirror gives a text": ({"mirror": "text", "url": "good"}, (), "downloaded", ["mirror", "url"]),
+    "never for a page, as of a sign-in": ({"mirror": "html", "url": "good"}, (), "web_page", ["mirror"]),
     "never for a fault in passing": ({"mirror": "500", "url": "good"}, ("--retries", 0), "server_error", ["mirror"]),
     "the last source's reason": ({"mirror": "404", "url": "403"}, (), "forbidden", ["mirror", "url"]),
     "the first fault in passing": ({"mirror": "404", "url": "reset"}, ("--retries", 0), "connection", ["mirror", "url"]),
@@ -133,15 +139,13 @@ def test_a_source_not_tried_before_is_tried(script, server, folder):
 def test_the_last_source_s_reason_stays_when_only_others_are_asked(script, server, folder):
     """Another mirror, as in each run of the demo: the list of failures does not change with it."""
     write_index(
-        folder, [FULL | {"url": f"{server.base}/html/a"}, {"id": "b", "url": f"{server.base}/good/b"}]
+        folder, [FULL | {"url": f"{server.base}/text/a"}, {"id": "b", "url": f"{server.base}/good/b"}]
     )
     for number in (1, 2):
         mirror = f"{server.base}/mirror{number}"  # a route that is not known: 404
         assert script("download_images", *arguments(folder, "--mirror_url", mirror)).code == 0
-        assert failures(folder) == {
-            "a": ("not_an_image", "original: 18 bytes of text/html, a JPEG was expected")
-        }
-    assert server.asked["/html/a"] == 1
+        assert failures(folder) == {"a": ("not_an_image", "original: not an image, 14 bytes of text/plain")}
+    assert server.asked["/text/a"] == 1
     assert server.asked["/mirror2/train/a.jpg"] == 1
 
 
@@ -161,18 +165,21 @@ def test_what_failed_in_passing_is_tried_again_and_the_list_shrinks(script, serv
 
 
 @pytest.mark.parametrize("flags", [(), ("--max_side", 20)])
-def test_an_image_cut_by_the_end_of_its_connection_is_tried_again(script, server, folder, flags):
+def test_a_cut_image_and_a_page_in_an_image_s_place_are_tried_again(script, server, folder, flags):
     data = photo("sized")
     digest = b64encode(md5(data).digest()).decode()
     entries = [{"id": "cut", "url": f"{server.base}/cut_by_close/cut"},
                {"id": "sized", "url": f"{server.base}/cut_by_close/sized", "size": len(data), "md5": digest},
+               {"id": "page", "url": f"{server.base}/sign_in/page"},
+               {"id": "empty", "url": f"{server.base}/empty/empty"},
                {"id": "padded", "url": f"{server.base}/padded_until_close/padded"}]  # fmt: skip
     write_index(folder, entries)
     first = script("download_images", *arguments(folder, *flags))
-    assert (first.counts["downloaded"], first.counts["connection"]) == (1, 2)
-    server.routes["cut_by_close"] = server.routes["until_close"]
+    reasons = {"downloaded": 1, "connection": 2, "web_page": 1, "server_error": 1}
+    assert {reason: first.counts[reason] for reason in reasons} == reasons
+    server.routes.update(dict.fromkeys(("cut_by_close", "sign_in", "empty"), server.routes["until_close"]))
     second = script("download_images", *arguments(folder, *flags))
-    assert (second.counts["downloaded"], second.counts["already_there"]) == (2, 1)
+    assert (second.counts["downloaded"], second.counts["already_there"], second.err) == (4, 1, "")
 
 
 def test_size_and_md5_hold_for_the_original_alone(script, server, folder):
@@ -242,8 +249,9 @@ def test_nothing_at_all_is_an_error_that_names_the_cause(script, folder):
     outcome = script("download_images", *arguments(folder))
     assert outcome.code == 1
     assert outcome.err == (
-        f"download_images.py: none of the 3 images was downloaded, 3 of them with connection: original: Connection refused "
-        f"({url}); see {folder}/download_failures.csv\n"
+        "download_images.py: none of the 3 images was downloaded, 3 of them with connection, such as p0: original: "
+        f"Connection refused ({url}); run the same command again to try these again; "
+        f"see {folder}/download_failures.csv\n"
     )
     assert len(failures(folder)) == 3
 
@@ -253,10 +261,10 @@ def test_the_run_stops_when_the_first_200_all_fail_in_passing(script, folder):
     write_index(folder, [{"id": f"p{n}", "url": url} for n in range(5000)])
     outcome = script("download_images", *arguments(folder, "--retries", 1))
     assert outcome.code == 1
-    assert outcome.err == (
-        "download_images.py: the first 200 images all failed, 200 of them with connection: original: "
-        f"Connection refused ({url})\n"
-    )
+    assert re.fullmatch(
+        r"download_images.py: the first 200 images all failed, 200 of them with connection, such as p[0-9]+: original: "
+        rf"Connection refused \({url}\); run the same command again to try these again\n", outcome.err
+    )  # fmt: skip
 
 
 def test_the_run_goes_on_when_one_of_the_first_200_is_there(script, server, folder):
@@ -264,6 +272,40 @@ def test_the_run_goes_on_when_one_of_the_first_200_is_there(script, server, fold
     write_index(folder, [*good(server, 1), *({"id": f"x{n}", "url": url} for n in range(400))])
     outcome = script("download_images", *arguments(folder, "--retries", 1))
     assert (outcome.code, outcome.counts["connection"]) == (0, 400)
+
+
+UNREACHABLE = "run the same command again to try these again, or take another mirror with --mirror_url or none with --image_source original; see"
+ENDS = {  # routes of the images that fail, flags, the end of step 4
+    "the commonest, by the first id": (("404", "410", "403"), (), "2 of them with gone, such as x0: original: 404 Not Found (URL/404/0); --retry_failed requests these again; see"),
+    "a transient one": (("html",), (), "1 of them with web_page, such as x0: original: HTML page, 18 bytes of text/html (URL/html/0); run the same command again to try these again; see"),
+    "no address": (("",), (), "1 of them with no_source, such as x0: no address in the index for any --image_source; --image_source may name more sources; see"),
+    "what a server says": (("escape",), (), "such as x0: original: 404 a?[31mb (URL/escape/0); "),
+    "a mirror behind a sign-in": (("html",), ("--mirror_url", "URL"), "1 of them with web_page, such as x0: mirror: HTML page, 18 bytes of text/html (URL/html/x0.jpg); " + UNREACHABLE),
+    "a mirror that no one answers for": (("closed",), ("--mirror_url", "CLOSED"), "1 of them with connection, such as x0: mirror: Connection refused (CLOSED/closed/x0.jpg); " + UNREACHABLE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("routes", "flags", "end"), ENDS.values(), ids=ENDS)
+def test_the_end_names_the_commonest_failure_and_what_tries_it_again(
+    script, server, folder, routes, flags, end
+):
+    server.routes["escape"] = lambda e: e.answer(b"", "404 a\x1b[31mb")
+    closed = f"http://127.0.0.1:{unused_port()}"
+
+    def real(text: str) -> str:
+        return text.replace("URL", server.base).replace("CLOSED", closed)
+
+    bad = [
+        {"id": f"x{n}", "subset": route if flags else None, "url": route and f"{server.base}/{route}/{n}"}
+        for n, route in enumerate(routes)
+    ]
+    write_index(folder, [*bad, *good(server, 1)])
+    outcome = script("download_images", *arguments(folder, "--retries", 0, *map(real, flags)))
+    assert (outcome.code, len(outcome.err.splitlines())) == (0, 1)
+    assert outcome.err.startswith(f"{len(routes)} of {len(routes) + 1} images failed, ")
+    assert real(end) in outcome.err
+    again = script("download_images", *arguments(folder, "--retries", 0, *map(real, flags)))
+    assert again.err == outcome.err  # of what is not requested again, too
 
 
 @pytest.mark.parametrize(("limit", "code"), [("1", 1), ("2", 0), ("19%", 1), ("20%", 0)])
@@ -275,7 +317,9 @@ def test_max_failures(script, server, folder, limit, code):
     assert outcome.code == code
     assert outcome.counts["failed"] == 2
     if code:
-        assert outcome.err == f"download_images.py: 2 of 10 images failed, --max_failures is {limit}\n"
+        assert outcome.err.startswith(
+            f"download_images.py: 2 of 10 images failed, --max_failures is {limit}; 2 of them with gone, such as x0: "
+        )
 
 
 def test_help_is_quick_to_import():

@@ -7,10 +7,12 @@ import hashlib
 import io
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 
-from common.cli import InputError
+from common.cli import InputError, say
 from common.download.types import PERMANENT, TRANSIENT, Outcome
 from common.files.csv_files import read_csv
 from common.files.failures import Failure, FailureLimit
@@ -22,50 +24,74 @@ FIRST = 200  # images; when all of them fail transiently, the fault is not their
 COUNTS = (
     "images", "downloaded", "already_there", "failed",
     "gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source",
-    "rate_limited", "server_error", "timeout", "connection", "tls",
+    "rate_limited", "server_error", "web_page", "timeout", "connection", "tls",
 )  # fmt: skip
 SHRINKING = ("resized", "unchanged", "damaged_kept", *BAD_IMAGE_REASONS)
+UNREACHABLE = frozenset({"web_page", "timeout", "connection", "tls"})  # a host may be for all images
+MAX_SHOWN = 200  # characters of a detail or an address in a message
 REFUSED_NAME = ".download_refused"
 
 
 class Tally:
-    """The counts of a download, with those of shrinking if that is done."""
+    """The counts of a download, with those of shrinking if that is done, and an example of each failure."""
 
     def __init__(self, *, shrinking: bool) -> None:
         names = [*COUNTS, *(SHRINKING if shrinking else ()), "bytes"]
         self.counts = Counter(dict.fromkeys(names, 0))
+        self.examples: dict[str, Failure] = {}  # by reason
         self.requested = 0
-        self.first: list[Failure] = []  # the first images, as long as all of them failed transiently
+        self.in_vain = 0  # the first images, as long as all of them failed transiently
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome; InputError when the first images all failed transiently."""
-        failure = outcome.failure
-        if failure and failure.reason in TRANSIENT and self.requested == len(self.first) < FIRST:
-            self.first.append(failure)
-        self.requested += 1
-        if failure:
-            self.counts.update(("failed", failure.reason))
+        if outcome.failure:
+            self.add_failure(outcome.failure)
+            if outcome.failure.reason in TRANSIENT and self.requested == self.in_vain:
+                self.in_vain += 1
         else:
             self.counts.update(downloaded=1, bytes=outcome.size)
             if outcome.how:
                 self.counts[outcome.how] += 1
-        if self.requested == len(self.first) == FIRST:
-            raise InputError(f"the first {FIRST} images all failed, {self.cause()}")
+        self.requested += 1
+        if self.in_vain == self.requested == FIRST:
+            raise InputError(f"the first {FIRST} images all failed, {self.cause(TRANSIENT)}")
 
-    def cause(self) -> str:
-        """Return the fault that most of the first images have, with an example."""
-        (reason, number), *_ = Counter(failure.reason for failure in self.first).most_common(1)
-        one = next(failure for failure in self.first if failure.reason == reason)
-        return f"{number} of them with {reason}: {one.detail} ({one.url})"
+    def add_failure(self, failure: Failure) -> None:
+        self.counts.update(("failed", failure.reason))
+        example = self.examples.get(failure.reason, failure)
+        self.examples[failure.reason] = min(example, failure, key=attrgetter("id"))
+
+    def cause(self, reasons: Collection[str]) -> str:
+        """Return the commonest of these reasons, with an example and what tries such images again."""
+        reason = max((name for name in self.counts if name in reasons), key=self.counts.__getitem__)
+        one = self.examples[reason]
+        text = f"{self.counts[reason]} of them with {reason}, such as {one.id}: {one.detail[:MAX_SHOWN]}"
+        text += f" ({one.url[:MAX_SHOWN]})" if one.url else ""
+        return "".join(letter if letter.isprintable() else "?" for letter in text) + f"; {_remedy(one)}"
 
     def check_end(self, failures_path: Path, limit: FailureLimit | None) -> None:
-        """Raise InputError where no image exists, or more failed than the user allows."""
+        """Report the commonest failure; InputError where no image exists, or more failed than allowed."""
         images, failed = self.counts["images"], self.counts["failed"]
+        if not failed:
+            return
+        why = f"{self.cause(self.examples)}; see {failures_path}"
         if failed == images:
-            why = f", {self.cause()}" if len(self.first) == failed else ""
-            raise InputError(f"none of the {images} images was downloaded{why}; see {failures_path}")
+            raise InputError(f"none of the {images} images was downloaded, {why}")
         if limit:
-            limit.check(failed, images)
+            limit.check(failed, images, f"; {why}")
+        say(f"{failed} of {images} images failed, {why}")
+
+
+def _remedy(failure: Failure) -> str:
+    """Return what the user can do about a failure and others with its reason."""
+    if failure.reason == "no_source":
+        return "--image_source may name more sources"
+    if failure.reason not in TRANSIENT:
+        return "--retry_failed requests these again"
+    again = "run the same command again to try these again"
+    if failure.reason in UNREACHABLE and failure.detail.startswith("mirror: "):
+        return f"{again}, or take another mirror with --mirror_url or none with --image_source original"
+    return again
 
 
 class Refusals(Journal):

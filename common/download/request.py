@@ -1,7 +1,7 @@
 """One request for an image: its bytes, checked against the index, or the reason why there are none.
 
 Reasons `gone`, `forbidden`, `changed`, `not_an_image`, `too_large` and `bad_url` are permanent;
-`rate_limited`, `server_error`, `timeout`, `connection` and `tls` are transient.
+`rate_limited`, `server_error`, `web_page`, `timeout`, `connection` and `tls` are transient.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from common.cli import InputError
 from common.download.connections import Adapter, Attempt, RefusedAddressError, is_public
 from common.download.sources import host_of, url_problem, without_blanks
 from common.download.types import Answer, DownloadSettings, ImageSource
+from common.images.header import HTML, file_format
 from common.images.jpeg import has_end
 
 MAX_REDIRECTS = 5
@@ -70,8 +71,8 @@ class Requester:
                 return Answer(reason="bad_url", detail=problem)
             try:
                 step = self._ask(url, source, attempt)
-            except RefusedAddressError:
-                return Answer(reason="bad_url", detail="redirected to a private address")
+            except RefusedAddressError:  # as networks redirect to the page where one signs in
+                return Answer(reason="connection", detail="redirected to a private address")
             except (InvalidURL, UnicodeError) as error:
                 return Answer(reason="bad_url", detail=str(error)[:200])
             except (RequestException, HTTPError, OSError) as error:
@@ -209,9 +210,13 @@ def _timestamp(text: str) -> float | None:
 
 def _checked(data: bytes, source: ImageSource, kind: str) -> Answer:
     """Return the answer with these bytes, checked against the index."""
-    if not data.startswith(JPEG):
-        what = f"{len(data)} bytes of {kind or 'unknown type'}" if data else "an empty body"
-        return Answer(reason="not_an_image", detail=f"{what}, a JPEG was expected")
+    if not data:
+        return Answer(reason="server_error", detail="200 OK, an empty body", retry=True)
+    found = file_format(data)
+    if found.decoder != "JPEG":
+        is_page = found is HTML or "html" in kind.lower()
+        detail = f"{found.name}, {len(data)} bytes of {kind or 'unknown type'}"
+        return Answer(reason="web_page" if is_page else "not_an_image", detail=detail)
     if source.size is not None and len(data) != source.size:
         return Answer(reason="changed", detail=f"{len(data)} bytes, the index says {source.size}")
     if source.md5 and b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode() != source.md5:

@@ -10,7 +10,7 @@ from common.files.failures import Failure
 from common.images.settings import ImageSettings
 
 PERMANENT = frozenset({"gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source"})
-TRANSIENT = frozenset({"rate_limited", "server_error", "timeout", "connection", "tls"})
+TRANSIENT = frozenset({"rate_limited", "server_error", "web_page", "timeout", "connection", "tls"})
 
 
 class ImageSource(NamedTuple):

@@ -64,11 +64,11 @@ class FailureLimit:
     number: float
     is_percent: bool
 
-    def check(self, failed: int, images: int) -> None:
-        """Raise InputError if more images failed than the limit allows."""
+    def check(self, failed: int, images: int, why: str = "") -> None:
+        """Raise InputError if more images failed than the limit allows; its text ends in `why`."""
         allowed = self.number * images / 100 if self.is_percent else self.number
         if failed > allowed:
-            raise InputError(f"{failed} of {images} images failed, --max_failures is {self.text}")
+            raise InputError(f"{failed} of {images} images failed, --max_failures is {self.text}{why}")
 
 
 def parse_failure_limit(text: str) -> FailureLimit:

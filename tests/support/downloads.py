@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.support.fault_server import fault_server
 
 REASONS = ("gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source", "rate_limited",
-           "server_error", "timeout", "connection", "tls")  # fmt: skip
+           "server_error", "web_page", "timeout", "connection", "tls")  # fmt: skip
 
 
 @pytest.fixture

@@ -220,6 +220,7 @@ def bomb(e: Exchange) -> None:
 
 ROUTES: dict[str, Callable[[Exchange], None]] = {
     "good": lambda e: e.answer(e.photo, "200 OK", "Content-Type: image/jpeg"),
+    "good_as_html": lambda e: e.answer(e.photo, "200 OK", "Content-Type: text/html"),
     "moved": lambda e: e.answer(b"", "301 Moved Permanently", f"Location: /good/{e.path.rpartition('/')[2]}"),
     "chunked": chunked,
     "until_close": until_close,
@@ -248,6 +249,13 @@ ROUTES: dict[str, Callable[[Exchange], None]] = {
     "to_ftp": to("ftp://127.0.0.1/x.jpg"),
     "to_nowhere": to("http://:80/x.jpg"),
     "html": status("200 OK"),
+    "sign_in": to("/sign_in_page/x"),
+    "sign_in_page": lambda e: e.answer(
+        b"\xef\xbb\xbf\n<!-- Wi-Fi -->\n<!DOCTYPE html><title>Welcome</title>"
+    ),
+    "html_by_name": lambda e: e.answer(b"Welcome!", "200 OK", "Content-Type: text/html; charset=utf-8"),
+    "text": lambda e: e.answer(b"no photo here\n", "200 OK", "Content-Type: text/plain"),
+    "heic": lambda e: e.answer(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "200 OK", "Content-Type: image/heic"),
     "empty": lambda e: e.answer(b""),
     "noai": lambda e: e.answer(e.photo, "200 OK", "X-Robots-Tag: noindex, noimageai"),
     "other_bot": lambda e: e.answer(e.photo, "200 OK", "X-Robots-Tag: otherbot: noai"),

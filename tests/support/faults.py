@@ -15,7 +15,7 @@ from tests.support.fault_server import DRIP_SECONDS
 DEADLINE = 2.0  # seconds
 SETTINGS = ("--image_source", "original", "--backoff", 0.05, "--retries", 2, "--max_megabytes", 1, "--processes", 1,
             "--threads", 64, "--max_per_host", 64)  # fmt: skip
-GOOD = ("good", "moved", "chunked", "until_close", "gzip", "deflate", "raw_deflate", "to_blanks", "long_body", "other_bot",
+GOOD = ("good", "good_as_html", "moved", "chunked", "until_close", "gzip", "deflate", "raw_deflate", "to_blanks", "long_body", "other_bot",
         "busy_then_good", "busy_by_date", "error_then_good", "unavailable_then_good", "reset_then_good")  # fmt: skip
 FAULTS = {  # route: reason, a part of the detail
     "404": ("gone", "404 Not Found"),
@@ -24,8 +24,12 @@ FAULTS = {  # route: reason, a part of the detail
     "401": ("forbidden", "401 Unauthorized"),
     "403": ("forbidden", "403 Forbidden"),
     "noai": ("forbidden", "X-Robots-Tag: noindex, noimageai"),
-    "html": ("not_an_image", "18 bytes of text/html, a JPEG was expected"),
-    "empty": ("not_an_image", "an empty body"),
+    "html": ("web_page", "HTML page, 18 bytes of text/html"),
+    "sign_in": ("web_page", "HTML page"),
+    "html_by_name": ("web_page", "not an image, 8 bytes of text/html; charset=utf-8"),
+    "empty": ("server_error", "200 OK, an empty body"),
+    "text": ("not_an_image", "not an image, 14 bytes of text/plain"),
+    "heic": ("not_an_image", "HEIC image, 24 bytes of image/heic"),
     "204": ("not_an_image", "204 No Content"),
     "broken_gzip": ("not_an_image", "damaged gzip"),
     "broken_deflate": ("not_an_image", "damaged deflate encoding"),
