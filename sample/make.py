@@ -206,7 +206,7 @@ def make_image(plan: Plan, paths: dict[str, Path], pngs: dict[str, bytes]) -> di
 
 def sources(plan: Plan) -> dict[str, str]:
     """Return the outcome at each source: ok, or the reason of the failure."""
-    mirror = original = "not_an_image" if plan.fault == "png" else "ok"
+    mirror = original = "ok"
     if plan.fault in ("gone", "not_found", "original_gone"):
         original = "gone"
     thumbnail = original if plan.thumbnail else "no_source"

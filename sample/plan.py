@@ -20,7 +20,7 @@ FAULTS = {
     21: "truncated",
     33: "truncated",
     44: "truncated",
-    6: "png",  # a PNG named .jpg
+    6: "png",  # a PNG named .jpg, which is taken
     7: "cmyk",
     28: "cmyk",
     11: "grey",

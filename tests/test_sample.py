@@ -381,7 +381,7 @@ def test_sizes_and_md5_are_those_of_the_originals(folder, truth):
         whole = data.read_bytes() if data.exists() else b""
         md5 = base64.b64encode(hashlib.md5(whole).digest()).decode()
         same = (len(whole), md5) == (entry["size"], entry["md5"])
-        assert same == (entry["sources"]["original"] in ("ok", "not_an_image")), entry
+        assert same == (entry["sources"]["original"] == "ok"), entry
 
 
 def test_every_source_has_the_files_of_truth(folder, truth):
@@ -390,7 +390,7 @@ def test_every_source_has_the_files_of_truth(folder, truth):
             outcome = entry["sources"][source]
             empty = path.exists() and path.stat().st_size == 0
             there = path.exists() and not empty
-            assert there == (outcome in ("ok", "changed", "not_an_image") or (outcome == "no_source")), (
+            assert there == (outcome in ("ok", "changed") or (outcome == "no_source")), (
                 entry,
                 source,
             )
@@ -425,7 +425,7 @@ def test_the_outcomes_follow_from_the_sources(truth):
         assert entry["download"] == ("ok" if found["mirror"] == "ok" else found["original"])
         expected = "truncated" if entry["fault"] == "truncated" else "ok"
         assert entry["process"] == (expected if entry["download"] == "ok" else "missing")
-    assert {e["download"] for e in truth} == {"ok", "gone", "changed", "not_an_image"}
+    assert {e["download"] for e in truth} == {"ok", "gone", "changed"}
     assert {e["process"] for e in truth} == {"ok", "missing", "truncated"}
     assert sum(e["process"] == "ok" for e in truth) > len(truth) * 3 / 4
 

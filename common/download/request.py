@@ -213,7 +213,7 @@ def _checked(data: bytes, source: ImageSource, kind: str) -> Answer:
     if not data:
         return Answer(reason="server_error", detail="200 OK, an empty body", retry=True)
     found = file_format(data)
-    if found.decoder != "JPEG":
+    if not found.decoder:
         is_page = found is HTML or "html" in kind.lower()
         detail = f"{found.name}, {len(data)} bytes of {kind or 'unknown type'}"
         return Answer(reason="web_page" if is_page else "not_an_image", detail=detail)

@@ -8,11 +8,17 @@ from PIL import Image
 from sample.scenes import draw
 
 
-def jpeg(number: int, size: tuple[int, int] | None = None, mode: str = "RGB", **options: Any) -> bytes:
+def encoded(
+    kind: str, number: int, size: tuple[int, int] | None = None, mode: str = "RGB", **options: Any
+) -> bytes:
     image = draw(str(number))[0]
     stream = io.BytesIO()
-    (image.resize(size) if size else image).convert(mode).save(stream, "JPEG", quality=95, **options)
+    (image.resize(size) if size else image).convert(mode).save(stream, kind, **options)
     return stream.getvalue()
+
+
+def jpeg(number: int, size: tuple[int, int] | None = None, mode: str = "RGB", **options: Any) -> bytes:
+    return encoded("JPEG", number, size, mode, quality=95, **options)
 
 
 def damaged(data: bytes) -> bytes:
@@ -34,6 +40,10 @@ GOOD = {
     "grey": jpeg(5, mode="L"),
     "cmyk": jpeg(6, mode="CMYK"),
     "turned": jpeg(7, (150, 100), exif=turned()),
+    **{
+        kind: encoded(kind, 10, (210, 140))
+        for kind in ("PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000")
+    },
 }
 BROKEN = {
     "cut": (jpeg(8)[:9000], "truncated"),
