@@ -17,6 +17,12 @@ listed in download_failures.csv in the folder, with one of these reasons; the co
     permanent:  gone forbidden changed not_an_image too_large bad_url no_source
     transient:  rate_limited server_error web_page timeout connection tls
 
+Files of 0 bytes do not count as images. --refetch FAILURES_CSV downloads images whose files are bad again:
+those that a list of failures names, such as process_failures.csv of process_images.py. Only an image that
+decodes replaces a file: when a source sends a bad one, the next source is asked. A file that cannot be
+replaced stays, and its image is listed. Files newer than the list are kept, so that the same command can be
+run again.
+
 With --max_side images are verified and shrunk as they arrive, by the code and with the flags of
 process_images.py, and no original touches the disk: the folder is as if that step had worked on it in place
 afterwards, without the images that are unusable. These are listed, permanently, as truncated, damaged,
@@ -56,7 +62,7 @@ SOURCES = ("mirror", "original", "thumbnail")
 USER_AGENT = "open-images-to-tfrecords/1.0"
 THREADS = 32  # with 50 ms before each answer they fill a link of 1 Gbit/s, and are polite
 PACKAGES = ("requests", "urllib3")  # of the workers of a cluster
-SHRINKING_PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the images depend on them
+SHRINKING_PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of shrunk images depend on them
 MEGABYTE = 10**6
 FITS = ("longer", "shorter", "stretch")  # what is padded could not be told from the image afterwards
 
@@ -78,15 +84,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         states = sources.check_index(index)
         sources.mark_present(states, folder)
         refusals = outcomes.Refusals(folder, forget=args.retry_failed, shrink=shrink)
-        images = sources.wanted_images(index, states, args.image_source, args.mirror_url, refusals)
         if shrink:
             shrunk_folder.mark_finished(states, folder, shrink, args.overwrite, args.dry_run)
+        bad = sources.mark_bad(states, folder, parse_path(args.refetch)) if args.refetch else {}
+        images = sources.wanted_images(index, states, args.image_source, args.mirror_url, refusals, bad)
         if args.dry_run:
             print_counts(sources.plan(images, states))
             return
         half_written = f".*{image_file_name('')}"
         folder_of(folder).sweep(half_written)
-        packages = PACKAGES + (SHRINKING_PACKAGES if shrink else ())
+        packages = PACKAGES + (SHRINKING_PACKAGES if shrink or bad else ())
         opened = open_workers(args.processes, args.dask_scheduler, packages, [], [folder])
         workers = stack.enter_context(opened)
         stack.callback(folder_of(folder).sweep, half_written)  # of workers that were stopped or lost
@@ -216,6 +223,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="download images shrunk with other settings again")
     add("--dry_run", action="store_true", help="report how much would be downloaded, and change nothing")
     add("--retry_failed", action="store_true", help="request images again that failed permanently")
+    add(
+        "--refetch",
+        metavar="FAILURES_CSV",
+        help="download images again that a list such as step 5's names as bad",
+    )
     add("--max_failures", type=parse_failure_limit, metavar="N|P%",
         help="exit 1 when more images than this fail (default: no limit)")  # fmt: skip
     add("--failures_path", metavar="FAILURES_PATH",

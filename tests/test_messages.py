@@ -109,6 +109,7 @@ CASES = [
     case(METADATA, ".: a folder, a file was expected", annotations_input_path="."),
     case(METADATA, "/dev/null: not a regular file, and it is read more than once: a file was expected", annotations_input_path="/dev/null"),
     case(METADATA, "boxes.csv.gz: damaged gzip file (Not a gzipped file (b'no'))", {"boxes.csv.gz": b"no gzip"}, annotations_input_path="boxes.csv.gz"),
+    case(DOWNLOAD, "bad.csv: none of its images is in the index, such as x9", {"bad.csv": "id,reason,detail,url\nx9,damaged,,\n"}, refetch="bad.csv"),
     case(PROCESS, "points.json: not a folder, a folder to write into was expected", image_saving_directory="points.json"),
     # class lists and descriptions
     case(LABEL_MAP, "classes.txt: no classes in it, one MID a line was expected", {"classes.txt": "\n\n"}),

@@ -19,6 +19,7 @@ from common.download.sources import host_of
 from common.download.types import (
     PERMANENT,
     Answer,
+    BadFile,
     Batch,
     Download,
     DownloadSettings,
@@ -26,10 +27,11 @@ from common.download.types import (
     Outcome,
 )
 from common.files.failures import Failure
-from common.files.places import replace_file, status
+from common.files.places import read_small, replace_file, status
 from common.images.finished import FinishedImage
 from common.images.header import BadImageError
 from common.images.process import process_bytes
+from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
 
 BATCH_SECONDS = 2.0  # after which a batch begins no further image
@@ -179,7 +181,21 @@ class BatchWork:
                 self.fetched.later.append((0.0, download))
             else:
                 download.left -= time.monotonic() - begun
-                self.settle(download, answer)
+                self.settle(download, self.check(download.image.bad, answer))
+
+    def check(self, bad: BadFile | None, answer: Answer) -> Answer:
+        """Return an answer, or why its image is no better than the bad file that it would replace."""
+        if bad is None or answer.reason:
+            return answer
+        try:
+            with _shrinking:
+                process_bytes(answer.data, self.settings.shrink or ImageSettings())
+            # By --min_side of step 5, which is not known here.
+            if bad.reason == "too_small" and answer.data == read_small(self.settings.folder / bad.name):
+                raise BadImageError("too_small", "the file that it would replace")
+        except BadImageError as problem:
+            return Answer(reason=problem.reason, detail=problem.detail)
+        return answer
 
     def settle(self, download: Download, answer: Answer) -> None:
         """Save an image, or have it requested again or from the next source, or give up."""

@@ -113,7 +113,7 @@ class Refusals(Journal):
                     key, why = bytes.fromhex(row[0]), (row[1], row[2])
                 except (ValueError, IndexError):
                     key, why = b"", ("", "")
-                if why[0] not in PERMANENT.union(BAD_IMAGE_REASONS) or len(row) != 3:
+                if why[0] not in PERMANENT or len(row) != 3:
                     raise InputError(f"{file}:{line}: key, reason and detail of a refusal were expected")
                 self.known[key] = shared.setdefault(why, why)
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from common.cli import InputError
+from common.cli import InputError, say
 from common.download.outcomes import Refusals
-from common.download.types import ImageSource, WantedImage
-from common.files.failures import Failure
-from common.files.places import folder_of
+from common.download.types import BadFile, ImageSource, WantedImage
+from common.files.failures import Failure, read_failures
+from common.files.places import folder_of, status
 from common.openimages.datapoints import IndexEntry, read_index
 from common.openimages.ids import image_file_name
 
@@ -33,12 +33,35 @@ def check_index(path: Path) -> dict[str, int]:
 
 
 def mark_present(states: dict[str, int], folder: Path) -> None:
-    """Set the images that exist in the folder to PRESENT, by one listing."""
-    suffix = image_file_name("")
-    for name in folder_of(folder).names():
+    """Set the images that exist in the folder to PRESENT, by one listing; an empty file is none."""
+    there, suffix = folder_of(folder), image_file_name("")
+    for name, listed in there.files():
         image_id = name.removesuffix(suffix)
-        if image_id in states and image_id != name:
+        if image_id in states and image_id != name and (found := listed or there.status(name)) and found.size:
             states[image_id] = PRESENT
+
+
+def mark_bad(states: dict[str, int], folder: Path, path: Path) -> dict[str, BadFile]:
+    """Return the files of the images that a list of failures names, by id, and set these images to STALE.
+
+    A file that is newer than the list is left: it was downloaded again after the list was made.
+    """
+    bad: dict[str, BadFile] = {}
+    there, listed, known, other = folder_of(folder), status(path), 0, ""
+    for failure in read_failures(path):
+        if (state := states.get(failure.id)) is None:
+            other = failure.id
+            continue
+        known += 1
+        name = image_file_name(failure.id)
+        found = there.status(name) if state else None
+        if not (found and listed and found.changed_at > listed.changed_at):
+            bad[failure.id] = BadFile(name, failure.reason)
+            states[failure.id] = min(state, STALE)
+    if other and not known:
+        raise InputError(f"{path}: none of its images is in the index, such as {other}")
+    say(f"{path}: {len(bad)} of {known} images are to be downloaded")
+    return bad
 
 
 def count_present(states: dict[str, int]) -> int:
@@ -46,13 +69,18 @@ def count_present(states: dict[str, int]) -> int:
 
 
 def wanted_images(
-    path: Path, states: dict[str, int], order: list[str], mirror: str, refusals: Refusals
+    path: Path,
+    states: dict[str, int],
+    order: list[str],
+    mirror: str,
+    refusals: Refusals,
+    bad: dict[str, BadFile],
 ) -> Iterator[WantedImage | Failure]:
     """Yield the images of the index to download, with their sources in order, or why there are none."""
     for _, entry in read_index(path):
         if states.get(entry.id, PRESENT) < PRESENT:
             sources = [source for name in order if (source := source_of(entry, name, mirror))]
-            yield skip_refused(entry.id, sources, refusals)
+            yield skip_refused(entry.id, sources, refusals, bad.get(entry.id))
 
 
 def source_of(entry: IndexEntry, name: str, mirror: str) -> ImageSource | None:
@@ -66,22 +94,28 @@ def source_of(entry: IndexEntry, name: str, mirror: str) -> ImageSource | None:
     return ImageSource(name, address, *((entry.size or None, entry.md5) if name == "original" else ()))
 
 
-def skip_refused(image_id: str, sources: list[ImageSource], refusals: Refusals) -> WantedImage | Failure:
+def skip_refused(
+    image_id: str, sources: list[ImageSource], refusals: Refusals, bad: BadFile | None
+) -> WantedImage | Failure:
     """Return an image with the sources that are worth asking, or why there are none.
 
-    A source whose image was received but is unusable is the last that is asked, as in the run that found it.
+    A source whose image was received but is unusable is the last that is asked, as in the run that found it;
+    if the image is to replace a bad file, the next source is asked.
     """
     left: list[ImageSource] = []
     refusal: Failure | None = None
     for source in sources:
         if broken := refusals.find_broken(image_id, source.url):
             refusal = broken
-            break
-        refusal = refusals.find(image_id, source.url)
-        if not refusal:
+            if not bad:
+                break
+        elif known := refusals.find(image_id, source.url):
+            refusal = known
+        else:
+            refusal = None
             left.append(source)
     if left:
-        return WantedImage(image_id, tuple(left), refusal)
+        return WantedImage(image_id, tuple(left), refusal, bad)
     return refusal or Failure(image_id, "no_source", "no address in the index for any --image_source")
 
 

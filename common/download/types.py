@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.files.failures import Failure
+from common.images.header import BAD_IMAGE_REASONS
 from common.images.settings import ImageSettings
 
 PERMANENT = frozenset({"gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source"})
+PERMANENT |= frozenset(BAD_IMAGE_REASONS)
 TRANSIENT = frozenset({"rate_limited", "server_error", "web_page", "timeout", "connection", "tls"})
 
 
@@ -22,12 +24,20 @@ class ImageSource(NamedTuple):
     md5: str | None = None  # base64
 
 
+class BadFile(NamedTuple):
+    """A file to be replaced, which may be missing, and why a list of failures has it."""
+
+    name: str
+    reason: str
+
+
 class WantedImage(NamedTuple):
     """An image to download, with its sources in the order to ask."""
 
     id: str
     sources: tuple[ImageSource, ...]
     refusal: Failure | None = None  # by a source after these, in an earlier run
+    bad: BadFile | None = None  # replaced by a usable image alone
 
 
 @dataclass(frozen=True, slots=True)

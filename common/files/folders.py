@@ -37,6 +37,11 @@ class Status(NamedTuple):
     version: int  # modification time in ns, or a hash of an object's ETag
     put_at: float | None = None  # seconds, by the store's clock; None on disk, where anyone may set it
 
+    @property
+    def changed_at(self) -> float:
+        """Return the seconds since 1970 of the last change."""
+        return self.version / 1e9 if self.put_at is None else self.put_at
+
 
 class Folder:
     """A folder on disk, and what every folder offers; names are those of files directly in it."""
@@ -65,11 +70,14 @@ class Folder:
         """
         return self.status
 
-    def names(self) -> Iterator[str]:
-        """Yield the names that begin with a letter or digit; none where the folder is missing."""
+    def files(self) -> Iterator[tuple[str, Status | None]]:
+        """Yield each name that begins with a letter or digit, with its status where the listing has it.
+
+        None where the folder is missing.
+        """
         if self.path.exists():
             with os.scandir(self.path) as entries:
-                yield from (entry.name for entry in entries if entry.name[0].isalnum())
+                yield from ((entry.name, None) for entry in entries if entry.name[0].isalnum())
 
     def list(self, prefix: str) -> dict[str, Status]:
         """Return name and status of each file whose name begins with `prefix`, ordered by name."""

@@ -80,9 +80,9 @@ class StoreFolder(Folder):
 
         return find
 
-    def names(self) -> Iterator[str]:
+    def files(self) -> Iterator[tuple[str, Status | None]]:
         for found in self._listings():
-            yield from found
+            yield from found.items()
 
     def _listings(self) -> Iterator[dict[str, Status]]:
         """Yield the objects whose names begin with a letter or digit, by first letter."""
