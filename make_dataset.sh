@@ -7,9 +7,9 @@
 # it. Settings, as environment variables:
 #
 #   RELEASE       v2 to v7                                                 (v7)
-#   SPLIT         train, validation or test                                (train)
+#   SPLIT         train, validation or test, or several of them            (train)
 #   CLASSES       names or MIDs to train on, comma-separated               (all trainable classes)
-#   MAX_IMAGES    at most this many images                                 (all)
+#   MAX_IMAGES    at most this many images of each split                   (all)
 #   MASKS         1: with the instance masks (v5 and later)                (without)
 #   MAX_SIDE      longer side of the images in the records, in pixels      (256)
 #   NUM_SHARDS    number of record files                                   (10)
@@ -18,11 +18,11 @@
 #   MIRROR_URL    another mirror of the images                             (the official one)
 #   PYTHON        the Python to use                                        (.venv/bin/python, else python3)
 #
-# Further flags for a step, as on its own command line (split at blanks):
+# Further flags for a step, as on its own command line (split at blanks; {split} stands for the split):
 #
 #   GET_FLAGS TRANSLATE_FLAGS METADATA_FLAGS DOWNLOAD_FLAGS PROCESS_FLAGS LABEL_MAP_FLAGS RECORD_FLAGS
 #
-# Results, with SPLIT=validation:
+# Results, with SPLIT=validation; with SPLIT="train validation", dataset/train/ holds the same beside it:
 #
 #   dataset/classes-trainable.txt                  the classes to train on, one MID a line
 #   dataset/classes-translated.json                their names
@@ -50,93 +50,128 @@ case $MASKS in
     exit 2
     ;;
 esac
-made=$OUT/$SPLIT # scratch files too, so that runs for several splits do not collide
+splits=0
+for split in $SPLIT; do
+    case $split in
+    train | validation | test) splits=$((splits + 1)) ;;
+    *) splits=0 && break ;;
+    esac
+done
+if [ "$splits" -eq 0 ]; then
+    echo "make_dataset.sh: SPLIT=$SPLIT: train, validation, test, or several with blanks between was expected" >&2
+    exit 2
+fi
+
+mkdir -p "$OUT"
+exec 9>>"$OUT/.make_dataset.lock" # locked until this shell ends, even if it is killed
+"$PYTHON" -c 'import sys
+sys.argv[0] = "make_dataset.sh"
+import common, fcntl  # on Windows common names WSL
+try:
+    fcntl.flock(0, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(f"{sys.argv[0]}: {sys.argv[1]}: another run is working in this folder")
+except OSError:
+    pass  # a file system without locks; each step still refuses a second run' "$OUT" <&9 || exit 1
 
 child=
 interrupted() {
     trap '' INT TERM HUP
     [ -z "$child" ] || kill "$child" 2>/dev/null || true
     wait # for the step to save its state
-    rm -f "$made/.stdout"
+    rm -f "$OUT/.stdout"
     echo "make_dataset.sh: interrupted; run the same command again to resume" >&2
     exit 130
 }
 trap interrupted INT TERM HUP
 
 step() { # step NUMBER COMMAND...: run it and keep its counts; if it fails, exit with its code
-    number=$1
+    number=$1 of=
+    [ "$splits" -eq 1 ] || of=${split:+ ($split)}
     shift
-    echo "== step $number of 7: $*" >&2
-    "$@" >"$made/.stdout" & # in the background, so that the trap runs at once
+    echo "== step $number of 7$of: $*" >&2
+    "$@" >"$OUT/.stdout" 9>&- & # in the background, so that the trap runs at once
     child=$!
     if wait "$child"; then
         child=
-        cat "$made/.stdout"
-        counts="$counts  step $number: $(tail -n 1 "$made/.stdout")
+        cat "$OUT/.stdout"
+        counts="$counts  step $number$of: $(tail -n 1 "$OUT/.stdout")
 "
     else
         code=$?
-        cat "$made/.stdout"
-        rm -f "$made/.stdout"
-        echo "make_dataset.sh: step $number of 7 failed with exit code $code" >&2
+        cat "$OUT/.stdout"
+        rm -f "$OUT/.stdout"
+        echo "make_dataset.sh: step $number of 7$of failed with exit code $code" >&2
         exit "$code"
     fi
 }
 
+for_split() { printf '%s' "$1" | sed "s/{split}/$split/g"; }
+
 counts=
 descriptions=$DATA/classes/class-descriptions.csv
 classes=$OUT/classes-trainable.txt
-mkdir -p "$made"
 
-set --
-[ -z "$MASKS" ] || set -- --masks
+for split in $SPLIT; do
+    set --
+    [ -z "$MASKS" ] || set -- --masks
+
+    # shellcheck disable=SC2046
+    step 1 sh get_dataset.sh --release "$RELEASE" --split "$split" --directory "$DATA" "$@" $(for_split "$GET_FLAGS")
+done
+
+choose=$CLASSES trainable=$DATA/classes/classes-trainable.txt
+if [ -z "$CLASSES" ]; then
+    cp "$trainable" "$classes.part"
+    mv "$classes.part" "$classes"
+fi
+for split in $SPLIT; do
+    set --
+    if [ -n "$choose" ]; then
+        # Step 3 writes the chosen classes, so it runs before step 2.
+        set -- --classes "$choose" --class_description_path "$descriptions" --trainable_classes_output_path "$classes"
+    fi
+    [ -z "$MASKS" ] || set -- "$@" --masks_input_path "$DATA/$split/masks.csv"
+    [ -z "$MAX_IMAGES" ] || set -- "$@" --max_images "$MAX_IMAGES"
+
+    # shellcheck disable=SC2046
+    step 3 "$PYTHON" process_metadata.py \
+        --annotations_input_path "$DATA/$split/boxes.csv" \
+        --image_index_input_path "$DATA/$split/images.csv" \
+        --trainable_classes_path "$trainable" \
+        --point_output_path "$OUT/$split/points.json" \
+        --image_index_output_path "$OUT/$split/images.json" "$@" $(for_split "$METADATA_FLAGS")
+    choose='' trainable=$classes # chosen once: further splits take the list
+done
+split=
 
 # shellcheck disable=SC2086  # flags are split into words
-step 1 sh get_dataset.sh --release "$RELEASE" --split "$SPLIT" --directory "$DATA" "$@" $GET_FLAGS
-
-if [ -n "$CLASSES" ]; then
-    # Step 3 writes the chosen classes, so it runs before step 2.
-    set -- --classes "$CLASSES" --class_description_path "$descriptions" --trainable_classes_output_path "$classes"
-else
-    cp "$DATA/classes/classes-trainable.txt" "$made/classes.part"
-    mv "$made/classes.part" "$classes"
-    set --
-fi
-[ -z "$MASKS" ] || set -- "$@" --masks_input_path "$DATA/$SPLIT/masks.csv"
-[ -z "$MAX_IMAGES" ] || set -- "$@" --max_images "$MAX_IMAGES"
-
-# shellcheck disable=SC2086
-step 3 "$PYTHON" process_metadata.py \
-    --annotations_input_path "$DATA/$SPLIT/boxes.csv" \
-    --image_index_input_path "$DATA/$SPLIT/images.csv" \
-    --trainable_classes_path "$DATA/classes/classes-trainable.txt" \
-    --point_output_path "$made/points.json" \
-    --image_index_output_path "$made/images.json" "$@" $METADATA_FLAGS
-
-# shellcheck disable=SC2086
 step 2 "$PYTHON" translate_class_descriptions.py \
     --trainable_classes_path "$classes" \
     --class_description_path "$descriptions" \
     --trainable_translated_path "$OUT/classes-translated.json" $TRANSLATE_FLAGS
 
-set --
-[ -z "$MIRROR_URL" ] || set -- --mirror_url "$MIRROR_URL"
+for split in $SPLIT; do
+    set --
+    [ -z "$MIRROR_URL" ] || set -- --mirror_url "$MIRROR_URL"
 
-# shellcheck disable=SC2086
-step 4 "$PYTHON" download_images.py \
-    --images_path "$made/images.json" \
-    --images_output_directory "$made/photos" "$@" $DOWNLOAD_FLAGS
+    # shellcheck disable=SC2046
+    step 4 "$PYTHON" download_images.py \
+        --images_path "$OUT/$split/images.json" \
+        --images_output_directory "$OUT/$split/photos" "$@" $(for_split "$DOWNLOAD_FLAGS")
 
-set --
-[ -z "$MASKS" ] || set -- --masks_directory "$DATA/$SPLIT/masks"
+    set --
+    [ -z "$MASKS" ] || set -- --masks_directory "$DATA/$split/masks"
 
-# shellcheck disable=SC2086
-step 5 "$PYTHON" process_images.py \
-    --image_directory "$made/photos" \
-    --image_saving_directory "$made/resized" \
-    --datapoints_input_path "$made/points.json" \
-    --datapoints_output_path "$made/points-resized.json" \
-    --max_side "$MAX_SIDE" "$@" $PROCESS_FLAGS
+    # shellcheck disable=SC2046
+    step 5 "$PYTHON" process_images.py \
+        --image_directory "$OUT/$split/photos" \
+        --image_saving_directory "$OUT/$split/resized" \
+        --datapoints_input_path "$OUT/$split/points.json" \
+        --datapoints_output_path "$OUT/$split/points-resized.json" \
+        --max_side "$MAX_SIDE" "$@" $(for_split "$PROCESS_FLAGS")
+done
+split=
 
 # shellcheck disable=SC2086
 step 6 "$PYTHON" create_label_map.py \
@@ -144,16 +179,20 @@ step 6 "$PYTHON" create_label_map.py \
     --class_description_path "$descriptions" \
     --label_map_save_path "$OUT/label_map.pbtxt" $LABEL_MAP_FLAGS
 
-# shellcheck disable=SC2086
-step 7 "$PYTHON" record_maker.py \
-    --points_path "$made/points-resized.json" \
-    --saved_images_directory "$made/resized" \
-    --trainable_classes_path "$classes" \
-    --label_map_path "$OUT/label_map.pbtxt" \
-    --record_save_path "$made/records/$SPLIT.tfrecord" \
-    --num_shards "$NUM_SHARDS" $RECORD_FLAGS
+for split in $SPLIT; do
+    # shellcheck disable=SC2046
+    step 7 "$PYTHON" record_maker.py \
+        --points_path "$OUT/$split/points-resized.json" \
+        --saved_images_directory "$OUT/$split/resized" \
+        --trainable_classes_path "$classes" \
+        --label_map_path "$OUT/label_map.pbtxt" \
+        --record_save_path "$OUT/$split/records/$split.tfrecord" \
+        --num_shards "$NUM_SHARDS" $(for_split "$RECORD_FLAGS")
+done
 
-rm -f "$made/.stdout"
+rm -f "$OUT/.stdout"
 printf '%s' "$counts" >&2
-echo "records:   $made/records/$SPLIT.tfrecord-*"
+for split in $SPLIT; do
+    echo "records:   $OUT/$split/records/$split.tfrecord-*"
+done
 echo "label map: $OUT/label_map.pbtxt"

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -181,38 +183,87 @@ def round6(value: float) -> float:
     return round(value, 6)
 
 
-def test_every_setting_reaches_its_step_and_the_last_lines_name_the_results(sample, tmp_path):
+def test_every_setting_reaches_its_step_and_every_split(sample, tmp_path):
     data, out = tmp_path / "my data", tmp_path / "out"
-    labels = tmp_path / "labels.csv"  # flags are split at blanks
-    labels.symlink_to(data / "train/image-labels.csv")
-    names = tmp_path / "names.csv"
+    names = tmp_path / "names.csv"  # flags are split at blanks
     names.symlink_to(data / "classes/class-descriptions.csv")
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.csv").symlink_to(data / split / "image-labels.csv")
     result = run_all(
-        sample[1], data, out, CLASSES="Cat,Dog", MAX_IMAGES="6", MAX_SIDE="100", NUM_SHARDS="1",
-        GET_FLAGS="--image_labels", METADATA_FLAGS=f"--image_labels_input_path {labels} --seed 1",
+        sample[1], data, out, SPLIT="train validation", CLASSES="Cat,Dog", MAX_IMAGES="2", MAX_SIDE="100",
+        NUM_SHARDS="1", GET_FLAGS="--image_labels",
+        METADATA_FLAGS=f"--image_labels_input_path {tmp_path}/{{split}}.csv --seed 1",
         LABEL_MAP_FLAGS="--name_field name",
-        RECORD_FLAGS=f"--compression gzip --workers 1 --class_text name --class_description_path {names}",
+        RECORD_FLAGS=f"--compression gzip --workers 1 --class_text name --class_description_path {names} "
+        f"--report_path {out}/{{split}}/report.html",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert (out / "classes-trainable.txt").read_text().split() == ["/m/01yrx", "/m/0bt9lr"]
+    assert result.stderr.count("--classes Cat,Dog") == 1
     label_map = (out / "label_map.pbtxt").read_text()
     assert (label_map.count("item {"), label_map.count('  name: "Cat"')) == (2, 1)
     assert json.loads((out / "classes-translated.json").read_text()) == ["Cat", "Dog"]
-    points = json.loads((out / "train/points.json").read_text())
-    assert len(points) == 6
-    assert any(point.get("image_labels") for point in points)
-    sizes = [
-        max(point["width"], point["height"])
-        for point in json.loads((out / "train/points-resized.json").read_text())
+    for split in ("train", "validation"):
+        points = json.loads((out / split / "points.json").read_text())
+        assert [point["subset"] for point in points] == [split, split]
+        assert any(point.get("image_labels") for point in points)
+        sizes = [
+            max(point["width"], point["height"])
+            for point in json.loads((out / split / "points-resized.json").read_text())
+        ]
+        assert set(sizes) == {100}
+        records = out / split / f"records/{split}.tfrecord-00000-of-00001"
+        assert records.read_bytes().startswith(b"\x1f\x8b")
+        assert (out / split / "report.html").stat().st_size > 1000
+    lines = result.stdout.splitlines()
+    assert lines[-3:] == [
+        f"records:   {out}/train/records/train.tfrecord-*",
+        f"records:   {out}/validation/records/validation.tfrecord-*",
+        f"label map: {out}/label_map.pbtxt",
     ]
-    assert set(sizes) == {100}
-    assert (out / "train/records/train.tfrecord-00000-of-00001").read_bytes().startswith(b"\x1f\x8b")
-    *_, records, labelled = lines = result.stdout.splitlines()
-    assert records == f"records:   {out}/train/records/train.tfrecord-*"
-    assert labelled == f"label map: {out}/label_map.pbtxt"
-    counts = [line.partition(": ") for line in result.stderr.splitlines()[-7:]]
-    assert [name for name, _, _ in counts] == [f"  step {number}" for number in (1, 3, 2, 4, 5, 6, 7)]
+    counts = [line.partition(": ") for line in result.stderr.splitlines()[-12:]]
+    order = ["1t", "1v", "3t", "3v", "2", "4t", "5t", "4v", "5v", "6", "7t", "7v"]
+    names_of = {"t": " (train)", "v": " (validation)"}
+    assert [name for name, _, _ in counts] == [f"  step {of[0]}{names_of.get(of[1:], '')}" for of in order]
     assert all(pairs in lines for _, _, pairs in counts)
+
+
+@pytest.mark.parametrize("split", ["train,validation", "train val", "trial", " "])
+def test_an_unknown_split_is_refused_at_once(sample, tmp_path, split):
+    result = run_all(sample[1], tmp_path / "data", tmp_path / "out", SPLIT=split)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"make_dataset.sh: SPLIT={split}: train, validation, test, or several with blanks between was expected\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_run_on_the_folder_is_refused_and_a_killed_one_holds_nothing(tmp_path):
+    """A server that never answers holds the first run in step 1; the shell alone is killed."""
+    out = tmp_path / "out"
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as closed:
+        urls = [f"http://127.0.0.1:{server.getsockname()[1]}" for server in (silent, closed)]
+        closed.close()
+        first = subprocess.Popen(
+            ["sh", str(ROOT / "make_dataset.sh")],
+            env={**os.environ, "OPEN_IMAGES_URL": urls[0], "PYTHON": sys.executable, "DATA": str(tmp_path / "data"),
+                 "OUT": str(out)},
+            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        other = SimpleNamespace(environment=lambda: {"OPEN_IMAGES_URL": urls[1]})
+        silent.settimeout(60)
+        try:
+            with silent.accept()[0]:
+                second = run_all(other, tmp_path / "more", out, SPLIT="test")
+                assert (second.returncode, second.stdout) == (1, "")
+                assert second.stderr == f"make_dataset.sh: {out}: another run is working in this folder\n"
+                assert not (tmp_path / "more").exists()
+                first.kill()
+                first.wait()
+                third = run_all(other, tmp_path / "more", out, SPLIT="test")
+                assert third.stderr.endswith("make_dataset.sh: step 1 of 7 failed with exit code 1\n")
+        finally:
+            os.killpg(first.pid, signal.SIGKILL)
 
 
 def test_another_release_and_split_work(sample, tmp_path):
