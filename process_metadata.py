@@ -22,6 +22,10 @@ left, that is an error.
 With --hierarchy_path, an image-level label verified present also counts for the class's kept ancestors, and
 one verified absent for its kept subclasses.
 
+With --keep_images_without_boxes, images of the index in which no box of these classes is annotated are kept
+as background, whatever else they show. An image that lost such boxes to a filter is no background, nor is one
+with a label of these classes verified present.
+
 With --masks_input_path (V5 to V7), a box gets the mask of its image and class with the same coordinates, or
 else the nearest within 0.005. --boxes_without_mask drops what has none, before images are chosen.
 
@@ -49,6 +53,7 @@ from common.openimages.classes import read_classes
 from common.openimages.hierarchy import descendants, read_ancestors
 from common.openimages.outputs import check_outputs
 
+ALL = 10**9  # images
 COUNTS = (
     "images", "boxes", "classes", "rows", "other_classes", "outside_image", "without_area", "repeated_rows",
     "images_not_in_index", "images_not_chosen", "index_rows", "repeated_ids",
@@ -93,11 +98,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             index_counts["listed_not_found"] = absent
         choice = ImageChoice(listed, args.max_images_per_class, args.max_images, args.seed)
         counts = spool_boxes(annotations, wanted, images, boxes)
-        if args.keep_labels_only:
-            images.number_all()
+        background = range(0)
+        if args.keep_images_without_boxes:
+            without = choice.background(images.without_boxes(), args.keep_images_without_boxes)
+            background = images.number_all(without)
+        elif args.keep_labels_only:
+            images.number_all(images.of_index())
         if args.image_labels_input_path:
             index_counts += spool_labels(args.image_labels_input_path, rules, images, labels)
-        tables = Tables(images, boxes, labels if args.image_labels_input_path else None, copies)
+        used_labels = labels if args.image_labels_input_path else None
+        tables = Tables(images, boxes, used_labels, copies, background)
         read = partial(read_points, tables)
         if masks_path:
             counts += spool_masks(masks_path, wanted.classes, images, masks)
@@ -115,7 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 counts["images"] += 1
                 counts["boxes"] += point.box_count
                 counts["masks"] += point.mask_count
-            if not counts["images"]:
+                counts["images_without_boxes"] += point.is_background
+            if counts["images"] == counts["images_without_boxes"]:
                 raise InputError(nothing_kept(annotations, index, classes, images, counts))
         write_index(images, written, args.image_index_output_path, args.attribution_output_path)
     say_outside(annotations, counts)
@@ -175,6 +186,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--min_box_side", type=parse_side, default=0.0, help="least width and height (default: %(default)s)")
     add("--clip_boxes", action="store_true", help="move edges up to 0.01 outside the image into it")
     add("--image_ids_path", help="file of image ids or image names, one a line: keep no others")
+    add(
+        "--keep_images_without_boxes", type=whole_number(1), nargs="?", const=ALL, default=0, metavar="N",
+        help="keep images without a box of these classes too, as background: all of --image_ids_path, or N "
+        "by random choice; --max_images counts them too",
+    )  # fmt: skip
     add("--max_images_per_class", type=whole_number(1), help="keep this many of each class, by random choice")
     add("--max_images", type=whole_number(1), help="keep at most this many in all, by random choice")
     add("--seed", type=whole_number(0), default=0, help="seed of that choice (default: %(default)s)")
@@ -193,6 +209,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--expand_hierarchy needs --hierarchy_path")
     if args.keep_labels_only and not args.image_labels_input_path:
         parser.error("--keep_labels_only needs --image_labels_input_path")
+    if args.keep_images_without_boxes == ALL and not args.image_ids_path:
+        parser.error("--keep_images_without_boxes needs a number N, or --image_ids_path")
+    if args.keep_images_without_boxes and args.keep_labels_only:
+        parser.error("--keep_images_without_boxes and --keep_labels_only exclude each other")
     if args.boxes_without_mask != "keep" and not args.masks_input_path:
         parser.error("--boxes_without_mask needs --masks_input_path")
     paths = {name: path for name, path in vars(args).items() if name.endswith("_path")}

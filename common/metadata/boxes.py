@@ -34,7 +34,8 @@ FLAGS = {"0": 0, "1": 1, "-1": -1}  # of an attribute: no, yes, unknown
 # As other programs write them: pandas, spreadsheets.
 FLAGS |= {"0.0": 0, "1.0": 1, "-1.0": -1, "False": 0, "True": 1, "FALSE": 0, "TRUE": 1, "": -1}
 
-Found = tuple[Counter[str], list[tuple[str, bytes]]]  # rows dropped by reason; image ids with their boxes
+# Rows dropped by reason; image ids with their boxes; image ids that lost boxes of the classes.
+Found = tuple[Counter[str], list[tuple[str, bytes]], set[str]]
 
 
 # An item of the spool: a key of 4 bytes for each box of an image, of its row, and the JSON of each in a line.
@@ -81,8 +82,9 @@ def spool_boxes(path: str, wanted: BoxFilter, images: Images, boxes: Spool) -> C
         return partial(read_boxes, places, wanted)
 
     counts: Counter[str] = Counter()
-    for found, items in read_rows(path, open_reader):
+    for found, items, lost in read_rows(path, open_reader):
         counts.update(found)
+        images.add_lost(lost)
         boxes.add((images.number(image_id), item) for image_id, item in items)
     return counts
 
@@ -104,8 +106,10 @@ def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> Found:
         clipped = [box for box in dropped if wanted.reason(box) == "outside_image" and _clip(box)]
         is_kept = [not wanted.reason(box) for box in boxes]
         counts["clipped"] = sum(not wanted.reason(box) for box in clipped)
+    lost = set()
     if not all(is_kept):
         counts.update(map(wanted.reason, compress(boxes, map(not_, is_kept))))
+        lost = {box.id for box in compress(boxes, map(not_, is_kept)) if box.label in classes}
         boxes, rows = list(compress(boxes, is_kept)), list(compress(rows, is_kept))
     keys = array("I", map(crc32, map(str.encode, rows)))
     lines = _json_lines(boxes)
@@ -113,7 +117,7 @@ def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> Found:
     for image_id, same_image in groupby([box.id for box in boxes]):
         start, end = end, end + len(list(same_image))
         items.append((image_id, _encode((keys[start:end].tobytes(), b"\n".join(lines[start:end])))))
-    return counts, items
+    return counts, items, lost
 
 
 def _clip(box: Any) -> bool:

@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from common.cli import InputError
@@ -20,7 +19,7 @@ from common.metadata.index import Images
 from common.openimages.ids import is_image_id, list_key, one_of_each
 
 _LISTED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} .*\s")  # in a line of `aws s3 ls`, what is before the name
-Image = tuple[str, Set[str]]  # id, classes
+Image = tuple[str, Set[str] | None]  # id, and classes or, for background, None
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,11 @@ class ImageChoice:
 
     def _lowest_of_each_class(self, images: Iterable[Image], number: int) -> set[str]:
         lowest: dict[str, list[tuple[int, str]]] = {}  # of each class a heap with the highest hash on top
+        background = set()
         for image_id, classes in images:
+            if classes is None:
+                background.add(image_id)
+                continue
             item = (-self._hash(image_id), image_id)
             for mid in classes:
                 heap = lowest.setdefault(mid, [])
@@ -70,7 +73,13 @@ class ImageChoice:
                     heapq.heappush(heap, item)
                 else:
                     heapq.heappushpop(heap, item)
-        return {image_id for heap in lowest.values() for _, image_id in heap}
+        return background.union(image_id for heap in lowest.values() for _, image_id in heap)
+
+    def background(self, images: Iterable[str], number: int) -> list[str]:
+        """Return so many of these images, in their order: those of the list that have the lowest hashes."""
+        listed = [image_id for image_id in images if self.image_ids is None or image_id in self.image_ids]
+        chosen = set(heapq.nsmallest(number, listed, key=self._hash))
+        return [image_id for image_id in listed if image_id in chosen]
 
     def _hash(self, image_id: str) -> int:
         return int.from_bytes(hashlib.sha256(f"{self.seed}:{image_id}".encode()).digest()[:16])
@@ -95,8 +104,8 @@ def read_image_ids(path: str | Path) -> frozenset[str]:
 
 def find_listed(path: str, ids: Set[str], index_path: str, images: Images) -> tuple[frozenset[str], int]:
     """Return the images of the index that a list names, and the number of its ids that the index lacks."""
-    indexed = islice(images.positions, images.indexed)
-    listed = frozenset(image_id for image_id in indexed if image_id in ids or list_key(image_id) in ids)
+    of_index = images.of_index()
+    listed = frozenset(image_id for image_id in of_index if image_id in ids or list_key(image_id) in ids)
     if not listed:
         shown = one_of_each(path, min(ids), index_path, next(iter(images.positions)))
         raise InputError(f"{path}: none of its {len(ids)} image ids is in the index: {shown}")

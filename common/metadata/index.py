@@ -41,6 +41,7 @@ class Images:
         self.head_places = array("I")  # by position
         self.numbers = array("i")  # by position, -1: none yet
         self.by_number = array("I")  # positions
+        self.lost = bytearray()  # by position in the index: whether boxes of the classes were dropped
         self.indexed = 0
         self.entries = Spool(BUCKET)  # by position
 
@@ -52,14 +53,31 @@ class Images:
             if position == self.indexed:
                 self.indexed += 1
                 self.numbers.append(-1)
+                self.lost.append(False)
                 self.head_places.append(self.heads.setdefault(head, len(self.heads)))
                 added.append((position, entry))
         self.entries.add(added)
 
-    def number_all(self) -> None:
-        """Give a number to each image of the index that has none, in the order of the index."""
-        for image_id in islice(self.positions, self.indexed):
+    def number_all(self, image_ids: Iterable[str]) -> range:
+        """Give the next numbers to those of these images that have none; return the new numbers."""
+        first = len(self.by_number)
+        for image_id in image_ids:
             self.number(image_id)
+        return range(first, len(self.by_number))
+
+    def of_index(self) -> Iterator[str]:
+        """Yield the images of the index, in its order."""
+        return islice(self.positions, self.indexed)
+
+    def add_lost(self, image_ids: Iterable[str]) -> None:
+        """Note that boxes of these images were dropped, though they are of the classes."""
+        for image_id in filter(self.is_indexed, image_ids):
+            self.lost[self.positions[image_id]] = True
+
+    def without_boxes(self) -> Iterator[str]:
+        """Yield the images of the index that have no number and lost no box."""
+        images = zip(self.positions, self.numbers, self.lost, strict=False)
+        return (image_id for image_id, number, is_lost in images if number < 0 and not is_lost)
 
     def close(self) -> None:
         self.entries.close()

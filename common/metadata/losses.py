@@ -13,6 +13,7 @@ from common.metadata.index import Images
 from common.openimages.datapoints import COORDINATES
 from common.openimages.ids import one_of_each
 
+KEPT = ("rows", "images", "images_without_boxes")  # counts that are no losses
 SHOWN = 10  # classes named in an error
 
 
@@ -30,10 +31,9 @@ def nothing_kept(
             + one_of_each(index, ids[0], annotations, ids[-1])
         )
     if counts["images_not_chosen"]:
-        number = counts["listed_without_boxes"]
-        return f"{annotations}: no box to keep in the {number} images of --image_ids_path"
-    found = [(name, number) for name, number in counts.most_common() if number]
-    largest = found[1][0]  # after rows
+        return f"{annotations}: no box to keep in the images of --image_ids_path"
+    lost = {name: number for name, number in counts.most_common() if number and name not in KEPT}
+    largest = next(iter(lost))
     why = f"most are {largest}"
     if largest == "outside_image":
         why = outside_example(annotations)
@@ -43,7 +43,8 @@ def nothing_kept(
         labels = Counter(row[place] for _, row in rows)
         has = [mid for mid, _ in labels.most_common(SHOWN)]
         why = f"asked for {shown(classes, len(classes))}, the file has {shown(has, len(labels))}"
-    return f"{annotations}: no box to keep: {why}; " + ", ".join(f"{name}={number}" for name, number in found)
+    numbers = ", ".join(f"{name}={number}" for name, number in ({"rows": counts["rows"]} | lost).items())
+    return f"{annotations}: no box to keep: {why}; {numbers}"
 
 
 def shown(classes: Sequence[str], number: int) -> str:

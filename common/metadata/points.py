@@ -23,12 +23,16 @@ _decode_box = msgspec.json.Decoder(Annotation).decode
 
 @dataclass(frozen=True)
 class Tables:
-    """Inputs as read: the images, and by their number the boxes and, if asked for, the labels."""
+    """Inputs as read: the images, and by their number the boxes and, if asked for, the labels.
+
+    `background` are the numbers of images that are kept without boxes, unless a label is verified present.
+    """
 
     images: Images
     boxes: Spool
     labels: Spool | None
     ancestors: Mapping[str, Sequence[str]]  # of a class those that get a copy of each of its boxes
+    background: range = range(0)
 
 
 class Point(msgspec.Struct, gc=False):
@@ -41,6 +45,7 @@ class Point(msgspec.Struct, gc=False):
     boxes: bytes  # JSON, a line each
     box_count: int
     mask_count: int = 0  # of these boxes, not of their copies
+    is_background: bool = False
 
     def classes(self) -> set[str]:
         """Return the classes of the boxes, or without boxes those verified present."""
@@ -64,17 +69,20 @@ def choose_images(
         return None
     points = read(Counter())
     by_class = choice.max_images_per_class is not None
-    return choice.choose(((point.id, point.classes() if by_class else set()) for point in points), counts)
+    images = ((one.id, None if one.is_background else one.classes() if by_class else set()) for one in points)
+    return choice.choose(images, counts)
 
 
 def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
     """Yield the datapoint of each image that is in the index, by number; count what is dropped or added."""
     images, labels = tables.images, tables.labels
     ids, heads = list(images.positions), list(images.heads)
-    for place in range(max(len(tables.boxes.buckets), len(labels.buckets) if labels is not None else 0)):
+    size, numbers = tables.boxes.bucket_size, tables.background
+    for place in range(-(-len(images.by_number) // size)):
         box_items = tables.boxes.bucket(place)
         label_items = labels.bucket(place) if labels is not None else {}
-        for number in sorted({*box_items, *label_items}):
+        background = range(max(numbers.start, place * size), min(numbers.stop, (place + 1) * size))
+        for number in sorted({*box_items, *label_items, *background}):
             boxes, box_count, repeated = merge(box_items.get(number, ()))
             counts["repeated_rows"] += repeated
             position = images.by_number[number]
@@ -84,14 +92,18 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
             of_image: dict[str, int] = {}
             for item in label_items.get(number, ()):
                 add_labels(of_image, decode_labels(item))
+            if number in background and any(of_image.values()):
+                counts["present_without_boxes"] += 1
+                continue
             if tables.ancestors and boxes:
                 expanded = list(_expanded(boxes.split(b"\n"), tables.ancestors))
                 counts["expanded"] += len(expanded) - box_count
                 boxes, box_count = b"\n".join(expanded), len(expanded)
             head = heads[images.head_places[position]]
             yield Point(
-                ids[position], position, head, of_image if labels is not None else None, boxes, box_count
-            )
+                ids[position], position, head, of_image if labels is not None else None, boxes, box_count,
+                is_background=number in background,
+            )  # fmt: skip
 
 
 def _expanded(boxes: Iterable[bytes], ancestors: Mapping[str, Sequence[str]]) -> Iterator[bytes]:

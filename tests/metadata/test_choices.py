@@ -253,6 +253,70 @@ def test_exactly_the_images_of_a_list(step, tmp_path):
     assert [point["id"] for point in results(tmp_path)[0]] == [B, *ids[3:]]
 
 
+OTHERS = [f"{number:016x}" for number in range(100, 130)]  # images without a box of the classes
+
+
+@pytest.fixture
+def background(step, tmp_path):
+    """Return `background(*flags)`, a run in which A and B have boxes and C lost its only one to a filter.
+
+    It returns the ids of the images that were kept, those with boxes first, and the counts.
+    """
+    boxes = table(TRAIN_V3, box(OTHERS[0], TREE), box(A), box(C, corners="0,0.01,0,1"), box(B, DOG))
+    index = table(INDEX_V3, *map(entry, [*OTHERS[:20], B, A, C, *OTHERS[20:]]))
+
+    def call(*flags: object):
+        outcome = step(boxes, index, "--min_box_side", 0.05, *flags)
+        assert outcome.code == 0, outcome.err
+        points, kept = results(tmp_path)
+        assert {point["id"] for point in points} == {image["id"] for image in kept}
+        assert all(bool(point["annotations"]) == (point["id"] in (A, B)) for point in points)
+        return [point["id"] for point in points], outcome.counts
+
+    return call
+
+
+def test_images_without_boxes_are_background(background):
+    """So many by hash, in the order of the index; one that lost its boxes to a filter is none."""
+    assert background() == ([A, B], background()[1])
+    few, counts = background("--keep_images_without_boxes", 4)
+    assert counts.items() >= {"images": 6, "boxes": 2, "images_without_boxes": 4, "too_small": 1}.items()
+    assert few[:2] == [A, B]
+    assert few[2:] == [image for image in OTHERS if image in few]
+    more = background("--keep_images_without_boxes", 9)[0]
+    assert (len(more), set(few) < set(more)) == (11, True)
+    assert background("--keep_images_without_boxes", 9, "--seed", 1)[0] != more
+    assert background("--keep_images_without_boxes", 99)[0] == [A, B, *OTHERS]
+    limits = ("--max_images_per_class", 1, "--max_images", 5)
+    found, counts = background("--keep_images_without_boxes", 5, *limits)
+    assert counts.items() >= {"images": 5, "images_not_chosen": 2, "over_max_images": 2}.items()
+    assert set(found) < {A, B, *background("--keep_images_without_boxes", 5)[0]}
+
+
+def test_images_of_a_list_are_background(background, tmp_path):
+    (tmp_path / "ids.txt").write_text("\n".join([A, C, *OTHERS[:5], "gone", "gone too".replace(" ", "_")]))
+    listed = ("--image_ids_path", tmp_path / "ids.txt")
+    found, counts = background(*listed)
+    assert (found, counts["listed_not_found"], counts["listed_without_boxes"]) == ([A], 2, 6)
+    found, counts = background(*listed, "--keep_images_without_boxes")
+    assert (found, counts["listed_not_found"], counts["listed_without_boxes"]) == ([A, *OTHERS[:5]], 2, 1)
+    assert len(background(*listed, "--keep_images_without_boxes", 3)[0]) == 4
+
+
+def test_background_with_a_label_verified_present_is_none(background, tmp_path):
+    """The label of a class that is not kept does not count; those verified absent are passed on."""
+    rows = f"{OTHERS[0]},{CAT},1", f"{OTHERS[1]},{CAT},0", f"{OTHERS[2]},{TREE},1", f"{C},{CAT},0"
+    (tmp_path / "labels.csv").write_text(table("ImageID,LabelName,Confidence", *rows))
+    flags = ("--keep_images_without_boxes", 99, "--image_labels_input_path", tmp_path / "labels.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.metadata.points.BUCKET", 2)
+        found, counts = background(*flags)
+    assert (found, counts["present_without_boxes"]) == ([A, B, *OTHERS[1:]], 1)
+    points = results(tmp_path)[0]
+    assert points[2]["image_labels"] == [{"label": CAT, "confidence": 0}]
+    assert points[3]["image_labels"] == []
+
+
 def test_mlperfs_list_is_read(step, real_files):
     if real_files is None:
         pytest.skip("OPEN_IMAGES_FILES is not set")

@@ -38,7 +38,7 @@ LOW = [
     ".25", "00.25", "+0.25", "0.12345678901234567", "0.30000000000000004", "1e-400", "0.1" + "0" * 30, "0.25000",
 ]  # fmt: skip
 HIGH = [
-    "1.000000", "0.560250", "1", "1.0", "1.0000005", "0.99999999999999999", "5e-1", "1.", "0.5000", "0.75", "2.5", "9" * 20,
+    "1.000000", "1.005", "0.560250", "1", "1.0", "1.0000005", "0.99999999999999999", "5e-1", "1.", "0.5000", "0.75", "2.5", "9" * 20,
 ]  # fmt: skip
 NO_NUMBERS = ["", "nan", "inf", "1e400", "0x1p-1", "1_0", " 0.5", "0.5 ", "١", "0.5.5", "0/5", "1,5", "-"]
 TEXTS = st.text('ab ",é\\\t\x1f\x7f\u2028日', max_size=5)
@@ -114,6 +114,7 @@ FLAGS = st.sampled_from([
     ["--expand_hierarchy", "--max_images_per_class", "1"], ["--image_ids_path", "ids.txt"],
     ["--image_labels_input_path", "labels.csv"], ["--image_labels_input_path", "labels.csv", "--keep_labels_only"],
     ["--image_labels_input_path", "labels.csv", "--keep_labels_only", "--max_images_per_class", "1"],
+    ["--clip_boxes"], ["--image_labels_input_path", "labels.csv", "--keep_images_without_boxes", "2", "--exclude", "inside"],
 ])  # fmt: skip
 
 
