@@ -46,8 +46,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from common.cli import InputError, byte_count, fraction, make_parser, print_counts, run, say, whole_number
-from common.files.failures import FailureLimit, parse_failure_limit, read_failures
+from common.cli import InputError, byte_count, fraction, make_parser, print_counts, run, whole_number
+from common.files.failures import parse_failure_limit, read_failures
 from common.files.places import is_folder, parse_path
 from common.openimages.classes import class_ids, class_texts, describe, read_classes
 from common.openimages.ids import SPLITS
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         works = work_list.usable_works(args.points_path, folder, settings.ids, counts, numbered=numbered)
         split = partial(work_list.is_for_evaluation, fraction=args.eval_fraction, subset=args.eval_subset)
         work_list.write_work_list(stream, works, lambda point: record_sets[split(point)])
-        check_enough(record_sets, counts, args.points_path, args.max_failures)
+        work_list.check_enough(record_sets, counts, args.points_path, args.max_failures)
         if counts["masks"]:
             settings = replace(settings, missing_masks=args.missing_masks)
         outputs = [records.path.parent for records in record_sets]
@@ -136,29 +136,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         pairs = list(zip(classes, names, strict=True))
         report.write_report(args.report_path, statistics, total, pairs, lost)
     print_counts(total | losses | verified)
-
-
-def check_enough(
-    sets: Sequence[RecordSet], counts: Counter[str], points_path: str, max_failures: FailureLimit | None
-) -> None:
-    """Raise InputError if there is nothing to write or more is missing than the user allows."""
-    if counts["not_rgb"]:
-        say(f"{counts['not_rgb']} images are not RGB JPEGs or PNGs: run process_images.py first")
-    if not any(records.offsets for records in sets):
-        causes = {
-            "missing": "missing in --saved_images_directory",
-            "not_rgb": "not an RGB JPEG or PNG",
-            "without_boxes": "without a box or verified label of a trainable class",
-        }
-        found = [f"{number} {causes[name]}" for name, number in counts.most_common() if name in causes]
-        raise InputError(
-            f"{points_path}: no record can be made of its {counts['images']} images: {', '.join(found)}"
-        )
-    for records in sets:
-        if not records.offsets:
-            raise InputError(f"{records.path}: the split leaves no image for this file")
-    if max_failures:
-        max_failures.check(counts["missing"] + counts["not_rgb"], counts["images"])
 
 
 def count_records(sets: Sequence[RecordSet], counts: Counter[str]) -> dict[str, int]:

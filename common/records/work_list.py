@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 import msgspec
 
-from common.cli import InputError, progress
+from common.cli import InputError, progress, say
+from common.files.failures import FailureLimit
 from common.files.folders import Folder, Status
 from common.files.places import folder_of
 from common.images.header import rgb_size
@@ -123,6 +124,29 @@ def usable_works(
         counts["boxes"] += len(boxes)
         counts["masks"] += count_masks(point, ids, size, path)
         yield point, Work(point.id, name, file_bytes, boxes, labels, size)
+
+
+def check_enough(
+    sets: Sequence[RecordSet], counts: Counter[str], points_path: str, max_failures: FailureLimit | None
+) -> None:
+    """Raise InputError if there is nothing to write or more is missing than the user allows."""
+    if counts["not_rgb"]:
+        say(f"{counts['not_rgb']} images are not RGB JPEGs or PNGs: run process_images.py first")
+    if not any(records.offsets for records in sets):
+        causes = {
+            "missing": "missing in --saved_images_directory",
+            "not_rgb": "not an RGB JPEG or PNG",
+            "without_boxes": "without a box or verified label of a trainable class",
+        }
+        found = [f"{number} {causes[name]}" for name, number in counts.most_common() if name in causes]
+        raise InputError(
+            f"{points_path}: no record can be made of its {counts['images']} images: {', '.join(found)}"
+        )
+    for records in sets:
+        if not records.offsets:
+            raise InputError(f"{records.path}: the split leaves no image for this file")
+    if max_failures:
+        max_failures.check(counts["missing"] + counts["not_rgb"], counts["images"])
 
 
 def count_masks(point: Datapoint, ids: dict[str, int], size: tuple[int, int], path: str) -> int:
