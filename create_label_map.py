@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with open_output(args.label_map_save_path) as stream:
         for (mid, number), name in zip(class_ids(classes).items(), names, strict=True):
             stream.write(label_map_item(texts[mid], number, name).encode())
-    print_counts({"classes": len(classes)})
+    print_counts({"classes": len(classes)}, went_out=["classes"])
 
 
 if __name__ == "__main__":

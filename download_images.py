@@ -49,6 +49,7 @@ from common.files.failures import Failure, FailureList, parse_failure_limit
 from common.files.places import folder_of, is_folder, parse_path
 from common.files.whole_files import locked_folder
 from common.images.settings import add_image_flags, given_image_flags, image_settings
+from common.openimages.funnel import DOWNLOAD_NAME, Stage, lost_of, write_stages
 from common.openimages.ids import image_file_name
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         bad = sources.mark_bad(states, folder, parse_path(args.refetch)) if args.refetch else {}
         images = sources.wanted_images(index, states, args.image_source, args.mirror_url, refusals, bad)
         if args.dry_run:
-            print_counts(sources.plan(images, states))
+            print_counts(sources.plan(images, states), came_in=["images"])
             return
         half_written = f".*{image_file_name('')}"
         folder_of(folder).sweep(half_written)
@@ -105,7 +106,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         stack.enter_context(refusals)
         tally = download_all(images, states, settings, workers, refusals, failures)
         failures.finish(image_id for image_id, state in states.items() if state < sources.PRESENT)
-    print_counts(tally.counts)
+    lost, number = lost_of(tally.counts, outcomes.LOST), tally.counts["images"]
+    stage = Stage(4, "downloaded", number, number - tally.counts["failed"], lost)
+    write_stages(folder / DOWNLOAD_NAME, [stage])
+    print_counts(
+        tally.counts, came_in=["images"], went_out=["downloaded", "already_there"], lost=list(lost),
+        line_only=["failed"],
+    )  # fmt: skip
     tally.check_end(failures_path, args.max_failures)
 
 

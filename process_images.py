@@ -43,7 +43,7 @@ from typing import Any
 
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
 from common.files.failures import Failure, FailureList, parse_failure_limit
-from common.files.json_files import json_writer
+from common.files.json_files import count_elements, json_writer
 from common.files.places import folder_of, is_folder, is_same_place, parse_path
 from common.files.whole_files import locked_folder
 from common.images.finished import TAKEN, FinishedImages, FinishedMasks
@@ -52,6 +52,7 @@ from common.images.header import BAD_IMAGE_REASONS
 from common.images.masks import MASK_REASONS, find_mask_files
 from common.images.settings import add_image_flags, image_settings
 from common.images.tasks import ImageResult, ImageTask, finished_point, mask_names, process_batch
+from common.openimages.funnel import Stage, add_stage, counts_path, lost_of, read_stages, write_stages
 from common.openimages.ids import image_file_name, is_image_id
 from common.workers.batches import add_scheduler_flag, batches, open_workers, usable_cores
 from common.workers.window import Workers
@@ -59,8 +60,7 @@ from common.workers.window import Workers
 BATCH_IMAGES = 64  # of a task, which takes a quarter of a second
 PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the images depend on them
 MASK_PACKAGES = (*PACKAGES, "pycocotools")
-OUTCOMES = ("resized", "unchanged", "damaged_kept", "already_there", "failed", "missing", *BAD_IMAGE_REASONS)
-
+MADE, LOST = ("resized", "unchanged", "damaged_kept", "already_there"), ("missing", *BAD_IMAGE_REASONS)
 MASK_OUTCOMES = {"": "masks"} | {reason: f"masks_{reason}" for reason in MASK_REASONS}
 
 Planned = tuple[dict[str, Any], ImageTask, ImageResult | None]  # a datapoint, its task, or what exists
@@ -79,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     reads, packages = ([source, masks_folder], MASK_PACKAGES) if masks_folder else ([source], PACKAGES)
     failures_path = parse_path(args.failures_path or target / "process_failures.csv")
     suffix = image_file_name("", settings.format)
-    counts = dict.fromkeys(("images", *OUTCOMES, *(MASK_OUTCOMES.values() if mask_files else ())), 0)
+    counts = dict.fromkeys(
+        ("images", *MADE, "failed", *LOST, *(MASK_OUTCOMES.values() if mask_files else ())), 0
+    )
     failed: list[str] = []
     with (
         locked_folder(target),
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder_of(target).sweep(f".*{suffix}")
         planned = plan_images(args.datapoints_input_path, source, finished, masks)
         work = partial(process_batch, source=source, target=target, settings=settings, mask_files=mask_files)
-        with progress(None, "image", "images") as bar:
+        with progress(count_elements(args.datapoints_input_path), "image", "images") as bar:
             for point, result, is_new in process_all(planned, work, workers):
                 counts["images"] += 1
                 if isinstance(result, Failure):
@@ -112,7 +114,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 bar.update()
         failures.finish(failed)
         folder_of(target).sweep(f".*{suffix}")  # of workers of a cluster that were lost
-        print_counts(counts)
+        print_counts(
+            counts, came_in=["images"], went_out=[*MADE, "masks"], lost=[*LOST, *MASK_OUTCOMES.values()],
+            line_only=["failed"],
+        )  # fmt: skip
         if counts["failed"] == counts["images"]:
             raise InputError(f"none of the {counts['images']} images can be used, see {failures_path}")
         if mask_files and not counts["masks"]:
@@ -121,6 +126,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(f"{masks_folder}: {found}: check step 3's --masks_input_path")
         if args.max_failures:
             args.max_failures.check(counts["failed"], counts["images"])
+    number = counts["images"]
+    verified = Stage(5, "verified", number, number - counts["failed"], lost_of(counts, LOST))
+    stages = add_stage(read_stages(args.datapoints_input_path, source), verified)
+    write_stages(counts_path(args.datapoints_output_path), stages, args.datapoints_output_path)
 
 
 def plan_images(

@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING
 from common.cli import InputError, byte_count, fraction, make_parser, print_counts, run, whole_number
 from common.files.failures import parse_failure_limit, read_failures
 from common.files.places import is_folder, parse_path
+from common.openimages import funnel
 from common.openimages.classes import class_ids, class_texts, describe, read_classes
 from common.openimages.ids import SPLITS
 from common.openimages.label_map import check_label_map
@@ -124,6 +125,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     total = count_records(record_sets, counts)
     losses = {name: counts[name] for name in work_list.LOSSES}
+    lost = funnel.lost_of(losses, work_list.LOST_IMAGES)
+    last = funnel.Stage(7, "records", counts["images"], total["records"], lost)
+    stages = funnel.add_stage(funnel.read_stages(args.points_path, folder), last)
     if args.preview_path:
         sample = verify.sample_set(record_sets[0], report.IMAGES, settings.compression)
         report.write_preview(args.preview_path, sample, dict(enumerate(names, 1)))
@@ -132,10 +136,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             record for records in record_sets for record in verify.read_set(records, settings.compression)
         )
         statistics = report.gather(every, len(classes))
-        lost = {name: dict(reasons) for name, reasons in earlier.items()} | {"record_maker.py": losses}
+        lists = {name: dict(reasons) for name, reasons in earlier.items()} | {"record_maker.py": losses}
         pairs = list(zip(classes, names, strict=True))
-        report.write_report(args.report_path, statistics, total, pairs, lost)
-    print_counts(total | losses | verified)
+        report.write_report(args.report_path, statistics, total, pairs, lists)
+    funnel.write_stages(funnel.counts_path(args.record_save_path), stages)
+    print_counts(
+        {"images": counts["images"]} | total | losses | verified, lost=list(losses),
+        came_in=["images"], went_out=["records", "boxes", "masks", "files"],
+    )  # fmt: skip
+    funnel.say_funnel(stages)
 
 
 def count_records(sets: Sequence[RecordSet], counts: Counter[str]) -> dict[str, int]:

@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with json_writer(args.trainable_translated_path) as write:
         for name in names:
             write(name)
-    print_counts({"classes": len(classes), "distinct_names": len(set(names))})
+    counts = {"classes": len(classes), "distinct_names": len(set(names))}
+    print_counts(counts, went_out=list(counts))
 
 
 if __name__ == "__main__":

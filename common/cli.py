@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -62,9 +62,34 @@ def fraction(text: str) -> float:
     return float(text)
 
 
-def print_counts(counts: dict[str, int]) -> None:
-    """Print the last line of stdout: `name=number` pairs, for scripts to read."""
-    print(" ".join(f"{name}={number}" for name, number in counts.items()))
+def print_counts(
+    counts: Mapping[str, int],
+    *,
+    came_in: Sequence[str] = (),
+    went_out: Sequence[str] = (),
+    lost: Sequence[str] = (),
+    line_only: Sequence[str] = (),
+) -> None:
+    """Print a table for people to stderr, and `name=number` pairs for scripts as the last line of stdout.
+
+    The table has the counts that are not 0, under the sense that the caller gives to their names; others come
+    last. Names of `line_only`, such as totals of others, are not in it.
+    """
+    also = [name for name in counts if name not in (*came_in, *went_out, *lost, *line_only)]
+    senses = {"in": came_in, "out": went_out, "lost": lost, "also": also}
+    rows = [(sense, name) for sense, names in senses.items() for name in names if counts.get(name)]
+    say_table([(sense, counts[name], name.replace("_", " ")) for sense, name in rows])
+    print(" ".join(f"{name}={number}" for name, number in counts.items()), flush=True)
+
+
+def say_table(rows: Sequence[tuple[str, int, str]]) -> None:
+    """Print rows of a head, a number and a text to stderr, aligned; a head that is repeated is left out."""
+    heads = max((len(head) for head, _, _ in rows), default=0)
+    digits = max((len(f"{number:,}") for _, number, _ in rows), default=0)
+    before = ""
+    for head, number, text in rows:
+        say(f"  {'' if head == before else head:<{heads}}  {number:>{digits},}  {text}".rstrip())
+        before = head
 
 
 def say(message: str) -> None:
@@ -87,10 +112,10 @@ class _Lines:
 
 
 def progress(total: int | None, unit: str, description: str) -> tqdm[NoReturn]:
-    """Return a tqdm bar on stderr: live on a terminal, one line a minute elsewhere."""
+    """Return a tqdm bar on stderr: live on a terminal, one line a minute elsewhere. The unit `B` is bytes."""
     from tqdm import tqdm
 
-    options: dict[str, Any] = {"total": total, "unit": unit, "desc": description}
+    options: dict[str, Any] = {"total": total, "unit": unit, "desc": description, "unit_scale": unit == "B"}
     if sys.stderr.isatty():
         return tqdm(**options, dynamic_ncols=True)
     return tqdm(

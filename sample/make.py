@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not is_made(directory, settings):
             clear(directory)
             make(directory, settings)
-    print_counts({"images": args.images, "seed": args.seed})
+    print_counts({"images": args.images, "seed": args.seed}, went_out=["images"], line_only=["seed"])
 
 
 def code_hash() -> str:

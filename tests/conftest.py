@@ -69,6 +69,11 @@ class Outcome:
         pairs = (pair.split("=") for pair in self.out.splitlines()[-1].split())
         return {name: int(number) for name, number in pairs}
 
+    @property
+    def messages(self) -> str:
+        """Return stderr without the tables of counts."""
+        return "".join(line for line in self.err.splitlines(keepends=True) if not line.startswith("  "))
+
 
 @pytest.fixture
 def script(capsys, monkeypatch):

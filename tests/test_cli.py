@@ -32,7 +32,8 @@ def program(body: str) -> str:
 
 
 ENDS = {
-    "done": ("print_counts({'read': 3, 'kept': 2})", 0, "read=3 kept=2\n", ""),
+    "done": ("print_counts({'read': 3, 'kept': 2}, came_in=['read'], went_out=['kept'])", 0, "read=3 kept=2\n",
+             "  in   3  read\n  out  2  kept\n"),
     "bad input": ("raise InputError('a.csv:3: 2 fields, 8 were expected')", 1, "",
                   "step.py: a.csv:3: 2 fields, 8 were expected\n"),
     "no such file": ("open('/nowhere/at/all')", 1, "", "step.py: /nowhere/at/all: No such file or directory\n"),
@@ -45,6 +46,31 @@ ENDS = {
 def test_every_ending_has_its_exit_code_and_its_line(body, code, out, err):
     result = run_python(program(body))
     assert (result.returncode, result.stdout, result.stderr) == (code, out, err)
+
+
+def test_counts_are_a_table_for_people_and_a_line_for_scripts(capsys):
+    counts = {
+        "rows": 1_234_567,
+        "images": 900,
+        "classes": 2,
+        "no_source": 3,
+        "failed": 43,
+        "gone": 40,
+        "tls": 0,
+    }
+    lost = ["gone", "no_source", "tls", "not_counted"]
+    cli.print_counts(counts, came_in=["rows"], went_out=["images", "masks"], lost=lost, line_only=["failed"])
+    out, err = capsys.readouterr()
+    assert out == "rows=1234567 images=900 classes=2 no_source=3 failed=43 gone=40 tls=0\n"
+    assert err.splitlines() == [
+        "  in    1,234,567  rows",
+        "  out         900  images",
+        "  lost         40  gone",
+        "                3  no source",
+        "  also          2  classes",
+    ]
+    cli.print_counts({"images": 0})
+    assert capsys.readouterr() == ("images=0\n", "")
 
 
 def test_a_bug_is_a_traceback():

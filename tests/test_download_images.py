@@ -32,7 +32,7 @@ def test_photos_come_whole_and_are_not_fetched_again(script, server, folder):
     write_index(folder, [*good(server, 30), {"id": "x", "url": f"{server.base}/404/x"}])
     first = script("download_images", *arguments(folder))
     size = sum(len(photo(f"p{n}")) for n in range(30))
-    assert (first.code, first.err) == (
+    assert (first.code, first.messages) == (
         0,
         f"1 of 31 images failed, 1 of them with gone, such as x: original: 404 Not Found ({server.base}/404/x); "
         f"--retry_failed requests these again; see {folder}/download_failures.csv\n",
@@ -179,7 +179,7 @@ def test_a_cut_image_and_a_page_in_an_image_s_place_are_tried_again(script, serv
     assert {reason: first.counts[reason] for reason in reasons} == reasons
     server.routes.update(dict.fromkeys(("cut_by_close", "sign_in", "empty"), server.routes["until_close"]))
     second = script("download_images", *arguments(folder, *flags))
-    assert (second.counts["downloaded"], second.counts["already_there"], second.err) == (4, 1, "")
+    assert (second.counts["downloaded"], second.counts["already_there"], second.messages) == (4, 1, "")
 
 
 def test_size_and_md5_hold_for_the_original_alone(script, server, folder):
@@ -218,7 +218,7 @@ def test_a_dry_run_says_what_would_come_and_changes_nothing(script, server, fold
     dry = ("--image_source", "original", "--dry_run")
     monkeypatch.setenv("RSYNC_PROXY", "proxy:873")  # none of ours, in another form
     outcome = script("download_images", *arguments(folder, *dry))
-    assert (outcome.code, outcome.err) == (0, "")
+    assert (outcome.code, outcome.messages) == (0, "")
     assert outcome.counts == {
         "images": 6,
         "already_there": 0,
@@ -248,7 +248,7 @@ def test_nothing_at_all_is_an_error_that_names_the_cause(script, folder):
     write_index(folder, [{"id": f"p{n}", "url": url} for n in range(3)])
     outcome = script("download_images", *arguments(folder))
     assert outcome.code == 1
-    assert outcome.err == (
+    assert outcome.messages == (
         "download_images.py: none of the 3 images was downloaded, 3 of them with connection, such as p0: original: "
         f"Connection refused ({url}); run the same command again to try these again; "
         f"see {folder}/download_failures.csv\n"
@@ -301,11 +301,11 @@ def test_the_end_names_the_commonest_failure_and_what_tries_it_again(
     ]
     write_index(folder, [*bad, *good(server, 1)])
     outcome = script("download_images", *arguments(folder, "--retries", 0, *map(real, flags)))
-    assert (outcome.code, len(outcome.err.splitlines())) == (0, 1)
-    assert outcome.err.startswith(f"{len(routes)} of {len(routes) + 1} images failed, ")
-    assert real(end) in outcome.err
+    assert (outcome.code, len(outcome.messages.splitlines())) == (0, 1)
+    assert outcome.messages.startswith(f"{len(routes)} of {len(routes) + 1} images failed, ")
+    assert real(end) in outcome.messages
     again = script("download_images", *arguments(folder, "--retries", 0, *map(real, flags)))
-    assert again.err == outcome.err  # of what is not requested again, too
+    assert again.messages == outcome.messages  # of what is not requested again, too
 
 
 @pytest.mark.parametrize(("limit", "code"), [("1", 1), ("2", 0), ("19%", 1), ("20%", 0)])
@@ -317,7 +317,7 @@ def test_max_failures(script, server, folder, limit, code):
     assert outcome.code == code
     assert outcome.counts["failed"] == 2
     if code:
-        assert outcome.err.startswith(
+        assert outcome.messages.startswith(
             f"download_images.py: 2 of 10 images failed, --max_failures is {limit}; 2 of them with gone, such as x0: "
         )
 

@@ -278,7 +278,7 @@ def test_a_limit_on_failures(process, folder, limit, code):
     assert outcome.counts["failed"] == 4
     assert len((folder / "small" / "process_failures.csv").read_text().splitlines()) == 5
     if code:
-        assert outcome.err == f"process_images.py: 4 of 8 images failed, --max_failures is {limit}\n"
+        assert outcome.messages == f"process_images.py: 4 of 8 images failed, --max_failures is {limit}\n"
         assert (folder / "out.json").read_text() == "what was there"
 
 
@@ -286,7 +286,7 @@ def test_no_usable_image_is_an_error(process, folder):
     write_points(folder, ["h8", "d6"])
     outcome = process()
     assert outcome.code == 1
-    assert outcome.err == (
+    assert outcome.messages == (
         f"process_images.py: none of the 2 images can be used, see {folder}/small/process_failures.csv\n"
     )
     assert outcome.counts["missing"] == outcome.counts["unreadable"] == 1

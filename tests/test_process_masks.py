@@ -315,7 +315,7 @@ def test_no_mask_at_all_is_an_error(process, folder):
     write_points(folder / "points.json", [masked_point("a000", ["a1.png", "a2.png"])])
     outcome = process()
     assert (outcome.code, outcome.counts["masks_missing"]) == (1, 2)
-    assert outcome.err == (
+    assert outcome.messages == (
         f"process_images.py: {folder}/masks: none of the 2 masks can be used: check step 3's --masks_input_path\n"
     )
     write_points(folder / "points.json", [masked_point("a000", [None])])

@@ -93,7 +93,7 @@ def test_a_put_that_fails_ends_the_run_in_one_line_and_the_next_goes_on(
     object_store.refuses = lambda method, path: method == "PUT" and path.endswith("out.json.gz")
     outcome = script("process_images", *flags(place))
     assert outcome.code == 1
-    assert outcome.err.startswith(f"process_images.py: {place}/out.json.gz: ")
+    assert outcome.messages.startswith(f"process_images.py: {place}/out.json.gz: ")
     object_store.refuses = lambda method, path: False
     assert script("process_images", *flags(place)).code == 0
     fill(tmp_path / "here", {**GOOD, **BAD}, IDS)

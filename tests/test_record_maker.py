@@ -37,7 +37,7 @@ def test_a_record_has_every_feature_that_the_readers_know(step, tmp_path):
         {"label": TREE, "confidence": 1},
     ]
     outcome = step([{"id": "a1", "annotations": boxes, "image_labels": labels}], {"a1.jpg": image})
-    assert (outcome.code, outcome.err) == (0, "")
+    assert (outcome.code, outcome.messages) == (0, "")
     import tensorflow as tf
 
     (raw,) = tf.data.TFRecordDataset(str(tmp_path / "out/data.tfrecord")).as_numpy_iterator()
@@ -166,10 +166,10 @@ def test_losses_are_counted_and_named(step, tmp_path):
     }  # fmt: skip
     outcome = step(points, images)
     assert outcome.code == 0
-    assert outcome.err == "4 images are not RGB JPEGs or PNGs: run process_images.py first\n"
+    assert outcome.messages == "4 images are not RGB JPEGs or PNGs: run process_images.py first\n"
     (size,) = {path.stat().st_size for path in (tmp_path / "out").glob("data.tfrecord")}
     assert outcome.counts == {
-        "records": 2, "boxes": 2, "files": 1, "bytes": size, "missing": 1, "not_rgb": 4, "without_boxes": 1, "other_labels": 0,
+        "images": 9, "records": 2, "boxes": 2, "files": 1, "bytes": size, "missing": 1, "not_rgb": 4, "without_boxes": 1, "other_labels": 0,
         "other_classes": 2, "repeated_ids": 1,
     }  # fmt: skip
     first, second = read_back(tmp_path / "out/data.tfrecord")

@@ -17,7 +17,8 @@ from typing import Any
 
 from common.cli import InputError
 from common.files.folders import CHUNK
-from common.files.whole_files import MAX_ITEM, open_output, text_chunks
+from common.files.places import parse_path, status
+from common.files.whole_files import MAX_ITEM, open_input, open_output, text_chunks
 
 MAX_DEPTH = 500  # of arrays and objects in each other
 BLANK = " \t\r\n"
@@ -84,6 +85,22 @@ def read_json(path: str | Path, kind: type | None = None) -> Iterator[tuple[int,
                     break
     found = _read_any_layout(path, chain([(number, so_far)], lines), in_array=in_array)
     yield from islice(found, int("0" in so_far), None)
+
+
+def count_elements(path: str | Path) -> int | None:
+    """Return the number of elements of a file with one a line, None in another layout or if it is a pipe."""
+    if not status(parse_path(path)):
+        return None
+    with open_input(path) as stream:
+        first = stream.readline(CHUNK)
+        in_array = first.strip() == b"["
+        lines, last = 1 + in_array, stream.readline(CHUNK) if in_array else first
+        if not (last.startswith(b"{") and last.rstrip().endswith((b"}", b"},"))):
+            return None
+        while chunk := stream.read(CHUNK):
+            lines += chunk.count(b"\n")
+            last = chunk
+    return lines + (not last.endswith(b"\n")) - 2 * in_array
 
 
 def _read_any_layout(

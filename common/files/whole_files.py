@@ -81,6 +81,11 @@ def open_input(path: str | Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: damaged gzip file ({error})") from None
 
 
+def bytes_read(stream: BinaryIO) -> int:
+    """Return how many bytes of its file, compressed ones in `.gz`, a stream of `open_input` has read."""
+    return (stream.fileobj if isinstance(stream, gzip.GzipFile) else stream).tell()
+
+
 def check_rereadable(path: str | Path) -> None:
     """Refuse a local input that can be read only once, such as a pipe; a folder or a missing file passes."""
     place = parse_path(path)

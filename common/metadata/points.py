@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from common.cli import progress
 from common.metadata.boxes import merge
 from common.metadata.choice import ImageChoice
 from common.metadata.index import Images
@@ -78,11 +79,13 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
     images, labels = tables.images, tables.labels
     ids, heads = list(images.positions), list(images.heads)
     size, numbers = tables.boxes.bucket_size, tables.background
+    bar = progress(len(images.by_number), "image", "boxes by image")
     for place in range(-(-len(images.by_number) // size)):
         box_items = tables.boxes.bucket(place)
         label_items = labels.bucket(place) if labels is not None else {}
         background = range(max(numbers.start, place * size), min(numbers.stop, (place + 1) * size))
         for number in sorted({*box_items, *label_items, *background}):
+            bar.update()
             boxes, box_count, repeated = merge(box_items.get(number, ()))
             counts["repeated_rows"] += repeated
             position = images.by_number[number]
@@ -104,6 +107,7 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
                 ids[position], position, head, of_image if labels is not None else None, boxes, box_count,
                 is_background=number in background,
             )  # fmt: skip
+    bar.close()
 
 
 def _expanded(boxes: Iterable[bytes], ancestors: Mapping[str, Sequence[str]]) -> Iterator[bytes]:

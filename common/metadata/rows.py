@@ -14,11 +14,13 @@ from contextlib import closing
 from functools import partial
 from io import BytesIO
 from itertools import chain, dropwhile, islice
+from pathlib import PurePath
 from typing import BinaryIO, TypeVar
 
-from common.cli import InputError, say
+from common.cli import InputError, progress, say
 from common.files.csv_files import csv_rows
-from common.files.whole_files import open_input, read_lines
+from common.files.places import parse_path, status
+from common.files.whole_files import bytes_read, open_input, read_lines
 from common.workers.batches import batches, usable_cores
 from common.workers.processes import Processes
 
@@ -37,7 +39,9 @@ def read_rows(path: str, open_reader: Callable[[list[str]], Callable[[Rows], Res
     `open_reader(header)` returns the reader. Where a row is wrong the reader raises ValueError; its text must
     be true of the first row.
     """
-    with open_input(path) as stream:
+    found = status(parse_path(path))
+    size = found.size if found else None
+    with open_input(path) as stream, progress(size, "B", PurePath(path).name) as bar:
         blocks = _blocks(stream)
         start = BytesIO(next(blocks, b""))
         header = next(csv_rows(path, _decoded(path, start)), (1, []))[1]
@@ -51,6 +55,7 @@ def read_rows(path: str, open_reader: Callable[[list[str]], Callable[[Rows], Res
                 if of_block is None:
                     break
                 yield from of_block
+                bar.update(bytes_read(stream) - bar.n)
                 line += lines
             else:
                 return

@@ -57,12 +57,13 @@ def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) ->
     no_worker_reads_the_list = not workers.on_this_machine and not folder_of(records.path.parent).mounts
     if no_worker_reads_the_list:
         work = (with_lines(task, settings.work_list) for task in tasks)
-    most = useful_processes(sum(len(task.offsets) for task in tasks), len(tasks))
-    with progress(len(tasks), "file", f"writing {records.path.name}") as bar:
+    wanted = sum(len(task.offsets) for task in tasks)
+    most = useful_processes(wanted, len(tasks))
+    with progress(wanted, "record", f"writing {records.path.name}") as bar:
         for entry in workers.map(partial(write_shard, settings=settings), work, most=most):
             finished[entry["file"]] = entry
             write_manifest(records.path, inputs, classes, finished)
-            bar.update()
+            bar.update(entry["records"])
     remove_older(records.path, paths)
     records.shards = [finished[path.name] for path in paths]
 

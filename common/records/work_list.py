@@ -15,13 +15,15 @@ import msgspec
 from common.cli import InputError, progress, say
 from common.files.failures import FailureLimit
 from common.files.folders import Folder, Status
+from common.files.json_files import count_elements
 from common.files.places import folder_of
 from common.images.header import rgb_size
 from common.openimages.datapoints import Annotation, Datapoint, Mask, read_datapoints
 from common.openimages.ids import image_file_name, image_number
 from common.records.types import RecordSet, Work
 
-LOSSES = ("missing", "not_rgb", "without_boxes", "other_classes", "other_labels", "repeated_ids")
+LOST_IMAGES = ("missing", "not_rgb", "without_boxes", "repeated_ids")
+LOSSES = (*LOST_IMAGES, "other_classes", "other_labels")
 
 
 def work_path(path: Path) -> Path:
@@ -51,17 +53,15 @@ def write_work_list(
     """Write a line for each of `usable_works` and add it to the set that `choose` returns."""
     position = 0
     encode = msgspec.json.Encoder().encode
-    with progress(None, "image", "checking images") as bar:
-        for point, work in works:
-            line = encode(work) + b"\n"
-            stream.write(line)
-            records = choose(point)
-            records.digest.update(line)
-            records.offsets.append(position)
-            masks = sum(map(_mask_bytes, work.boxes))
-            records.sizes.append(work.bytes + 1000 + 80 * len(work.boxes) + masks)  # 1000: feature names
-            position += len(line)
-            bar.update()
+    for point, work in works:
+        line = encode(work) + b"\n"
+        stream.write(line)
+        records = choose(point)
+        records.digest.update(line)
+        records.offsets.append(position)
+        masks = sum(map(_mask_bytes, work.boxes))
+        records.sizes.append(work.bytes + 1000 + 80 * len(work.boxes) + masks)  # 1000: feature names
+        position += len(line)
     stream.flush()
 
 
@@ -94,7 +94,9 @@ def usable_works(
     seen: dict[str | int, str] = {}
     images = folder_of(folder)
     find = images.statuses()
+    bar = progress(count_elements(path), "image", "checking images")
     for point in read_datapoints(path):
+        bar.update()
         counts["images"] += 1
         key = image_number(point.id) if numbered else point.id
         other = seen.get(key)
@@ -124,6 +126,7 @@ def usable_works(
         counts["boxes"] += len(boxes)
         counts["masks"] += count_masks(point, ids, size, path)
         yield point, Work(point.id, name, file_bytes, boxes, labels, size)
+    bar.close()
 
 
 def check_enough(

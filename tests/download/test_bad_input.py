@@ -42,8 +42,8 @@ def test_bad_addresses_are_outcomes(script, server, folder):
     write_index(folder, [*evil, *good(server, 1), mirrored])
     for run in (1, 2):
         outcome = script("download_images", *arguments(folder, "--retries", 0))
-        assert (outcome.code, len(outcome.err.splitlines())) == (0, 1)
-        assert outcome.err.startswith(f"{len(evil)} of {len(evil) + 2} images failed, ")
+        assert (outcome.code, len(outcome.messages.splitlines())) == (0, 1)
+        assert outcome.messages.startswith(f"{len(evil)} of {len(evil) + 2} images failed, ")
         assert outcome.counts["downloaded" if run == 1 else "already_there"] == 2
         assert outcome.counts["bad_url"] >= len(BAD_URLS)
         assert list(failures(folder)) == [entry["id"] for entry in evil]
@@ -53,7 +53,7 @@ def test_names_that_are_reserved_elsewhere_are_names(script, server, folder):
     names = ["con", "NUL", "lpt1", "aux.txt", "desktop.ini", "download_failures.csv", "a-", "x" * 128]
     write_index(folder, [{"id": name, "url": f"{server.base}/good/{name}"} for name in names])
     outcome = script("download_images", *arguments(folder))
-    assert (outcome.code, outcome.err) == (0, "")
+    assert (outcome.code, outcome.messages) == (0, "")
     assert photos(folder) == {name: photo(name) for name in names}
 
 
@@ -80,7 +80,7 @@ def test_evil_ids_never_touch_the_disk(script, server, folder, image_id, message
     assert outcome.code == 1
     assert outcome.err.startswith(f"download_images.py: {folder.parent}/index.json:1: Expected `str` ")
     assert message in outcome.err
-    assert len(outcome.err.splitlines()) == 1
+    assert len(outcome.messages.splitlines()) == 1
     assert not server.asked
     assert {path.name for path in folder.parent.iterdir()} == {"index.json", "photos"}
     assert list(folder.iterdir()) == []
@@ -101,7 +101,7 @@ def test_a_bad_index_is_an_error(script, folder, text, message):
     outcome = script("download_images", *arguments(folder))
     assert (outcome.code, outcome.out) == (1, "")
     assert message in outcome.err
-    assert len(outcome.err.splitlines()) == 1
+    assert len(outcome.messages.splitlines()) == 1
 
 
 FLAGS = {

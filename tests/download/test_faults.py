@@ -58,7 +58,7 @@ def test_every_fault_has_its_reason_and_harms_no_other_photo(scheme, script, tmp
             "--images_output_directory", tmp_path / "photos", "--deadline", DEADLINE, *SETTINGS,
         )  # fmt: skip
         seconds = time.monotonic() - begun
-    assert (outcome.code, len(outcome.err.splitlines())) == (0, 1)
+    assert (outcome.code, len(outcome.messages.splitlines())) == (0, 1)
     failures = {
         failure.id: failure for failure in read_failures(tmp_path / "photos" / "download_failures.csv")
     }

@@ -148,4 +148,4 @@ def test_with_a_worker_and_then_the_run_killed_nothing_is_lost_or_half_written(
     assert " failed=1 gone=1 " in out
     assert photos(folder) == {f"p{n}": photo(f"p{n}") for n in range(400)}
     left = {path.name for path in folder.iterdir() if path.suffix != ".jpg"}
-    assert left == {"download_failures.csv", ".download_refused"}
+    assert left == {"download_failures.csv", "download_counts.json", ".download_refused"}

@@ -1,5 +1,6 @@
 """Step 4 with its folder and index on an object store: what comes is what comes into a local folder."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -63,11 +64,11 @@ def test_the_same_photos_come_and_are_not_fetched_again(script, server, places):
     for place in places:
         write_index(place, urls_of(server, 30))
     outcomes = [script("download_images", *flags(place)) for place in places]
-    assert [(outcome.code, outcome.err) for outcome in outcomes] == [(0, "")] * 2
+    assert [(outcome.code, outcome.messages) for outcome in outcomes] == [(0, "")] * 2
     assert outcomes[0].out == outcomes[1].out
     here, there = map(contents, places)
     assert here == there
-    assert len(there) == 31
+    assert len(there) == 32  # with the list of failures and the counts
     asked = server.asked.total()
     again = script("download_images", *flags(places[1]))
     assert (again.counts["already_there"], again.counts["gone"]) == (30, 1)
@@ -162,7 +163,9 @@ def test_killed_in_the_middle_the_next_run_goes_on(script, server, places, objec
     outcome = script("download_images", *flags(place))
     assert outcome.code == 0, outcome.err
     assert not {f"/good/{name.removesuffix('.jpg')}" for name in before} & set(server.asked)
-    assert contents(place) == {f"p{n}.jpg": photo(f"p{n}") for n in range(40)} | {
+    found = contents(place)
+    assert json.loads(found.pop("download_counts.json"))["stages"][0]["lost"] == {"gone": 1}
+    assert found == {f"p{n}.jpg": photo(f"p{n}") for n in range(40)} | {
         "download_failures.csv": b"id,reason,detail,url\nx,gone,original: 404 Not Found,"
         + f"{server.base}/404/x\n".encode()
     }

@@ -1,6 +1,7 @@
 """JSON as streams: written one element a line, read in any layout, wrong files at their line."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -123,3 +124,27 @@ def test_a_value_without_end_is_given_up(tmp_path, monkeypatch):
     (tmp_path / "a.json").write_text('["' + "x" * 100_000)
     with pytest.raises(InputError, match=r"a.json:1: not JSON \(a value of over 10000 characters"):
         list(read_json(tmp_path / "a.json"))
+
+
+COUNTED = {  # text of a file, and the elements that it has by counting lines
+    "ours": ('[\n{"id":"a"},\n{"id":"b"}\n]\n', 2),
+    "without a last line end": ('[\n{"id":"a"},\n{"id":"b"}\n]', 2),
+    "lines": ('{"id":"a"}\n{"id":"b"}\n{"id":"c"}', 3),
+    "one line": ('[{"id":"a"},{"id":"b"}]\n', None),
+    "indented": ('[\n  {\n    "id": "a"\n  }\n]\n', None),
+    "empty": ("", None),
+}
+
+
+@pytest.mark.parametrize("ending", ["json", "json.gz"])
+@pytest.mark.parametrize(("text", "number"), COUNTED.values(), ids=COUNTED)
+def test_elements_one_a_line_are_counted(tmp_path, text, number, ending):
+    path = tmp_path / f"a.{ending}"
+    with files.open_output(path) as stream:
+        stream.write(text.encode())
+    assert json_files.count_elements(path) == number
+
+
+def test_a_pipe_is_not_read_to_count_its_elements(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert json_files.count_elements(tmp_path / "pipe") is None

@@ -82,10 +82,10 @@ def test_classes_are_chosen_by_name(choose, tmp_path, asked, chosen):
 
 
 def test_a_name_of_another_release_is_named_in_one_line(choose, tmp_path):
-    assert choose("Cat,Fixed-wing aircraft,Ball").err == ""
+    assert choose("Cat,Fixed-wing aircraft,Ball").messages == ""
     outcome = choose("Cat,Airplane")
     assert (
-        outcome.err
+        outcome.messages
         == f"--classes: 'Airplane' is named 'Fixed-wing aircraft' in {tmp_path}/names.csv ({AIRPLANE})\n"
     )
 
@@ -200,13 +200,13 @@ def test_boxes_a_rounding_of_pixels_over_the_edge_are_clipped(step, tmp_path):
     outcome = step(boxes, INDEX)
     assert outcome.counts.items() >= plain.items()
     path = tmp_path / "boxes.csv"
-    assert outcome.err == (
+    assert outcome.messages == (
         f"{path}: most boxes are outside the image: line 2: XMin is -0.01, a number from 0 to 1 was expected; "
         "see --clip_boxes\n"
     )
     outcome = step(boxes, INDEX, "--clip_boxes", "--min_box_side", "0.006")
     clipped = {"boxes": 2, "clipped": 1, "outside_image": 1, "without_area": 1, "too_small": 1}
-    assert (outcome.err, outcome.counts.items() >= clipped.items()) == ("", True)
+    assert (outcome.messages, outcome.counts.items() >= clipped.items()) == ("", True)
     found = [[one[key] for key in ("x0", "x1", "y0", "y1")] for one in results(tmp_path)[0][0]["annotations"]]
     assert found == [[0, 1, 0.5, 1], [0, 1, 0, 1]]
 
@@ -397,16 +397,16 @@ def test_subclasses_that_are_not_chosen_are_hinted_at(step, tmp_path, hierarchy)
     outcome = step(GOOD, INDEX, *hierarchy[2:], *flags)
     assert outcome.code == 0
     assert (tmp_path / "chosen.txt").read_text().split() == [CAT, ANIMAL]
-    assert outcome.err == (
+    assert outcome.messages == (
         f"{tmp_path}/hierarchy.json: boxes of {DOG}, {PET} are background; this --hierarchy_path "
         "takes subclasses too\n"
     )
     (tmp_path / "names.csv").write_text(f"{PET},Pet\n{DOG},Dog\n")
     named = step(GOOD, INDEX, *hierarchy[2:], *flags, "--class_description_path", tmp_path / "names.csv")
     assert "boxes of Dog, Pet are background" in named.err
-    assert step(GOOD, INDEX, *hierarchy, *flags).err == ""
+    assert step(GOOD, INDEX, *hierarchy, *flags).messages == ""
     (tmp_path / "hierarchy.json").write_text("damaged")
-    assert step(GOOD, INDEX, *hierarchy[2:], *flags).err == ""
+    assert step(GOOD, INDEX, *hierarchy[2:], *flags).messages == ""
 
 
 def test_a_box_gets_a_copy_for_each_kept_ancestor_once(step, tmp_path, hierarchy):

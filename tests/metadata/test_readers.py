@@ -214,7 +214,7 @@ def test_images_in_random_order_and_apart_give_the_same_boxes(step, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rows_module, "BLOCK", 2000)
             outcome = step(table(TRAIN_V3, *rows), index)
-        assert (outcome.code, outcome.err) == (0, "")
+        assert (outcome.code, outcome.messages) == (0, "")
         points = json.loads((tmp_path / "out/points.json").read_bytes())
         assert [point["id"] for point in points] == list(dict.fromkeys(row[:16] for row in rows))
         boxes = {point["id"]: sorted(map(json.dumps, point["annotations"])) for point in points}

@@ -42,7 +42,7 @@ def test_records_and_label_map_cannot_part(step, tmp_path, content, problem):
         [{"id": "a1", "annotations": [annotation()]}], {"a1.jpg": photo()}, "--label_map_path", path
     )
     if problem is None:
-        assert (outcome.code, outcome.err) == (0, "")
+        assert (outcome.code, outcome.messages) == (0, "")
     else:
         assert outcome.code == 1
         (line,) = outcome.err.splitlines()
@@ -68,4 +68,4 @@ def test_the_label_map_of_step_6_is_right(script, step, tmp_path):
             [{"id": "a1", "annotations": [annotation()]}], {"a1.jpg": photo()}, "--class_text", text,
             "--class_description_path", names, "--label_map_path", tmp_path / "label_map.pbtxt",
         )  # fmt: skip
-        assert (outcome.code, outcome.err) == (0, "")
+        assert (outcome.code, outcome.messages) == (0, "")

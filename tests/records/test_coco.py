@@ -29,7 +29,7 @@ def coco(step, tmp_path):
 
     def call(points, images, *flags):
         outcome = step(points, images, "--coco_path", tmp_path / "coco/all.json", *flags)
-        assert (outcome.code, outcome.err) == (0, "")
+        assert (outcome.code, outcome.messages) == (0, "")
         with redirect_stdout(StringIO()):  # it chats
             return COCO(tmp_path / "coco/all.json")
 

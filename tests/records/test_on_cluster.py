@@ -59,7 +59,7 @@ def test_records_are_those_of_one_machine(two_workers, script, many, tmp_path, m
     assert outcomes[1].code == 0, outcomes[1].err
     assert outcomes[1].out == outcomes[0].out
     assert contents(tmp_path / "clustered") == contents(tmp_path / "alone")
-    assert len(contents(tmp_path / "clustered")) == 10  # four files and a manifest, twice
+    assert len(contents(tmp_path / "clustered")) == 11  # four files and a manifest, twice, and the counts
 
 
 def test_a_worker_killed_while_it_writes_a_file_costs_nothing(script, many, tmp_path):

@@ -33,7 +33,7 @@ def test_the_records_equal_those_of_local_folders(script, places, more, points):
     assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
     assert outcomes[0].out == outcomes[1].out
     assert outcomes[0].counts["missing"] == 1
-    assert len(written(there)) == 4
+    assert len(written(there)) == 5
     assert written(there) == written(here)
 
 
@@ -51,7 +51,8 @@ def test_missing_shards_are_written_and_older_ones_removed(script, places, objec
     ]
     assert script("record_maker", *flags(there, here, "--num_shards", 2)).code == 0
     assert sorted(written(there)) == [
-        "train.tfrecord-00000-of-00002", "train.tfrecord-00001-of-00002", "train.tfrecord.manifest.json",
+        "train.tfrecord-00000-of-00002", "train.tfrecord-00001-of-00002",
+        "train.tfrecord.counts.json", "train.tfrecord.manifest.json",
     ]  # fmt: skip
 
 
