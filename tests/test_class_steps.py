@@ -125,7 +125,7 @@ EVIL = {
     "class list in Latin-1": ("/m/01g317\nKäse\n".encode("latin-1"), DESCRIPTIONS, "classes.txt:2: not UTF-8 text"),
     "no descriptions": (CLASSES, b"", "descriptions.csv: no class descriptions in it"),
     "header only": (CLASSES, "LabelName,DisplayName\n", "descriptions.csv: no class descriptions in it"),
-    "one column": (CLASSES, "/m/01g317\n", "descriptions.csv:1: 1 fields, two by a comma were expected: MID, name"),
+    "one column": (CLASSES, "/m/01g317\n", "descriptions.csv:1: 1 fields, two were expected: MID, name"),
     "comma without quotes": (CLASSES, DESCRIPTIONS + "/m/0, D, C\n", "descriptions.csv:6: 3 fields, 2 were expected"),
     "columns swapped": (
         CLASSES, "Person,/m/01g317\n", "descriptions.csv:1: 'Person', a class MID such as /m/01yrx was expected",

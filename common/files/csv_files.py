@@ -76,15 +76,21 @@ def csv_rows(
         yield line, row
 
 
+def check_separator(path: str | Path, line: int, row: Sequence[str]) -> None:
+    """Raise InputError at a row that has one field, with what other programs write between fields in it."""
+    for mark, name in SEPARATORS.items():
+        if len(row) == 1 and mark in row[0]:
+            raise InputError(f"{path}:{line}: columns separated by {name}, commas were expected")
+
+
 def columns(path: str | Path, header: list[str], required: tuple[str, ...]) -> dict[str, int]:
     """Return the place of each column by name; a missing or duplicate one is an error."""
     places = {name.strip().removeprefix("\ufeff"): place for place, name in enumerate(header)}
     missing = [name for name in required if name not in places]
     if not header:
         raise InputError(f"{path}: an empty file, a header with {', '.join(required)} was expected")
-    for mark, name in SEPARATORS.items():
-        if len(header) == 1 < len(required) and mark in header[0]:
-            raise InputError(f"{path}:1: columns separated by {name}, commas were expected")
+    if len(required) > 1:
+        check_separator(path, 1, header)
     if missing:
         raise InputError(
             f"{path}:1: no column {', '.join(missing)}; the header has {', '.join(header)[:200]}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError
-from common.files.csv_files import read_csv
+from common.files.csv_files import check_separator, read_csv
 from common.files.whole_files import read_lines
 
 HEAD_ITEMS = 10  # of a file, to tell by its content what it is
@@ -101,12 +101,9 @@ def _descriptions(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield line, MID and name of each class of a file of descriptions, with any header or none."""
     is_first = True
     for line, row in read_csv(path, needs_last_line_end=False):
-        if not any(row):
-            continue
+        check_separator(path, line, row)
         if len(row) != 2:
-            found = re.search("[;\t]", row[0])
-            wrong = f"fields separated by {found[0]!r}" if found else f"{len(row)} fields"
-            raise InputError(f"{path}:{line}: {wrong}, two by a comma were expected: MID, name")
+            raise InputError(f"{path}:{line}: {len(row)} fields, two were expected: MID, name")
         if not is_first or "/" in row[0] or _MID.fullmatch(row[1]):
             _check_mid(row[0], f"{path}:{line}")
             yield line, row[0], row[1]
