@@ -9,8 +9,10 @@ r"""Check and resize the images, and keep the datapoints of those that can be us
 
 Each image is decoded to its end, converted to RGB in sRGB, resized so that its longer side is at most
 --max_side (none is enlarged), and written as <id>.jpg: about 20 kB an image at 256 pixels. An image that
-already is as asked keeps its bytes. EXIF orientation is neither applied nor written: the boxes are in the
-frame of the stored pixels. Only --rotate_upright turns images, together with their boxes.
+already is as asked keeps its bytes. EXIF orientation is neither applied nor written: Open Images' boxes are
+in the frame of the stored pixels, and --rotate_upright turns images and boxes together. Most annotation tools
+show images upright: for boxes drawn there, --exif_upright turns the images and leaves boxes and masks as they
+are. turned_by_exif counts the images with such an orientation, applied or not.
 
 Images that are missing, truncated, damaged (inside the image data), unreadable, too_large or too_small are
 listed in process_failures.csv beside the resized images and left out of the output datapoints, which gain
@@ -41,7 +43,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
+from common.cli import InputError, make_parser, print_counts, progress, run, say, whole_number
 from common.files.failures import Failure, FailureList, parse_failure_limit
 from common.files.json_files import count_elements, json_writer
 from common.files.places import folder_of, is_folder, is_same_place, parse_path
@@ -50,7 +52,7 @@ from common.images.finished import TAKEN, FinishedImages, FinishedMasks
 from common.images.fit import FITS, parse_turn
 from common.images.header import BAD_IMAGE_REASONS
 from common.images.masks import MASK_REASONS, find_mask_files
-from common.images.settings import add_image_flags, image_settings
+from common.images.settings import add_image_flags, exif_warning, image_settings
 from common.images.tasks import ImageResult, ImageTask, finished_point, mask_names, process_batch
 from common.openimages.funnel import Stage, add_stage, counts_path, lost_of, read_stages, write_stages
 from common.openimages.ids import image_file_name, is_image_id
@@ -79,10 +81,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     reads, packages = ([source, masks_folder], MASK_PACKAGES) if masks_folder else ([source], PACKAGES)
     failures_path = parse_path(args.failures_path or target / "process_failures.csv")
     suffix = image_file_name("", settings.format)
-    counts = dict.fromkeys(
-        ("images", *MADE, "failed", *LOST, *(MASK_OUTCOMES.values() if mask_files else ())), 0
+    counted = (
+        "images",
+        *MADE,
+        "failed",
+        *LOST,
+        "turned_by_exif",
+        *(MASK_OUTCOMES.values() if mask_files else ()),
     )
+    counts = dict.fromkeys(counted, 0)
     failed: list[str] = []
+    has_rotation = False
     with (
         locked_folder(target),
         FinishedImages(target, settings, overwrite=args.overwrite) as finished,
@@ -97,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with progress(count_elements(args.datapoints_input_path), "image", "images") as bar:
             for point, result, is_new in process_all(planned, work, workers):
                 counts["images"] += 1
+                has_rotation |= point.get("rotation") not in (None, "")
                 if isinstance(result, Failure):
                     counts["failed"] += 1
                     counts[result.reason] += 1
@@ -104,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     failed.append(result.id)
                 else:
                     counts[result.how] += 1
+                    counts["turned_by_exif"] += result.image.orientation > 1
                     if is_new:
                         finished.add(result.image.line())
                         if masks:
@@ -118,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             counts, came_in=["images"], went_out=[*MADE, "masks"], lost=[*LOST, *MASK_OUTCOMES.values()],
             line_only=["failed"],
         )  # fmt: skip
+        if (turned := counts["turned_by_exif"]) and settings.exif_upright == has_rotation:
+            say(exif_warning(turned, has_rotation, is_in_place=source == target))
         if counts["failed"] == counts["images"]:
             raise InputError(f"none of the {counts['images']} images can be used, see {failures_path}")
         if mask_files and not counts["masks"]:
@@ -217,6 +230,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="list of the images left out (default: process_failures.csv beside the resized images)",
     )  # fmt: skip
     args = parser.parse_args(argv)
+    if args.rotate_upright and args.exif_upright:
+        parser.error(
+            "--rotate_upright is for boxes on stored pixels, --exif_upright for boxes on upright images"
+        )
     source = parse_path(args.image_directory)
     if not is_folder(source):
         raise InputError(f"{source}: no such folder, one with images was expected")

@@ -35,7 +35,7 @@ def usual(source: Path, target: Path) -> None:
 
 def pillow_full(source: Path, target: Path) -> None:
     with Image.open(source) as image:
-        size = plan_fit(image.size, 0, "longer", SIDE).scaled
+        size = plan_fit(image.size, "longer", SIDE).scaled
         image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(target, quality=QUALITY)
 
 
@@ -63,7 +63,7 @@ def opencv_reduced(source: Path, target: Path) -> None:
 def opencv(source: Path, target: Path, flag: int) -> None:
     image = cv2.imread(str(source), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     assert image is not None
-    size = plan_fit((image.shape[1], image.shape[0]), 0, "longer", SIDE).scaled
+    size = plan_fit((image.shape[1], image.shape[0]), "longer", SIDE).scaled
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(target), image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 

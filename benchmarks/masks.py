@@ -60,7 +60,7 @@ def measure(folder: Path, masks: dict[str, tuple[int, int]], side: int) -> list[
     files = find_mask_files(folder)
     seconds = [0.0] * (1 + len(PARTS))
     for name, size in masks.items():
-        fit = plan_fit(size, 0, "longer", side)
+        fit = plan_fit(size, "longer", side)
         times = [time.process_time()]
         made = make_mask(files, name[:16], name, size, fit, 0)
         times.append(time.process_time())

@@ -33,7 +33,9 @@ COUNTS = {
     "damaged_kept": 0,
     "already_there": 0,
     "failed": 0,
-} | dict.fromkeys(("missing", "truncated", "damaged", "unreadable", "too_large", "too_small"), 0)
+} | dict.fromkeys(
+    ("missing", "truncated", "damaged", "unreadable", "too_large", "too_small", "turned_by_exif"), 0
+)
 
 
 @pytest.fixture
@@ -398,6 +400,75 @@ def test_precise_is_closer_to_full_decoding(process, folder):
         with Image.open(folder / f"small{number}" / "f1.png") as image:
             errors.append(np.square(np.asarray(image, np.int64) - slow).mean())
     assert 0 < errors[1] < errors[0] < 100
+
+
+def turn_by_exif(folder: Path) -> None:
+    """Give two of the good images an EXIF orientation that turns them, and one that does not."""
+    for image_id, orientation in {"f1": 3, "c3": 6, "a2": 1}.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = folder / "photos" / f"{image_id}.jpg"
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
+
+
+UPRIGHT = "if they were drawn on upright images, use --exif_upright --overwrite"
+EXIF_WARNINGS = {
+    "own images": (None, (), f"have an EXIF orientation that was not applied, BESIDE: {UPRIGHT}"),
+    "in place": (None, ("in place",), f"{UPRIGHT} on the originals, the images here have no EXIF any more"),
+    "own images, upright": (None, ("--exif_upright",), ""),
+    "own images, upright in place": (None, ("in place", "--exif_upright"), ""),
+    "Open Images": (0.0, (), ""),
+    "Open Images, upright": (90.0, ("--rotate_upright",), ""),
+    "Open Images by EXIF": (0.0, ("--exif_upright",), "were turned by EXIF, BESIDE: Open Images, whose datapoints"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("rotation", "flags", "message"), EXIF_WARNINGS.values(), ids=EXIF_WARNINGS)
+def test_images_turned_by_exif_are_counted_and_warned_of(process, folder, rotation, flags, message):
+    turn_by_exif(folder)
+    more = {} if rotation is None else {"rotation": rotation}
+    points = [point("f1"), point("a2", **more), point("c3"), point("b4")]
+    (folder / "points.json").write_text(json.dumps(points))
+    into = None if "in place" in flags else "small"
+    flags = [flag for flag in flags if flag != "in place"]
+    first = process(*flags, into=into)
+    made = contents(folder)
+    for outcome in (first, process(*flags, into=into)):
+        assert (outcome.code, outcome.counts["turned_by_exif"]) == (0, 2)
+        assert len(outcome.messages.splitlines()) == bool(message)
+        assert message.replace("BESIDE", "their boxes may be beside the objects") in outcome.err
+        assert outcome.err.startswith("2 images " if message else "")
+    assert contents(folder) == made  # by the second run
+
+
+@pytest.mark.parametrize("into", ["small", None])
+def test_exif_upright_turns_once_however_often_it_runs(process, folder, into):
+    turn_by_exif(folder)
+    write_points(folder, GOOD)
+    assert process("--exif_upright", into=into).counts["resized"] == 4
+    made = contents(folder)
+    (upright,) = (one for one in json.loads(made["out.json"]) if one["id"] == "c3")
+    assert upright == point("c3") | {"width": 150, "height": 200}
+    with Image.open(folder / (into or "photos") / "c3.jpg") as image:
+        assert image.size == (150, 200)
+    (folder / (into or "photos") / ".process_finished").unlink()
+    again = process("--exif_upright", into=into)
+    assert (again.counts["already_there"], again.counts["unchanged"]) == (0, 0 if into else 4)
+    assert contents(folder) == made
+
+
+def test_a_folder_remembers_exif_upright_only_if_set(process, folder):
+    turn_by_exif(folder)
+    assert process().code == 0
+    settings = folder / "small" / "process_settings.json"
+    assert "exif_upright" not in settings.read_text()  # as in folders of versions that did not know it
+    refused = process("--exif_upright")
+    assert refused.code == 1
+    assert "were made with exif_upright False, not True; --overwrite makes them again" in refused.err
+    assert process("--exif_upright", "--overwrite").counts["resized"] == 4
+    assert json.loads(settings.read_text())["exif_upright"] is True
+    assert "were made with exif_upright True, not False" in process().err
 
 
 def test_an_image_that_failed_is_tried_again(process, folder):

@@ -19,6 +19,7 @@ from common.files.places import folder_of, parse_path
 from common.images.fit import FITS, plan_fit
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster
+from tests.support.exif import as_stored
 from tests.support.masks import (
     drawn,
     masked_point,
@@ -74,7 +75,7 @@ def process(script, folder):
 
 def truth(shape, size: tuple[int, int], fit: str, turn: int, side: int) -> np.ndarray:
     """Return what a shape is at the finished size: drawn there, turned and placed."""
-    plan = plan_fit(size, turn, fit, side)
+    plan = plan_fit(size if turn % 180 == 0 else size[::-1], fit, side)
     image = drawn(shape, plan.scaled if turn % 180 == 0 else plan.scaled[::-1])
     pixels = np.zeros(plan.canvas[::-1], bool)
     left, top = plan.offset
@@ -97,6 +98,30 @@ def test_masks_go_where_their_images_go(process, folder, fit, side, turn):
         for mask, shape in zip(masks, SHAPES.values(), strict=True):
             expected = truth(shape, IMAGES[image_id], fit, turn, side)
             assert overlap(mask, expected) >= (0.95 if expected.sum() > 200 else 0.85)
+
+
+@pytest.mark.parametrize("orientation", [3, 5, 6, 7])
+@pytest.mark.parametrize(("fit", "form"), [("longer", "JPEG"), ("pad", "PNG"), ("stretch", "TIFF")])
+def test_masks_that_were_drawn_upright_stay_so_with_exif_upright(
+    process, script, folder, fit, form, orientation
+):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for image_id, size in IMAGES.items():
+        stored = as_stored(Image.new("RGB", size, "teal"), orientation)
+        stored.save(folder / "photos" / f"{image_id}.jpg", form, exif=exif)
+    write_points(folder / "points.json", [masked_point(each, mask_names(each)) for each in IMAGES])
+    flags = ("--fit", fit, "--exif_upright")
+    assert process(*flags).counts["masks"] == len(NAMES)
+    made = (folder / "out.json").read_bytes()
+    for image_id, masks in read_masks(folder / "out.json").items():
+        for mask, shape in zip(masks, SHAPES.values(), strict=True):
+            expected = truth(shape, IMAGES[image_id], fit, 0, 256)
+            assert overlap(mask, expected) >= (0.95 if expected.sum() > 200 else 0.85)
+    later = folder / "later"  # of images that are finished already
+    assert script("process_images", *arguments(folder, *flags, into=later)).counts["resized"] == len(IMAGES)
+    assert process(*flags, into=later).counts.items() >= {"already_there": 4, "masks": len(NAMES)}.items()
+    assert (folder / "out.json").read_bytes() == made
 
 
 def test_at_full_size_a_mask_of_its_image_s_size_stays_as_it_is(process, folder):

@@ -247,7 +247,8 @@ class BatchWork:
             failure = Failure(image_id, bad.reason, f"{source.name}: {bad.detail}", source.url)
             return Outcome(image_id, 0, failure, refused, is_broken=True)
         replace_file(path, shrunk)
-        finished = FinishedImage(image_id, status(path), 0, *processed.fit.scaled, len(shrunk))
+        size = (*processed.fit.scaled, len(shrunk))
+        finished = FinishedImage(image_id, status(path), 0, *size, processed.orientation)
         return Outcome(image_id, len(data), None, refused, how=processed.how, line=finished.line())
 
     def pause(self, answer: Answer, delay: float) -> None:

@@ -8,7 +8,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict
 from operator import attrgetter
 from pathlib import Path
 
@@ -105,7 +104,7 @@ class Refusals(Journal):
 
     def __init__(self, folder: Path, *, forget: bool, shrink: ImageSettings | None) -> None:
         super().__init__(folder / REFUSED_NAME)
-        self.shrinking = json.dumps(asdict(shrink)) if shrink else ""
+        self.shrinking = json.dumps(shrink.remembered()) if shrink else ""
         self.known: dict[bytes, tuple[str, str]] = {}
         shared: dict[tuple[str, str], tuple[str, str]] = {}  # one copy of each text for all images
         for file in read_journal(self.path) if not forget else []:

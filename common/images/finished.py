@@ -33,10 +33,13 @@ SETTINGS_NAME = "process_settings.json"
 JOURNAL_NAME = ".process_finished"
 MASKS_NAME = ".process_masks"
 TAKEN = -1
-# Numbers of a line: size and time of the original, turn; width, height and size of the image.
-_NUMBERS = r" ([0-9]{1,9}) (-?[0-9]{1,20}) ([0-9]{1,3})(?: ([0-9]{1,9}) ([0-9]{1,9}) ([0-9]{1,9}))?"
+# Numbers of a line: size and time of the original, turn; width, height and size of the image; orientation.
+_NUMBERS = (
+    r" ([0-9]{1,9}) (-?[0-9]{1,20}) ([0-9]{1,3})"
+    r"(?: ([0-9]{1,9}) ([0-9]{1,9}) ([0-9]{1,9})(?: ([2-8]))?)?"
+)
 _LINE = re.compile(r"([A-Za-z0-9._-]+)" + _NUMBERS)
-_ROW = "u4, i8, u2, u4, u4, u4"
+_ROW = "u4, i8, u2, u4, u4, u4, u1"
 _MASKS_LINE = re.compile(rb"([0-9a-f]{16}) (\[.*\])\n")
 
 
@@ -50,12 +53,15 @@ class FinishedImage:
     width: int  # pixels, without padding
     height: int
     size: int  # bytes
+    orientation: int = 0  # EXIF's, of the file it was made from: from 2 on it turns the image
 
     def line(self) -> str:
         """Return the line, "" for an original that was missing when it was looked up."""
         if self.original is None:
             return ""
-        numbers = (self.original.size, self.original.version, self.turn, self.width, self.height, self.size)
+        numbers = [self.original.size, self.original.version, self.turn, self.width, self.height, self.size]
+        if self.orientation > 1:
+            numbers.append(self.orientation)
         return f"{self.id} {' '.join(map(str, numbers))}\n"
 
     def fit(self, settings: ImageSettings) -> Fit:
@@ -76,7 +82,8 @@ def has_other_settings(folder: Path, settings: ImageSettings, *, overwrite: bool
         before = None
     if not isinstance(before, dict):
         raise InputError(f"{path}: not the settings of a folder of images; remove it to make them again")
-    others = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    before = {"exif_upright": False} | before  # an older version's folder lacks it
+    others = [name for name in before | after if before.get(name) != after.get(name)]
     if others and not overwrite:
         differences = ", ".join(f"{name} {before.get(name)}, not {after.get(name)}" for name in others)
         raise InputError(
@@ -97,7 +104,8 @@ def replace_settings(folder: Path, settings: ImageSettings, *, keep_stale: bool 
         replace_file(journal, b"".join(lines))
     else:
         remove(journal)
-    replace_file(folder / SETTINGS_NAME, json.dumps(asdict(settings), indent=2).encode() + b"\n", sync=True)
+    text = json.dumps(settings.remembered(), indent=2) + "\n"
+    replace_file(folder / SETTINGS_NAME, text.encode(), sync=True)
 
 
 def read_finished(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -147,10 +155,11 @@ class FinishedImages(Journal):
         if not (original and found):
             return None, False
         if row is not None:
-            size, version, turned, width, height, own_size = self.rows[row].tolist()
+            size, version, turned, width, height, own_size, orientation = self.rows[row].tolist()
             if (size, version, turned) == (original.size, original.version, turn):
                 if own_size == found.size:
-                    return FinishedImage(image_id, original, turn, width, height, own_size), False
+                    sizes = width, height, own_size
+                    return FinishedImage(image_id, original, turn, *sizes, orientation), False
                 if not own_size:  # a line of an earlier version
                     return None, self.settings.fit != "pad"  # whose padding its header does not show
         return None, self._is_listed(found, original)

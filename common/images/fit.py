@@ -32,14 +32,14 @@ def parse_turn(rotation: Any) -> int | None:
     return int(degrees) if degrees in (0, 90, 180, 270) else None
 
 
-def plan_fit(size: tuple[int, int], turn: int, fit: str, max_side: int) -> Fit:
-    """Return the sizes of an image of `size` pixels after it is turned by `turn` degrees and resized.
+def plan_fit(size: tuple[int, int], fit: str, max_side: int) -> Fit:
+    """Return the sizes of an image of `size` pixels, turned already, after it is resized.
 
     `longer`, `shorter`: this side is at most `max_side`; nothing is enlarged. `pad`, `stretch`: a square of
     `max_side`, the image in its middle or stretched to fill it; small images are enlarged, as
     tf.image.resize_with_pad does.
     """
-    width, height = size if turn % 180 == 0 else size[::-1]
+    width, height = size
     square = (max_side, max_side)
     if fit == "stretch":
         return Fit(square, square)

@@ -1,7 +1,8 @@
 """Processing of one image's bytes: decoded to the end, made RGB in sRGB, resized, encoded.
 
 The pixels stay in the frame they are stored in, which is the frame of the boxes, unless they are turned
-together with the boxes: an EXIF orientation is neither applied nor written.
+together with the boxes. An EXIF orientation is never written. It is applied only with `exif_upright`, for
+boxes that were drawn on the upright image.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 MAX_FILE_SIZE = 1 << 28  # bytes; the largest image of the dataset has under a tenth of this
 MAX_PIXELS = 178_956_970  # half a gigabyte as RGB; above it Pillow too calls an image a decompression bomb
-ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+ORIENTATION = 0x0112  # EXIF tag
+# What makes an image upright, by its EXIF orientation; from 5 on its width and height change places.
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
+}  # fmt: skip
+_TURNS = {0: 1, 90: 8, 180: 3, 270: 6}  # degrees counterclockwise, as an orientation
 PRECISE_MARGIN = 1.3  # with `precise`, decode at least at this multiple of the final size
 NEAR = 1.3  # times the final size: below it Hamming's window blurs, above it is as good and twice as fast
 
@@ -45,6 +52,8 @@ class Processed:
 
     fit: Fit
     how: str  # resized, unchanged or damaged_kept
+    orientation: int  # EXIF's, of the original: from 2 on it turns the image
+    frame: tuple[int, int]  # width and height of the original in the frame of its boxes, in pixels
 
 
 def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[bytes, Processed]:
@@ -58,11 +67,10 @@ def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[
         raise BadImageError("truncated", "an empty file")
     try:
         decode = _decode_jpeg_file if data.startswith(b"\xff\xd8") else _decode_other_file
-        image, fit, how = decode(data, settings, turn)
-        encoded = data if how == "unchanged" else _encode(_place(image, fit, turn), settings)
+        image, processed = decode(data, settings, turn)
+        return (data if processed.how == "unchanged" else _encode(image, settings)), processed
     except MemoryError:
         raise BadImageError("too_large", "not enough memory to decode it") from None
-    return encoded, Processed(fit, how)
 
 
 def check_file_size(size: int) -> None:
@@ -71,33 +79,40 @@ def check_file_size(size: int) -> None:
         raise BadImageError("too_large", f"{size} bytes, at most {MAX_FILE_SIZE} are read")
 
 
-def stored_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of an image file, in pixels; raises BadImageError or one of DECODE_ERRORS."""
+def frame_size(data: bytes, settings: ImageSettings) -> tuple[int, int]:
+    """Return `Processed.frame` of an image file; raises BadImageError or one of DECODE_ERRORS."""
     if data.startswith(b"\xff\xd8"):
         header = read_jpeg_header(data)
-        return header.width, header.height
-    return _open(data).size
+        return _frame((header.width, header.height), _read_orientation(header.exif), settings)
+    image, orientation = _load_other_file(data, settings)
+    return _frame(image.size, orientation, settings)
+
+
+def _frame(size: tuple[int, int], orientation: int, settings: ImageSettings) -> tuple[int, int]:
+    return size[::-1] if settings.exif_upright and orientation >= 5 else size
 
 
 # --- decoding ------------------------------------------------------------------------------------
 
 
-def _decode_jpeg_file(data: bytes, settings: ImageSettings, turn: int) -> tuple[Image, Fit, str]:
-    """Return a JPEG as RGB, resized but not yet turned or padded, its fit, and how it was made."""
+def _decode_jpeg_file(data: bytes, settings: ImageSettings, turn: int) -> tuple[Image, Processed]:
+    """Return a JPEG as RGB, resized, turned and padded."""
     header = read_jpeg_header(data)
-    size = (header.width, header.height)
-    fit = _checked_fit(size, settings, turn)
-    scaled = fit.scaled if turn % 180 == 0 else fit.scaled[::-1]
+    size, orientation = (header.width, header.height), _read_orientation(header.exif)
+    applied = orientation if settings.exif_upright else _TURNS[turn]
+    fit = _checked_fit(size, settings, applied)
+    scaled = fit.scaled if applied < 5 else fit.scaled[::-1]
     eighths = _decoding_scale(size, scaled, precise=settings.precise)
     image, oddity = decode_jpeg(data, header, eighths, keep_damaged=settings.keep_damaged)
     how = "damaged_kept" if oddity.startswith("damaged") else "resized"
-    is_as_asked = settings.format == "jpeg" and not turn and size == fit.scaled == fit.canvas
-    if is_as_asked and not oddity and _is_common(header):
+    is_as_stored = applied == orientation == 1 and size == fit.scaled == fit.canvas
+    if is_as_stored and settings.format == "jpeg" and not oddity and _is_common(header):
         how = "unchanged"
     image = to_srgb(image, header.icc)
     # Decoded in eighths, the last pixels may stand for less than a whole one.
     part = size if image.size == size else (header.width * eighths / 8, header.height * eighths / 8)
-    return _resize(image, scaled, part, precise=settings.precise), fit, how
+    image = _place(_resize(image, scaled, part, precise=settings.precise), fit, applied)
+    return image, Processed(fit, how, orientation, _frame(size, orientation, settings))
 
 
 def _decoding_scale(size: tuple[int, int], scaled: tuple[int, int], *, precise: bool) -> int:
@@ -114,47 +129,67 @@ def _decoding_scale(size: tuple[int, int], scaled: tuple[int, int], *, precise: 
 
 
 def _is_common(header: JpegHeader) -> bool:
-    """Return whether every reader decodes this file to the same image: RGB, in sRGB, not turned."""
+    """Return whether every reader decodes this file to the same pixels: RGB, in sRGB."""
     return (
         header.components == 3
         and header.precision == 8
         and header.process in COMMON_SOF
         and not header.has_more_images
-        and not _is_turned(header.exif)
         and (not header.icc or is_srgb(header.icc))
     )
 
 
-def _is_turned(exif: bytes) -> bool:
-    """Return whether a reader that applies EXIF orientation would turn the image away from its boxes."""
+def _read_orientation(source: bytes | Image) -> int:
+    """Return the orientation in an EXIF segment or an image: 1 is upright, 0 stands for an unreadable one.
+
+    A segment costs a twentieth of a millisecond, no segment nothing.
+    """
     from PIL import Image
 
-    if not exif:
-        return False
-    tags = Image.Exif()
+    if not source:
+        return 1
     try:
-        tags.load(exif)
-        return bool(tags.get(ORIENTATION, 1) != 1)
+        if isinstance(source, bytes):
+            tags = Image.Exif()
+            tags.load(source)
+        else:
+            tags = source.getexif()
+        orientation = tags.get(ORIENTATION, 1)
     except DECODE_ERRORS:
-        return True  # unreadable EXIF is better dropped
+        return 0
+    return int(orientation) if orientation in range(1, 9) else 0
 
 
-def _decode_other_file(data: bytes, settings: ImageSettings, turn: int) -> tuple[Image, Fit, str]:
+def _decode_other_file(data: bytes, settings: ImageSettings, turn: int) -> tuple[Image, Processed]:
     """Return the first image of a file that is not a JPEG, like _decode_jpeg_file."""
+    image, orientation = _load_other_file(data, settings)
+    size = image.size
+    try:
+        image = to_srgb(image, image.info.get("icc_profile") or b"")
+    except DECODE_ERRORS as error:
+        raise BadImageError("unreadable", f"{image.mode}: {error}") from None
+    applied = orientation if settings.exif_upright else _TURNS[turn]
+    fit = _checked_fit(size, settings, applied)
+    scaled = fit.scaled if applied < 5 else fit.scaled[::-1]
+    image = _place(_resize(image, scaled, size, precise=settings.precise), fit, applied)
+    return image, Processed(fit, "resized", orientation, _frame(size, orientation, settings))
+
+
+def _load_other_file(data: bytes, settings: ImageSettings) -> tuple[Image, int]:
+    """Return the first image of a file that is not a JPEG as it is stored, and its orientation."""
     image = _open(data)
-    fit = _checked_fit(image.size, settings, turn)
+    _checked_fit(image.size, settings, 1)
+    is_tiff = image.format == "TIFF"  # Pillow makes these upright as it decodes them
+    orientation = _read_orientation(image) if is_tiff else 1
     try:
         image.load()
     except DECODE_ERRORS as error:
         text = str(error) or type(error).__name__
         cut_short = "truncated" in text.lower() or isinstance(error, EOFError)
         raise BadImageError("truncated" if cut_short else "damaged", text) from None
-    try:
-        image = to_srgb(image, image.info.get("icc_profile") or b"")
-    except DECODE_ERRORS as error:
-        raise BadImageError("unreadable", f"{image.mode}: {error}") from None
-    scaled = fit.scaled if turn % 180 == 0 else fit.scaled[::-1]
-    return _resize(image, scaled, image.size, precise=settings.precise), fit, "resized"
+    if is_tiff:
+        return _turn(image, {6: 8, 8: 6}.get(orientation, orientation)), orientation
+    return image, _read_orientation(image)
 
 
 def _open(data: bytes) -> Image:
@@ -173,8 +208,11 @@ def _open(data: bytes) -> Image:
         raise BadImageError("unreadable", f"{kind.name}: {error}") from None
 
 
-def _checked_fit(size: tuple[int, int], settings: ImageSettings, turn: int) -> Fit:
-    """Return the fit of an image of this size; BadImageError where it is too large or too small."""
+def _checked_fit(size: tuple[int, int], settings: ImageSettings, applied: int) -> Fit:
+    """Return the fit of an image of this size to which an orientation is applied.
+
+    Raises BadImageError where it is too large or too small.
+    """
     width, height = size
     if not (width and height):
         raise BadImageError("unreadable", f"{width}x{height} pixels")
@@ -182,7 +220,7 @@ def _checked_fit(size: tuple[int, int], settings: ImageSettings, turn: int) -> F
         raise BadImageError("too_large", f"{width}x{height}, at most {MAX_PIXELS} pixels are decoded")
     if min(size) < settings.min_side:
         raise BadImageError("too_small", f"{width}x{height}, at least {settings.min_side} expected")
-    fit = plan_fit(size, turn, settings.fit, settings.max_side)
+    fit = plan_fit(size if applied < 5 else size[::-1], settings.fit, settings.max_side)
     if max(fit.canvas) > MAX_JPEG_SIDE or fit.canvas[0] * fit.canvas[1] > MAX_PIXELS:
         raise BadImageError("too_large", f"{width}x{height} becomes {fit.canvas[0]}x{fit.canvas[1]}")
     return fit
@@ -206,12 +244,18 @@ def _resize(image: Image, size: tuple[int, int], part: tuple[float, float], *, p
     return image.resize(size, kind, (0, 0, *part))
 
 
-def _place(image: Image, fit: Fit, turn: int) -> Image:
-    """Return an image turned counterclockwise and, where it is padded, in the middle of a black canvas."""
+def _turn(image: Image, orientation: int) -> Image:
+    """Return an image as a reader that applies this orientation shows it."""
     from PIL import Image
 
-    if turn:
-        image = image.transpose(Image.Transpose[f"ROTATE_{turn}"])
+    return image.transpose(Image.Transpose[_UPRIGHT[orientation]]) if orientation > 1 else image
+
+
+def _place(image: Image, fit: Fit, applied: int) -> Image:
+    """Return an image with an orientation applied and, where it is padded, in the middle of black."""
+    from PIL import Image
+
+    image = _turn(image, applied)
     if fit.canvas == image.size:
         return image
     canvas = Image.new("RGB", fit.canvas)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from common.cli import whole_number
 
@@ -29,6 +30,11 @@ class ImageSettings:
     precise: bool = False
     keep_damaged: bool = False
     rotate_upright: bool = False
+    exif_upright: bool = False
+
+    def remembered(self) -> dict[str, Any]:
+        """Return the settings as a folder remembers them: exif_upright, which older folders lack, if set."""
+        return {name: value for name, value in asdict(self).items() if value or name != "exif_upright"}
 
 
 def add_image_flags(parser: argparse.ArgumentParser, fits: Sequence[str], max_side_help: str = "") -> None:
@@ -53,12 +59,14 @@ def add_image_flags(parser: argparse.ArgumentParser, fits: Sequence[str], max_si
     precise = "decode larger and resize with Lanczos: sharper, 0.6 times the speed"
     add("--precise", action="store_true", help=precise)
     add("--keep_damaged", action="store_true", help="keep images that are damaged or lack only their end")
+    upright = "turn images by their EXIF orientation, for boxes that were drawn on the upright images"
+    add("--exif_upright", action="store_true", help=upright)
 
 
 def given_image_flags(args: argparse.Namespace) -> list[str]:
     """Return the flags, except --max_side, whose value is not the default."""
     default = asdict(ImageSettings())
-    names = ("min_side", "fit", "quality", "precise", "keep_damaged")
+    names = ("min_side", "fit", "quality", "precise", "keep_damaged", "exif_upright")
     return [f"--{name}" for name in names if getattr(args, name) != default[name]]
 
 
@@ -66,3 +74,14 @@ def image_settings(args: argparse.Namespace) -> ImageSettings:
     """Return the settings that the flags set."""
     default = asdict(ImageSettings())
     return ImageSettings(**{name: getattr(args, name, default[name]) for name in default})
+
+
+def exif_warning(number: int, has_rotation: bool, *, is_in_place: bool) -> str:
+    """Return why boxes may be beside their objects: --exif_upright does not suit the datapoints."""
+    beside = "their boxes may be beside the objects"
+    if has_rotation:
+        why = "Open Images, whose datapoints have a rotation, draws boxes on the stored pixels"
+        return f"{number} images were turned by EXIF, {beside}: {why}; leave out --exif_upright"
+    where = " on the originals, the images here have no EXIF any more" if is_in_place else ""
+    upright = f"if they were drawn on upright images, use --exif_upright --overwrite{where}"
+    return f"{number} images have an EXIF orientation that was not applied, {beside}: {upright}"

@@ -15,7 +15,7 @@ from common.images.finished import FinishedImage
 from common.images.fit import move_box
 from common.images.header import DECODE_ERRORS, BadImageError, rgb_size
 from common.images.masks import FoundMask, MaskFiles, make_mask
-from common.images.process import process_bytes, stored_size
+from common.images.process import frame_size, process_bytes
 from common.images.settings import ImageSettings
 from common.openimages.ids import image_file_name
 
@@ -52,7 +52,7 @@ def process_batch(
     results = _read_finished([task for task in tasks if task.is_finished], target, settings)
     results |= {task.id: ImageResult("already_there", task.finished) for task in tasks if task.finished}
     left = [task for task in tasks if task.id not in results]
-    sizes: dict[str, tuple[int, int]] = {}  # of the stored images that have masks
+    sizes: dict[str, tuple[int, int]] = {}  # of the originals that have masks, in the frame of their boxes
 
     def made() -> Iterator[tuple[str, bytes]]:
         """Yield name and bytes of each file to write, and note every result."""
@@ -69,17 +69,19 @@ def process_batch(
                 continue
             if done.how != "unchanged" or source != target:
                 yield image_file_name(task.id, settings.format), data
-            image = FinishedImage(task.id, task.original, task.turn, *done.fit.scaled, len(data))
+            size = (*done.fit.scaled, len(data))
+            image = FinishedImage(task.id, task.original, task.turn, *size, done.orientation)
             results[task.id] = ImageResult(done.how, image)
             if task.masks and source != target:
-                sizes[task.id] = stored_size(original)
+                sizes[task.id] = done.frame
 
     # In place an image is on the disk before its original goes: there is no other copy.
     folder_of(target).write_many(made(), sync=source == target)
     if mask_files:
         usable = {task: result for task in tasks if isinstance(result := results[task.id], ImageResult)}
         if source != target:
-            sizes |= _read_sizes([task for task in usable if task.masks and task.id not in sizes], source)
+            others = [task for task in usable if task.masks and task.id not in sizes]
+            sizes |= _read_sizes(others, source, settings)
         for task, result in usable.items():
             results[task.id] = _with_masks(result, task, sizes.get(task.id), settings, mask_files)
     ordered = [results[task.id] for task in tasks]
@@ -99,14 +101,14 @@ def _read_finished(
     return results
 
 
-def _read_sizes(tasks: list[ImageTask], source: Path) -> dict[str, tuple[int, int]]:
-    """Return the sizes of stored images whose finished ones exist, by id; leave out what is gone by now."""
+def _read_sizes(tasks: list[ImageTask], source: Path, settings: ImageSettings) -> dict[str, tuple[int, int]]:
+    """Return the sizes of originals whose finished images exist, by id; leave out what is gone by now."""
     sizes: dict[str, tuple[int, int]] = {}
     originals = folder_of(source).read_many(image_file_name(task.id) for task in tasks)
     for task, data in zip(tasks, originals, strict=True):
         if isinstance(data, bytes):
             with suppress(BadImageError, *DECODE_ERRORS):
-                sizes[task.id] = stored_size(data)
+                sizes[task.id] = frame_size(data, settings)
     return sizes
 
 
@@ -117,7 +119,7 @@ def _with_masks(
     settings: ImageSettings,
     files: MaskFiles,
 ) -> ImageResult:
-    """Return a result with its masks; without a stored image's `size` the finished one stands for it."""
+    """Return a result with its masks; without an original's `size` the finished image stands for it."""
     fit = result.image.fit(settings)
     size = size or (fit.scaled if task.turn % 180 == 0 else fit.scaled[::-1])
     masks = (make_mask(files, task.id, name, size, fit, task.turn) for name in task.masks)

@@ -86,6 +86,7 @@ FLAGS = {
     "precise": ("--precise",),
     "damaged ones kept": ("--keep_damaged",),
     "too small ones left out": ("--min_side", 110),
+    "upright by EXIF": ("--exif_upright",),
 }
 
 
@@ -110,6 +111,7 @@ def test_it_equals_downloading_first_and_step_5_in_place(download, process, fold
     assert same_points == points
     assert again.counts["already_there"] == outcome.counts["downloaded"]
     assert again.counts["missing"] == len(lost)
+    assert again.counts["turned_by_exif"] == processed.counts["turned_by_exif"] == ("turned" not in lost)
     assert {name: look(folder)[name] for name in before} == before
     if not flags or "--min_side" not in flags:  # what was shrunk may be too small now
         elsewhere = folder.with_name("elsewhere")
@@ -261,6 +263,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(download, process, fo
 WRONG = {
     "--quality needs --max_side": ("--quality", 60),
     "--keep_damaged needs --max_side": ("--keep_damaged",),
+    "--exif_upright needs --max_side": ("--exif_upright",),
     "argument --fit: invalid choice: 'pad'": (*SIDE, "--fit", "pad"),
     "argument --max_side: '0'": ("--max_side", 0),
 }

@@ -12,6 +12,7 @@ from PIL import Image
 from common.images.fit import FITS, move_box, plan_fit
 from sample.classes import BY_LABEL, DRAWN
 from sample.scenes import Box, draw
+from tests.support.exif import as_stored
 
 COLOUR_TOLERANCE = 60  # of a channel: scaling and JPEG blur edges; classes are 100 apart
 SEEDS = ("one", "two", "three")
@@ -128,6 +129,20 @@ def test_rotate_upright_turns_boxes_with_pixels(processed, fit):
             assert grey.getpixel((0, 0)) > grey.getpixel((0, 8))
 
 
+@pytest.mark.parametrize("fit", FITS)
+def test_exif_upright_turns_images_and_leaves_boxes_that_were_drawn_upright(processed, fit):
+    upright, boxes = draw("three", 0, BRIGHT)
+    assert upright.width != upright.height
+    turned: dict[str, tuple[Image.Image, list[Box], object, int | None]] = {
+        f"exif-{one}": (as_stored(upright, one), boxes, None, one) for one in range(1, 9)
+    }
+    for image, point in processed(turned, "--exif_upright", "--fit", fit).values():
+        assert_boxes_sit_on_their_objects(image, point["annotations"])
+        if fit in ("longer", "shorter"):
+            assert (image.width > image.height) == (upright.width > upright.height)
+            assert point["annotations"] == [box.as_dict() for box in boxes]
+
+
 @pytest.mark.parametrize("form", ["jpeg", "png"])
 @pytest.mark.parametrize("fit", FITS)
 def test_boxes_stay_right_in_every_fit(processed, fit, form):
@@ -189,14 +204,14 @@ SIDES = st.integers(1, 5000)
 
 @given(SIDES, SIDES, st.sampled_from([0, 90, 180, 270]), st.sampled_from(FITS), st.integers(1, 2000))
 def test_a_fit_keeps_its_promises(width, height, turn, fit, side):
-    plan = plan_fit((width, height), turn, fit, side)
+    turned = (width, height) if turn % 180 == 0 else (height, width)
+    plan = plan_fit(turned, fit, side)
     assert min(plan.scaled) >= 1
     assert all(o >= 0 and o + s <= c for o, s, c in zip(plan.offset, plan.scaled, plan.canvas, strict=True))
     if fit in {"pad", "stretch"}:
         assert plan.canvas == (side, side)
     else:
         assert plan.canvas == plan.scaled
-        turned = (width, height) if turn % 180 == 0 else (height, width)
         assert all(s <= t for s, t in zip(plan.scaled, turned, strict=True))
         assert (max if fit == "longer" else min)(plan.canvas) <= side
 
@@ -205,7 +220,7 @@ def test_a_fit_keeps_its_promises(width, height, turn, fit, side):
 def test_a_box_stays_inside_the_image_with_its_corners_in_order(turn, fit, width, height, data):
     x0, y0 = (data.draw(st.floats(0, 0.98)) for _ in range(2))
     x1, y1 = (data.draw(st.floats(low + 0.01, 1)) for low in (x0, y0))
-    plan = plan_fit((width, height), turn, fit, 256)
+    plan = plan_fit((width, height), fit, 256)
     box = move_box({"x0": x0, "x1": x1, "y0": y0, "y1": y1, "label": "/m/1"}, turn, plan)
     assert 0 <= box["x0"] < box["x1"] <= 1
     assert 0 <= box["y0"] < box["y1"] <= 1
@@ -221,6 +236,6 @@ def test_padding_is_black(processed):
 
 def test_a_box_thinner_than_the_rounding_keeps_its_area():
     thin = {"id": "x", "label": "/m/01yrx", "x0": 0.1, "x1": 0.1 + 2e-7, "y0": 0.3, "y1": 0.7}
-    moved = move_box(thin, 0, plan_fit((256, 128), 0, "pad", 256))
+    moved = move_box(thin, 0, plan_fit((256, 128), "pad", 256))
     assert moved["x0"] < moved["x1"]
     assert moved["y0"] < moved["y1"]

@@ -18,6 +18,7 @@ from common.images.fit import plan_fit
 from common.images.settings import ImageSettings
 from common.images.tasks import ImageResult, ImageTask, process_batch
 from tests.conftest import ROOT
+from tests.support.exif import as_stored
 from tests.support.icc_profiles import (
     cmyk_as_srgb,
     cmyk_profile,
@@ -252,15 +253,49 @@ def test_every_format_becomes_rgb(tmp_path, data, colours, max_side):
     assert close(corners(image), colours, tolerance=8), corners(image)
 
 
-@pytest.mark.parametrize("orientation", range(2, 9))
-@pytest.mark.parametrize("max_side", [256, 32])
-def test_exif_orientation_is_neither_applied_nor_written(tmp_path, orientation, max_side):
+def turned_by_exif(image: Image.Image, orientation: int, form: str = "JPEG", **options) -> bytes:
+    """Return a file of these stored pixels with an EXIF orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = processed(tmp_path, saved(quarters(), "JPEG", quality=95, exif=exif), max_side=max_side)
-    assert close(corners(image), COLOURS, tolerance=8)
-    assert image.width > image.height
-    assert 0x0112 not in image.getexif()
+    data = saved(image, form, exif=exif, **options)
+    assert Image.open(io.BytesIO(data)).getexif().get(0x0112, 1) == orientation
+    return data
+
+
+TURNED = [
+    ("JPEG", {"quality": 95}), ("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}), ("AVIF", {"quality": 100, "subsampling": "4:4:4"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("form", "options"), TURNED)
+def test_exif_orientation_is_not_written_and_applied_only_if_asked_for(tmp_path, orientation, form, options):
+    stored = turned_by_exif(as_stored(quarters(), orientation), orientation, form, **options)
+    for max_side, size in ((256, (64, 48)), (32, (32, 24))):
+        image = processed(tmp_path, stored, max_side=max_side, exif_upright=True)
+        assert image.size == size
+        assert close(corners(image), COLOURS, tolerance=8)
+        image = processed(tmp_path, stored, max_side=max_side)
+        assert image.size == (size if orientation < 5 else size[::-1])
+        assert close(corners(image), corners(as_stored(quarters(), orientation)), tolerance=8)
+
+
+ODD_EXIF = {  # the type (2 text, 3 a short) and value of the tag
+    "of 0": struct.pack(">HIHH", 3, 1, 0, 0),
+    "of 9": struct.pack(">HIHH", 3, 1, 9, 0),
+    "as text": struct.pack(">HI4s", 2, 2, b"6"),
+    "beyond the end": struct.pack(">HII", 3, 9, 1 << 30),
+}
+
+
+@pytest.mark.parametrize("tag", ODD_EXIF.values(), ids=ODD_EXIF)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_an_orientation_that_is_none_turns_nothing(tmp_path, tag, form):
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IHH", 8, 1, 0x0112) + tag + bytes(4)
+    for exif_upright in (False, True):
+        image = processed(tmp_path, saved(quarters(), form, exif=exif, quality=95), exif_upright=exif_upright)
+        assert close(corners(image), COLOURS, tolerance=12)
 
 
 def upright() -> bytes:
@@ -306,7 +341,7 @@ SIZES: dict[tuple[int, int], tuple[int, int]] = {
 
 @pytest.mark.parametrize(("size", "expected"), SIZES.items())
 def test_the_longer_side_shrinks_to_max_side(size, expected):
-    assert plan_fit(size, 0, "longer", 256).canvas == expected
+    assert plan_fit(size, "longer", 256).canvas == expected
 
 
 @pytest.mark.parametrize("precise", [False, True])
@@ -332,7 +367,7 @@ SHAPES = [(form, size) for form in ("PNG", "JPEG") for size in ((60_000, 3), (1,
 @pytest.mark.parametrize(("form", "size"), SHAPES)
 def test_extreme_shapes_are_processed_too(tmp_path, form, size):
     image = processed(tmp_path, saved(Image.new("RGB", size, GREEN), form))
-    assert image.size == plan_fit(size, 0, "longer", 256).canvas
+    assert image.size == plan_fit(size, "longer", 256).canvas
     assert close([image.getpixel((0, 0))], [GREEN], tolerance=8)
 
 
