@@ -28,7 +28,8 @@ the losses in the --failures_path of earlier steps, if these are given.
 
 Datapoints with masks, from process_images.py --masks_directory, give records with a mask for each box.
 Left out and counted: images that are missing or not an RGB JPEG (or PNG), boxes and image labels of classes
-that are not in the list, and images without a box or a verified label of a class in the list.
+that are not in the list, and images without a box or a verified label of a class in the list. With
+--keep_without_boxes such images are written too, as background with empty lists, whatever else they show.
 NAME.manifest.json records what the files were made from. Run the same command again: it writes the missing
 files. With other inputs it writes all files, then removes the older shards.
 Images, datapoints and records can be on an object store, at an address such as s3://bucket/records/train.
@@ -104,7 +105,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     verified: Counter[str] = Counter()
     with work_list.open_work_list(record_sets) as stream:
         numbered = bool(coco_settings) or args.source_id == "number"
-        works = work_list.usable_works(args.points_path, folder, settings.ids, counts, numbered=numbered)
+        works = work_list.usable_works(
+            args.points_path, folder, settings.ids, counts,
+            numbered=numbered, keep_without_boxes=args.keep_without_boxes,
+        )  # fmt: skip
         split = partial(work_list.is_for_evaluation, fraction=args.eval_fraction, subset=args.eval_subset)
         work_list.write_work_list(stream, works, lambda point: record_sets[split(point)])
         work_list.check_enough(record_sets, counts, args.points_path, args.max_failures)
@@ -153,6 +157,8 @@ def count_records(sets: Sequence[RecordSet], counts: Counter[str]) -> dict[str, 
     total = {"records": sum(shard["records"] for shard in shards), "boxes": counts["boxes"]}
     if counts["masks"]:
         total["masks"] = counts["masks"]
+    if counts["records_without_boxes"]:
+        total["records_without_boxes"] = counts["records_without_boxes"]
     total["files"] = len(shards)
     if len(sets) > 1:
         total["eval_records"] = len(sets[1].offsets)
@@ -190,6 +196,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="mask of a box without one, if others have masks: empty, with weight 0, or the whole box, for "
         "Model Garden, which knows no weights (default: %(default)s)",
     )  # fmt: skip
+    add("--keep_without_boxes", action="store_true", help="write images without a box too, as background")
     add("--class_description_path", help="class descriptions, CSV of MID and name, or its folder")
     add("--verify", action="store_true", help="read back every file of records and check its content")
     add("--tfds_metadata", action="store_true", help="write metadata for tfds.builder_from_directory")

@@ -253,6 +253,7 @@ CASES = [
     # step 7
     case(RECORDS, "nowhere: no such folder, the resized images were expected", saved_images_directory="nowhere"),
     case(RECORDS, "points.json: no record can be made of its 1 images: 1 missing in --saved_images_directory", {"photos/a1.jpg": None}),
+    case(RECORDS, "points.json: no record can be made of its 1 images: 1 without a box or verified label of a trainable class", point(annotations=[]), keep_without_boxes=""),
     case(RECORDS, "photos: a folder, a file name for the records was expected", record_save_path="photos"),
     case(RECORDS, "out/train.tfrecord: training and evaluation records need different names", eval_record_save_path="out/train.tfrecord", eval_fraction="0.5"),
     case(RECORDS, "out/eval.tfrecord: the split leaves no image for this file", eval_record_save_path="out/eval.tfrecord", eval_subset="test"),

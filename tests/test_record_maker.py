@@ -19,7 +19,7 @@ import record_maker
 from common.records.examples import example_features
 from common.records.sets import RECORDS_A_PROCESS
 from tests.conftest import ROOT
-from tests.support.step7 import CAT, DOG, TREE, annotation, many, photo, read_back, record_work
+from tests.support.step7 import CAT, DOG, TREE, annotation, many, mask_of, photo, read_back, record_work
 from tests.support.step7 import step as step
 
 
@@ -185,6 +185,43 @@ def test_an_image_with_verified_labels_and_no_box_is_a_record(step, tmp_path):
     (record,) = read_back(tmp_path / "out/data.tfrecord")
     assert (record["image/class/text"], record["image/class/confidence"]) == ([CAT.encode()], [0.0])
     assert record["image/object/class/label"] == []
+
+
+def test_images_without_boxes_are_background_if_asked_for(step, tmp_path):
+    """One without boxes, one with boxes of other classes alone; with masks too, and in the COCO file."""
+    mask = mask_of((40, 30), (10, 4, 20, 22))
+    points = [
+        {"id": "a1", "width": 40, "height": 30, "annotations": [annotation(mask=mask)]},
+        {"id": "a2", "annotations": []},
+        {"id": "a3", "annotations": [annotation(TREE)]},
+        {"id": "gone", "annotations": []},
+    ]
+    images = {f"a{number}.jpg": photo() for number in (1, 2, 3)}
+    assert step(points, images).counts.items() >= {"records": 1, "without_boxes": 3}.items()
+    flags = (
+        "--keep_without_boxes",
+        "--verify",
+        "--coco_path",
+        tmp_path / "coco.json",
+        "--report_path",
+        tmp_path / "r.html",
+    )
+    outcome = step(points, images, *flags)
+    expected = {
+        "records": 3,
+        "records_without_boxes": 2,
+        "without_boxes": 0,
+        "missing": 1,
+        "other_classes": 1,
+    }
+    assert outcome.counts.items() >= (expected | {"verified_records": 3, "boxes": 1}).items()
+    first, *background = read_back(tmp_path / "out/data.tfrecord")
+    for record in background:
+        assert record.keys() == first.keys()
+        assert not any(values for name, values in record.items() if "/object/" in name or "/class/" in name)
+    coco = json.loads((tmp_path / "coco.json").read_text())
+    assert [image["open_images_id"] for image in coco["images"]] == ["a1", "a2", "a3"]
+    assert [box["image_id"] for box in coco["annotations"]] == [coco["images"][0]["id"]]
 
 
 def test_values_of_unknown_keys_do_not_matter(step, tmp_path):

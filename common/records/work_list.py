@@ -85,11 +85,18 @@ def is_for_evaluation(point: Datapoint, fraction: float | None, subset: str | No
 
 
 def usable_works(
-    path: str, folder: Path, ids: dict[str, int], counts: Counter[str], *, numbered: bool = False
+    path: str,
+    folder: Path,
+    ids: dict[str, int],
+    counts: Counter[str],
+    *,
+    numbered: bool = False,
+    keep_without_boxes: bool = False,
 ) -> Iterator[tuple[Datapoint, Work]]:
     """Yield each datapoint that can become a record, and its work; count the others by LOSSES.
 
-    If images are `numbered`, two with the same number are an error.
+    If images are `numbered`, two with the same number are an error. With `keep_without_boxes` images
+    without a box or label of the classes `ids` are yielded too.
     """
     seen: dict[str | int, str] = {}
     images = folder_of(folder)
@@ -110,7 +117,8 @@ def usable_works(
         counts["other_classes"] += len(point.annotations) - len(boxes)
         labels = [label for label in point.image_labels if label.label in ids]
         counts["other_labels"] += len(point.image_labels) - len(labels)
-        if not boxes and not labels:
+        is_background = not boxes and not labels
+        if is_background and not keep_without_boxes:
             counts["without_boxes"] += 1
             continue
         image = find_image(find, folder, point.id)
@@ -123,6 +131,7 @@ def usable_works(
         if size is None:
             counts["not_rgb"] += 1
             continue
+        counts["records_without_boxes"] += is_background
         counts["boxes"] += len(boxes)
         counts["masks"] += count_masks(point, ids, size, path)
         yield point, Work(point.id, name, file_bytes, boxes, labels, size)
@@ -132,14 +141,16 @@ def usable_works(
 def check_enough(
     sets: Sequence[RecordSet], counts: Counter[str], points_path: str, max_failures: FailureLimit | None
 ) -> None:
-    """Raise InputError if there is nothing to write or more is missing than the user allows."""
+    """Raise InputError if there is no record or only background, or more is missing than the user allows."""
     if counts["not_rgb"]:
         say(f"{counts['not_rgb']} images are not RGB JPEGs or PNGs: run process_images.py first")
-    if not any(records.offsets for records in sets):
+    if sum(len(records.offsets) for records in sets) == counts["records_without_boxes"]:
+        without = "without a box or verified label of a trainable class"
         causes = {
             "missing": "missing in --saved_images_directory",
             "not_rgb": "not an RGB JPEG or PNG",
-            "without_boxes": "without a box or verified label of a trainable class",
+            "without_boxes": without,
+            "records_without_boxes": without,
         }
         found = [f"{number} {causes[name]}" for name, number in counts.most_common() if name in causes]
         raise InputError(
