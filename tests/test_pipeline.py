@@ -190,11 +190,11 @@ def test_every_setting_reaches_its_step_and_every_split(sample, tmp_path):
     for split in ("train", "validation"):
         (tmp_path / f"{split}.csv").symlink_to(data / split / "image-labels.csv")
     result = run_all(
-        sample[1], data, out, SPLIT="train validation", CLASSES="Cat,Dog", MAX_IMAGES="2", MAX_SIDE="100",
+        sample[1], data, out, SPLIT="train validation", CLASSES="Cat,Dog", MAX_IMAGES="6", MAX_SIDE="100",
         NUM_SHARDS="1", GET_FLAGS="--image_labels",
-        METADATA_FLAGS=f"--image_labels_input_path {tmp_path}/{{split}}.csv --seed 1",
+        METADATA_FLAGS=f"--image_labels_input_path {tmp_path}/{{split}}.csv --seed 1 --keep_images_without_boxes 9",
         LABEL_MAP_FLAGS="--name_field name",
-        RECORD_FLAGS=f"--compression gzip --workers 1 --class_text name --class_description_path {names} "
+        RECORD_FLAGS=f"--compression gzip --keep_without_boxes --workers 1 --class_text name --class_description_path {names} "
         f"--report_path {out}/{{split}}/report.html",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -205,7 +205,8 @@ def test_every_setting_reaches_its_step_and_every_split(sample, tmp_path):
     assert json.loads((out / "classes-translated.json").read_text()) == ["Cat", "Dog"]
     for split in ("train", "validation"):
         points = json.loads((out / split / "points.json").read_text())
-        assert [point["subset"] for point in points] == [split, split]
+        assert [point["subset"] for point in points] == [split] * 6
+        assert any(not point["annotations"] for point in points)  # background
         assert any(point.get("image_labels") for point in points)
         sizes = [
             max(point["width"], point["height"])
@@ -226,6 +227,7 @@ def test_every_setting_reaches_its_step_and_every_split(sample, tmp_path):
     names_of = {"t": " (train)", "v": " (validation)"}
     assert [name for name, _, _ in counts] == [f"  step {of[0]}{names_of.get(of[1:], '')}" for of in order]
     assert all(pairs in lines for _, _, pairs in counts)
+    assert "records_without_boxes=" in counts[-1][2]
 
 
 @pytest.mark.parametrize("split", ["train,validation", "train val", "trial", " "])
