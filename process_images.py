@@ -81,15 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     reads, packages = ([source, masks_folder], MASK_PACKAGES) if masks_folder else ([source], PACKAGES)
     failures_path = parse_path(args.failures_path or target / "process_failures.csv")
     suffix = image_file_name("", settings.format)
-    counted = (
-        "images",
-        *MADE,
-        "failed",
-        *LOST,
-        "turned_by_exif",
-        *(MASK_OUTCOMES.values() if mask_files else ()),
-    )
-    counts = dict.fromkeys(counted, 0)
+    counted = ("images", *MADE, "failed", *LOST, "turned_by_exif")
+    counts = dict.fromkeys((*counted, *(MASK_OUTCOMES.values() if mask_files else ())), 0)
     failed: list[str] = []
     has_rotation = False
     with (

@@ -437,7 +437,7 @@ def test_images_turned_by_exif_are_counted_and_warned_of(process, folder, rotati
     for outcome in (first, process(*flags, into=into)):
         assert (outcome.code, outcome.counts["turned_by_exif"]) == (0, 2)
         assert len(outcome.messages.splitlines()) == bool(message)
-        assert message.replace("BESIDE", "their boxes may be beside the objects") in outcome.err
+        assert message.replace("BESIDE", "their boxes may be beside the objects") in outcome.messages
         assert outcome.messages.startswith("2 images " if message else "")
     assert contents(folder) == made  # by the second run
 
