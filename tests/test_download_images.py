@@ -250,7 +250,7 @@ def test_nothing_at_all_is_an_error_that_names_the_cause(script, folder):
     assert outcome.code == 1
     assert outcome.messages == (
         "download_images.py: none of the 3 images was downloaded, 3 of them with connection, such as p0: original: "
-        f"Connection refused ({url}); run the same command again to try these again; "
+        f"Connection refused ({url}); run the same command again to retry these; "
         f"see {folder}/download_failures.csv\n"
     )
     assert len(failures(folder)) == 3
@@ -263,7 +263,7 @@ def test_the_run_stops_when_the_first_200_all_fail_in_passing(script, folder):
     assert outcome.code == 1
     assert re.fullmatch(
         r"download_images.py: the first 200 images all failed, 200 of them with connection, such as p[0-9]+: original: "
-        rf"Connection refused \({url}\); run the same command again to try these again\n", outcome.err
+        rf"Connection refused \({url}\); run the same command again to retry these\n", outcome.err
     )  # fmt: skip
 
 
@@ -274,14 +274,16 @@ def test_the_run_goes_on_when_one_of_the_first_200_is_there(script, server, fold
     assert (outcome.code, outcome.counts["connection"]) == (0, 400)
 
 
-UNREACHABLE = "run the same command again to try these again, or take another mirror with --mirror_url or none with --image_source original; see"
+AGAIN = "run the same command again to retry these; "
+SIGN_IN = "sign in to the network if it asks for that, and "
+UNREACHABLE = "if the mirror cannot be reached from here, use --mirror_url or --image_source original; see"
 ENDS = {  # routes of the images that fail, flags, the end of step 4
     "the commonest, by the first id": (("404", "410", "403"), (), "2 of them with gone, such as x0: original: 404 Not Found (URL/404/0); --retry_failed requests these again; see"),
-    "a transient one": (("html",), (), "1 of them with web_page, such as x0: original: HTML page, 18 bytes of text/html (URL/html/0); run the same command again to try these again; see"),
+    "a transient one": (("html",), (), "1 of them with web_page, such as x0: original: HTML page, 18 bytes of text/html (URL/html/0); " + SIGN_IN + AGAIN + "see"),
     "no address": (("",), (), "1 of them with no_source, such as x0: no address in the index for any --image_source; --image_source may name more sources; see"),
     "what a server says": (("escape",), (), "such as x0: original: 404 a?[31mb (URL/escape/0); "),
-    "a mirror behind a sign-in": (("html",), ("--mirror_url", "URL"), "1 of them with web_page, such as x0: mirror: HTML page, 18 bytes of text/html (URL/html/x0.jpg); " + UNREACHABLE),
-    "a mirror that no one answers for": (("closed",), ("--mirror_url", "CLOSED"), "1 of them with connection, such as x0: mirror: Connection refused (CLOSED/closed/x0.jpg); " + UNREACHABLE),
+    "a mirror behind a sign-in": (("html",), ("--mirror_url", "URL"), "1 of them with web_page, such as x0: mirror: HTML page, 18 bytes of text/html (URL/html/x0.jpg); " + SIGN_IN + AGAIN + UNREACHABLE),
+    "a mirror that no one answers for": (("closed",), ("--mirror_url", "CLOSED"), "1 of them with connection, such as x0: mirror: Connection refused (CLOSED/closed/x0.jpg); " + AGAIN + UNREACHABLE),
 }  # fmt: skip
 
 

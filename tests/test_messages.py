@@ -205,8 +205,8 @@ CASES = [
     case(DOWNLOAD, "images.json:1: Expected `str | null`, got `int` - at `$.url`: 7", {"images.json": '[{"id":"a1","url":7}]'}),
     case(DOWNLOAD, "images.json:2: duplicate image id a1", {"images.json": '[{"id":"a1","url":"http://x/"},\n{"id":"a1","url":"http://x/"}]'}),
     # step 4
-    case(DOWNLOAD, "none of the 1 images was downloaded, 1 of them with connection, such as a1: original: Connection refused (http://127.0.0.1:9/a1.jpg); run the same command again to try these again; see out/download_failures.csv"),
-    case(DOWNLOAD, "the first 200 images all failed, 200 of them with connection, such as a0: original: Connection refused (http://127.0.0.1:9/a); run the same command again to try these again", {"images.json": json.dumps([{"id": f"a{n}", "url": "http://127.0.0.1:9/a"} for n in range(200)])}),
+    case(DOWNLOAD, "none of the 1 images was downloaded, 1 of them with connection, such as a1: original: Connection refused (http://127.0.0.1:9/a1.jpg); run the same command again to retry these; see out/download_failures.csv"),
+    case(DOWNLOAD, "the first 200 images all failed, 200 of them with connection, such as a0: original: Connection refused (http://127.0.0.1:9/a); run the same command again to retry these", {"images.json": json.dumps([{"id": f"a{n}", "url": "http://127.0.0.1:9/a"} for n in range(200)])}),
     case(DOWNLOAD, "1 of 2 images failed, --max_failures is 0; 1 of them with no_source, such as a2: no address in the index for any --image_source; --image_source may name more sources; see out/download_failures.csv", {"images.json": '[{"id":"a1","url":""},{"id":"a2","url":""}]', "out/a1.jpg": b"\xff"}, max_failures="0"),
     case(DOWNLOAD, "nowhere.pem: no such file, REQUESTS_CA_BUNDLE names certificates", environment={"REQUESTS_CA_BUNDLE": "nowhere.pem"}),
     case(DOWNLOAD, "HTTPS_PROXY is 'socks5://127.0.0.1:9', an http:// or https:// address was expected", environment={"HTTPS_PROXY": "socks5://127.0.0.1:9"}),

@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from common.cli import InputError, say
-from common.download.types import PERMANENT, TRANSIENT, Outcome
+from common.download.types import PERMANENT, REFUSALS, TRANSIENT, Outcome
 from common.files.csv_files import read_csv
 from common.files.failures import Failure, FailureLimit
 from common.files.journal import Journal, read_journal
@@ -20,11 +20,7 @@ from common.images.header import BAD_IMAGE_REASONS
 from common.images.settings import ImageSettings
 
 FIRST = 200  # images; when all of them fail transiently, the fault is not theirs
-COUNTS = (
-    "images", "downloaded", "already_there", "failed",
-    "gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source",
-    "rate_limited", "server_error", "web_page", "timeout", "connection", "tls",
-)  # fmt: skip
+COUNTS = ("images", "downloaded", "already_there", "failed", *REFUSALS, *TRANSIENT)
 SHRINKING = ("resized", "unchanged", "damaged_kept", *BAD_IMAGE_REASONS)
 UNREACHABLE = frozenset({"web_page", "timeout", "connection", "tls"})  # a host may be for all images
 MAX_SHOWN = 200  # characters of a detail or an address in a message
@@ -88,10 +84,12 @@ def _remedy(failure: Failure) -> str:
         return "--image_source may name more sources"
     if failure.reason not in TRANSIENT:
         return "--retry_failed requests these again"
-    again = "run the same command again to try these again"
+    remedy = "run the same command again to retry these"
+    if failure.reason == "web_page":
+        remedy = f"sign in to the network if it asks for that, and {remedy}"
     if failure.reason in UNREACHABLE and failure.detail.startswith("mirror: "):
-        return f"{again}, or take another mirror with --mirror_url or none with --image_source original"
-    return again
+        remedy += "; if the mirror cannot be reached from here, use --mirror_url or --image_source original"
+    return remedy
 
 
 class Refusals(Journal):

@@ -1,8 +1,4 @@
-"""One request for an image: its bytes, checked against the index, or the reason why there are none.
-
-Reasons `gone`, `forbidden`, `changed`, `not_an_image`, `too_large` and `bad_url` are permanent;
-`rate_limited`, `server_error`, `web_page`, `timeout`, `connection` and `tls` are transient.
-"""
+"""One request for an image: its bytes, checked against the index, or the reason why there are none."""
 
 from __future__ import annotations
 
@@ -40,8 +36,8 @@ JPEG = b"\xff\xd8\xff"
 PLACEHOLDER = "photo_unavailable"  # where Flickr redirects when an image is gone
 NO_AI = frozenset({"noai", "noimageai"})
 
-_FORBIDDEN = frozenset({401, 402, 403, 407, 451})
-_TRANSIENT = {408: "timeout", 425: "server_error", 429: "rate_limited"}
+_FORBIDDEN = frozenset({401, 402, 403, 451})
+_TRANSIENT = {407: "connection", 408: "timeout", 425: "server_error", 429: "rate_limited"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 

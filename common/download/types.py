@@ -10,9 +10,10 @@ from common.files.failures import Failure
 from common.images.header import BAD_IMAGE_REASONS
 from common.images.settings import ImageSettings
 
-PERMANENT = frozenset({"gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source"})
-PERMANENT |= frozenset(BAD_IMAGE_REASONS)
-TRANSIENT = frozenset({"rate_limited", "server_error", "web_page", "timeout", "connection", "tls"})
+# Why an image is missing, as counted. Another run asks again after a transient failure alone.
+REFUSALS = ("gone", "forbidden", "changed", "not_an_image", "too_large", "bad_url", "no_source")
+PERMANENT = frozenset(REFUSALS + BAD_IMAGE_REASONS)
+TRANSIENT = ("rate_limited", "server_error", "web_page", "timeout", "connection", "tls")
 
 
 class ImageSource(NamedTuple):

@@ -267,6 +267,7 @@ ROUTES: dict[str, Callable[[Exchange], None]] = {
     "endless": endless,
     "429": status("429 Too Many Requests", "Retry-After: 0"),
     "429_long": status("429 Too Many Requests", "Retry-After: 86400"),
+    "407": status("407 Proxy Authentication Required"),
     "408": status("408 Request Timeout"),
     "425": status("425 Too Early"),
     "500": status("500 Internal Server Error"),

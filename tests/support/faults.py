@@ -47,6 +47,7 @@ FAULTS = {  # route: reason, a part of the detail
     "503": ("server_error", "503 Service Unavailable"),
     "425": ("server_error", "425 Too Early"),
     "408": ("timeout", "408 Request Timeout"),
+    "407": ("connection", "407 Proxy Authentication Required"),
     "reset": ("connection", ""),
     "reset_in_body": ("connection", ""),
     "hang_up": ("connection", "without response"),
