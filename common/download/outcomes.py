@@ -36,20 +36,17 @@ class Tally:
         self.counts = Counter(dict.fromkeys(names, 0))
         self.examples: dict[str, Failure] = {}  # by reason
         self.requested = 0
-        self.in_vain = 0  # the first images, as long as all of them failed transiently
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome; InputError when the first images all failed transiently."""
         if outcome.failure:
             self.add_failure(outcome.failure)
-            if outcome.failure.reason in TRANSIENT and self.requested == self.in_vain:
-                self.in_vain += 1
         else:
             self.counts.update(downloaded=1, bytes=outcome.size)
             if outcome.how:
                 self.counts[outcome.how] += 1
         self.requested += 1
-        if self.in_vain == self.requested == FIRST:
+        if self.requested == FIRST == sum(self.counts[reason] for reason in TRANSIENT):
             raise InputError(f"the first {FIRST} images all failed, {self.cause(TRANSIENT)}")
 
     def add_failure(self, failure: Failure) -> None:

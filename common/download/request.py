@@ -106,7 +106,8 @@ class Requester:
                 return Answer(reason="forbidden", detail=f"X-Robots-Tag: {', '.join(tags)}")
         most = self.settings.max_bytes
         if (raw.length_remaining or 0) > most:  # None where it is not known
-            return Answer(reason="too_large", detail=f"{raw.length_remaining} bytes, the limit is {most}")
+            detail = f"{raw.length_remaining} bytes, --max_megabytes allows {most}"
+            return Answer(reason="too_large", detail=detail)
         pieces: list[bytes] = []
         while sum(map(len, pieces)) <= most and (piece := raw.read(PIECE)):
             pieces.append(piece)
@@ -118,7 +119,7 @@ class Requester:
             except zlib.error:
                 return Answer(reason="not_an_image", detail=f"damaged {encoding} encoding")
         if len(data) > most:
-            return Answer(reason="too_large", detail=f"more than {most} bytes")
+            return Answer(reason="too_large", detail=f"more than the {most} bytes of --max_megabytes")
         ends_by_close = raw.length_remaining is None and not raw.chunked
         if ends_by_close and JPEG.startswith(data[:3]) and len(data) != source.size and not has_end(data):
             return Answer(reason="connection", detail="closed before the end of the image", retry=True)
