@@ -107,6 +107,6 @@ def find_listed(path: str, ids: Set[str], index_path: str, images: Images) -> tu
     of_index = images.of_index()
     listed = frozenset(image_id for image_id in of_index if image_id in ids or list_key(image_id) in ids)
     if not listed:
-        shown = one_of_each(path, min(ids), index_path, next(iter(images.positions)))
-        raise InputError(f"{path}: none of its {len(ids)} image ids is in the index: {shown}")
+        shown = one_of_each("list", min(ids), "index", next(iter(images.positions)))
+        raise InputError(f"{path}: none of its {len(ids)} image ids is in {index_path}: {shown}")
     return listed, len(ids) - len(set(map(list_key, listed)))

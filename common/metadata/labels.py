@@ -59,7 +59,7 @@ def spool_labels(path: str, rules: LabelRules, images: Images, labels: Spool) ->
                 added.append((images.number(image_id), item))
         labels.add(added)
     if counts["label_rows"] == counts["labels_not_in_index"]:
-        shown = one_of_each(path, other_id, "the index", next(iter(images.positions)))
+        shown = one_of_each("label file", other_id, "index", next(iter(images.positions)))
         raise InputError(
             f"{path}: none of its {counts['label_rows']} image labels is of an image in the index, those of "
             f"the same release and split were expected: {shown}"

@@ -28,7 +28,7 @@ def nothing_kept(
         return (
             f"{index}: none of the {counts['images_not_in_index']} images with boxes to keep in "
             f"{annotations} is in this index, one of the same release and split was expected: "
-            + one_of_each(index, ids[0], annotations, ids[-1])
+            + one_of_each("index", ids[0], "box file", ids[-1])
         )
     if counts["images_not_chosen"]:
         return f"{annotations}: no box to keep in the images of --image_ids_path"

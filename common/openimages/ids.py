@@ -32,7 +32,7 @@ def one_of_each(file: str, image_id: str, other_file: str, other_id: str) -> str
     shown = []
     for name, one, other in ((file, image_id, other_id), (other_file, other_id, image_id)):
         fitting = [guess for form, guess in GUESSES if form.fullmatch(one) and not form.fullmatch(other)]
-        shown.append(" ".join((name, "has", one[:80], *fitting[:1])))
+        shown.append(" ".join(("the", name, "has", one[:80], *fitting[:1])))
     return ", ".join(shown)
 
 

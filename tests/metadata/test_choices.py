@@ -331,20 +331,28 @@ def test_mlperfs_list_is_read(step, real_files):
 
 
 APART = {
-    "lost zeros": ("2b66c9c498e", A, f"images.csv has 2b66c9c498e (leading zeros lost?), boxes.csv has {A}"),
-    "file names": (A, "b.jpg", f"images.csv has {A}, boxes.csv has b.jpg (a file name?)"),
-    "decimal numbers": ("139", A, f"has 139 (a decimal number, or leading zeros lost?), boxes.csv has {A}"),
-    "upper case": ("AB" * 8, A, f"images.csv has ABABABABABABABAB (upper case?), boxes.csv has {A}"),
-    "nothing odd": (A, B, f"images.csv has {A}, boxes.csv has {B}"),
-    "both alike": ("139", "140", "images.csv has 139, boxes.csv has 140"),
+    "lost zeros": (
+        "2b66c9c498e",
+        A,
+        f"the index has 2b66c9c498e (leading zeros lost?), the box file has {A}",
+    ),
+    "file names": (A, "b.jpg", f"the index has {A}, the box file has b.jpg (a file name?)"),
+    "decimal numbers": (
+        "139",
+        A,
+        f"the index has 139 (a decimal number, or leading zeros lost?), the box file has {A}",
+    ),
+    "upper case": ("AB" * 8, A, f"the index has ABABABABABABABAB (upper case?), the box file has {A}"),
+    "nothing odd": (A, B, f"the index has {A}, the box file has {B}"),
+    "both alike": ("139", "140", "the index has 139, the box file has 140"),
 }
 
 
 @pytest.mark.parametrize(("one", "other", "text"), APART.values(), ids=APART)
-def test_ids_that_have_nothing_in_common_are_shown(step, tmp_path, one, other, text):
+def test_ids_that_have_nothing_in_common_are_shown(step, one, other, text):
     outcome = step(table(TRAIN_V3, box(other)), table(INDEX_V3, entry(one)))
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-    assert outcome.err.replace(f"{tmp_path}/", "").endswith(f"{text}\n")
+    assert outcome.err.endswith(f"{text}\n")
 
 
 def test_so_many_images_of_each_class(step, tmp_path):
