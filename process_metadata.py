@@ -40,36 +40,21 @@ Exit codes: 0 done, the counts say what was dropped; 1 bad input, or no box left
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
 from functools import partial
 
-from common.cli import InputError, make_parser, print_counts, run, whole_number
+from common.cli import InputError, make_parser, run, whole_number
 from common.files.csv_files import parse_number
 from common.files.json_files import json_writer
 from common.files.whole_files import check_rereadable, open_output
 from common.openimages.class_choice import asked_classes, choose_classes, hint_at_subclasses
 from common.openimages.classes import read_classes
-from common.openimages.funnel import Stage, counts_path, lost_of, write_stages
+from common.openimages.funnel import counts_path, write_stages
 from common.openimages.hierarchy import descendants, read_ancestors
 from common.openimages.outputs import check_outputs
 
 ALL = 10**9  # images
-COUNTS = (
-    "images", "boxes", "classes", "rows", "other_classes", "outside_image", "without_area", "repeated_rows",
-    "images_not_in_index", "images_not_chosen", "index_rows", "repeated_ids",
-)  # fmt: skip
-CAME_IN, WENT_OUT = ("rows", "index_rows", "label_rows"), ("images", "boxes", "masks", "classes")
-LOST_BOXES = (
-    "other_classes", "outside_image", "without_area", "repeated_rows", "too_small", "boxes_without_mask",
-    "excluded_occluded", "excluded_truncated", "excluded_group_of", "excluded_depiction", "excluded_inside",
-)  # fmt: skip
-LOST_IMAGES = (
-    "images_not_in_index", "images_without_mask",
-    "not_listed", "over_max_images_per_class", "over_max_images",
-)  # fmt: skip
-LOST_OTHERS = ("repeated_ids", "masks_without_box", "labels_not_in_index", "labels_of_other_classes")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -78,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from common.metadata.choice import ImageChoice, find_listed, read_image_ids
     from common.metadata.index import Images, read_index, write_index
     from common.metadata.labels import LabelRules, spool_labels
-    from common.metadata.losses import nothing_kept, say_outside
+    from common.metadata.losses import nothing_kept, print_losses, say_outside, stages
     from common.metadata.masks import MaskRules, join_masks, spool_masks
     from common.metadata.points import BUCKET, Tables, choose_images, read_points
     from common.metadata.spool import Spool
@@ -146,26 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_stages(counts_path(args.point_output_path), stages(counts), args.point_output_path)
     counts += index_counts
     counts["classes"] = len(classes)
-    always = (*COUNTS, "masks", "masks_without_box") if masks_path else COUNTS
-    more = sorted(name for name in counts if name not in always and counts[name])
-    print_counts(
-        {name: counts[name] for name in (*always, *more)}, came_in=CAME_IN, went_out=WENT_OUT,
-        lost=(*LOST_BOXES, *LOST_IMAGES, *LOST_OTHERS), line_only=["images_not_chosen"],
-    )  # fmt: skip
-
-
-def stages(counts: Counter[str]) -> list[Stage]:
-    """Return what became of the rows."""
-    rows, boxes, images = (counts[name] for name in ("rows", "boxes", "images"))
-    lost_boxes, lost_images = lost_of(counts, LOST_BOXES), lost_of(counts, LOST_IMAGES)
-    of_lost_images = rows + counts["expanded"] - boxes - sum(lost_boxes.values())
-    if of_lost_images > 0:
-        lost_boxes["of_images_left_out"] = of_lost_images
-    return [
-        Stage(3, "rows", rows, rows),
-        Stage(3, "kept boxes", rows, boxes, lost_boxes),
-        Stage(3, "images", images + sum(lost_images.values()), images, lost_images),
-    ]
+    print_losses(counts, masked=masks_path is not None)
 
 
 def kept_relatives(classes: Sequence[str], relatives: Mapping[str, Set[str]]) -> dict[str, Set[str]]:

@@ -1,4 +1,4 @@
-"""Losses of step 3 for people: why no box is left, and boxes that are outside their images."""
+"""Losses of step 3: their counts, the funnel, why no box is left, and boxes that are outside their images."""
 
 from __future__ import annotations
 
@@ -6,14 +6,29 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
-from common.cli import say
+from common.cli import print_counts, say
 from common.files.csv_files import columns, parse_number, read_csv
 from common.metadata.boxes import CLIPPED, REQUIRED, ROUNDING
 from common.metadata.index import Images
 from common.openimages.datapoints import COORDINATES
+from common.openimages.funnel import Stage, lost_of
 from common.openimages.ids import one_of_each
 
 KEPT = ("rows", "images", "images_without_boxes")  # counts that are no losses
+COUNTS = (
+    "images", "boxes", "classes", "rows", "other_classes", "outside_image", "without_area", "repeated_rows",
+    "images_not_in_index", "images_not_chosen", "index_rows", "repeated_ids",
+)  # fmt: skip
+CAME_IN, WENT_OUT = ("rows", "index_rows", "label_rows"), ("images", "boxes", "masks", "classes")
+LOST_BOXES = (
+    "other_classes", "outside_image", "without_area", "repeated_rows", "too_small", "boxes_without_mask",
+    "excluded_occluded", "excluded_truncated", "excluded_group_of", "excluded_depiction", "excluded_inside",
+)  # fmt: skip
+LOST_IMAGES = (
+    "images_not_in_index", "images_without_mask",
+    "not_listed", "over_max_images_per_class", "over_max_images",
+)  # fmt: skip
+LOST_OTHERS = ("repeated_ids", "masks_without_box", "labels_not_in_index", "labels_of_other_classes")
 SHOWN = 10  # classes named in an error
 
 
@@ -71,3 +86,27 @@ def outside_example(path: str) -> str:
             hint = "; see --clip_boxes" if away <= CLIPPED + ROUNDING else ""
             return f"line {line}: {name} is {text:.80}, {expected} was expected{hint}"
     raise AssertionError("no coordinate is outside")
+
+
+def stages(counts: Counter[str]) -> list[Stage]:
+    """Return what became of the rows."""
+    rows, boxes, images = (counts[name] for name in ("rows", "boxes", "images"))
+    lost_boxes, lost_images = lost_of(counts, LOST_BOXES), lost_of(counts, LOST_IMAGES)
+    of_lost_images = rows + counts["expanded"] - boxes - sum(lost_boxes.values())
+    if of_lost_images > 0:
+        lost_boxes["of_images_left_out"] = of_lost_images
+    return [
+        Stage(3, "rows", rows, rows),
+        Stage(3, "kept boxes", rows, boxes, lost_boxes),
+        Stage(3, "images", images + sum(lost_images.values()), images, lost_images),
+    ]
+
+
+def print_losses(counts: Counter[str], *, masked: bool) -> None:
+    """Print the counts; some are shown even if they are 0."""
+    always = (*COUNTS, "masks", "masks_without_box") if masked else COUNTS
+    more = sorted(name for name in counts if name not in always and counts[name])
+    print_counts(
+        {name: counts[name] for name in (*always, *more)}, came_in=CAME_IN, went_out=WENT_OUT,
+        lost=(*LOST_BOXES, *LOST_IMAGES, *LOST_OTHERS), line_only=["images_not_chosen"],
+    )  # fmt: skip
