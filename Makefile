@@ -46,7 +46,6 @@ demo: $(VENV)/installed
 	$(BIN)/python -m sample.make --directory demo/sample
 	MASKS=1 DATA=demo/data OUT=demo/dataset NUM_SHARDS=2 RECORD_FLAGS="$(REPORT_FLAGS)" \
 		$(BIN)/python -m sample.serve demo/sample -- sh make_dataset.sh
-	@echo "report:    demo/report.html"
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m 'not system and not interop' --numprocesses auto --dist loadfile --no-loadscope-reorder

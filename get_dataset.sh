@@ -78,10 +78,12 @@ base=${base%/}
 
 lock=$directory/.get_dataset.lock
 child=
+meter=
 locked=
 
 clean_up() {
     [ -z "$child" ] || kill "$child" 2>/dev/null
+    [ -z "$meter" ] || kill -KILL "$meter" 2>/dev/null
     [ -z "$locked" ] || rm -rf "$lock"
 }
 trap clean_up EXIT
@@ -228,6 +230,25 @@ tag_in() {
     printf '%s' "$tag"
 }
 
+# Renew a line on the terminal every second: the share of file $1 that exists, and how long the rest will take. The
+# headers in $2 tell its size.
+show_progress() {
+    first=$(size_of "$1") seconds=0
+    while sleep 1 && kill -0 $$ 2>/dev/null; do
+        seconds=$((seconds + 1))
+        # Of a part that is resumed the headers tell only the length of the rest.
+        size=$(header_in "$2" content-length)
+        case $2 in *.more) size=$((first + ${size:-0})) ;; esac
+        awk -v have="$(size_of "$1")" -v first="$first" -v size="${size:-0}" -v seconds="$seconds" 'BEGIN {
+            rate = (have - first) / seconds
+            text = sprintf("%.1f MB, %.1f MB/s", have / 1e6, rate / 1e6)
+            if (size > 0) text = sprintf("%d %% of %.1f MB, %.1f MB/s", 100 * have / size, size / 1e6, rate / 1e6)
+            if (size > 0 && rate > 0) text = text sprintf(", %d:%02d left", (size - have) / rate / 60, (size - have) / rate % 60)
+            printf "\r  %-60s\r", text
+        }' >&2
+    done
+}
+
 fetch() { # fetch PATH TO: download the release's file PATH to TO
     [ -e "$2" ] && return
     url=$base/$1 part=$2.part
@@ -245,8 +266,18 @@ fetch() { # fetch PATH TO: download the release's file PATH to TO
         else
             answer=$part.more
         fi
+        if [ -t 2 ]; then
+            show_progress "$part" "$answer" >/dev/null &
+            meter=$!
+        fi
         watched "with_$tool" "$url" "$part" "$tag" "$answer"
         code=$?
+        if [ -n "$meter" ]; then
+            kill -KILL "$meter" # another signal would be lost while it starts
+            wait "$meter" 2>/dev/null
+            meter=
+            printf '%62s\r' '' >&2
+        fi
         status=$(status_in "$answer")
         if [ "$before" -gt 0 ] && { [ "$status" = 200 ] || [ "$status" = 416 ]; }; then
             # The server knows no ranges, or the file has changed: the partial file is useless.

@@ -85,7 +85,7 @@ interrupted() {
 }
 trap interrupted INT TERM HUP
 
-step() { # step NUMBER COMMAND...: run it and keep its counts; if it fails, exit with its code
+step() { # step NUMBER COMMAND...: run it; if it fails, exit with its code
     number=$1 of=
     [ "$splits" -eq 1 ] || of=${split:+ ($split)}
     shift
@@ -95,8 +95,6 @@ step() { # step NUMBER COMMAND...: run it and keep its counts; if it fails, exit
     if wait "$child"; then
         child=
         cat "$OUT/.stdout"
-        counts="$counts  step $number$of: $(tail -n 1 "$OUT/.stdout")
-"
     else
         code=$?
         cat "$OUT/.stdout"
@@ -108,7 +106,6 @@ step() { # step NUMBER COMMAND...: run it and keep its counts; if it fails, exit
 
 for_split() { printf '%s' "$1" | sed "s/{split}/$split/g"; }
 
-counts=
 descriptions=$DATA/classes/class-descriptions.csv
 classes=$OUT/classes-trainable.txt
 
@@ -191,8 +188,15 @@ for split in $SPLIT; do
 done
 
 rm -f "$OUT/.stdout"
-printf '%s' "$counts" >&2
+echo "label map: $OUT/label_map.pbtxt"
 for split in $SPLIT; do
     echo "records:   $OUT/$split/records/$split.tfrecord-*"
+    for word in $(for_split "$RECORD_FLAGS"); do # the files that these flags name
+        case ${flag:-}=$word in
+        --coco_path=*) echo "COCO file: $word" ;;
+        --report_path=*) echo "report:    $word" ;;
+        --preview_path=*) echo "preview:   $word" ;;
+        esac
+        flag=$word
+    done
 done
-echo "label map: $OUT/label_map.pbtxt"

@@ -64,6 +64,7 @@ PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the images depend o
 MASK_PACKAGES = (*PACKAGES, "pycocotools")
 MADE, LOST = ("resized", "unchanged", "damaged_kept", "already_there"), ("missing", *BAD_IMAGE_REASONS)
 MASK_OUTCOMES = {"": "masks"} | {reason: f"masks_{reason}" for reason in MASK_REASONS}
+LOST_MASKS = [MASK_OUTCOMES[reason] for reason in MASK_REASONS]
 
 Planned = tuple[dict[str, Any], ImageTask, ImageResult | None]  # a datapoint, its task, or what exists
 
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         failures.finish(failed)
         folder_of(target).sweep(f".*{suffix}")  # of workers of a cluster that were lost
         print_counts(
-            counts, came_in=["images"], went_out=[*MADE, "masks"], lost=[*LOST, *MASK_OUTCOMES.values()],
+            counts, came_in=["images"], went_out=[*MADE, "masks"], lost=[*LOST, *LOST_MASKS],
             line_only=["failed"],
         )  # fmt: skip
         if (turned := counts["turned_by_exif"]) and settings.exif_upright == has_rotation:

@@ -1,6 +1,8 @@
 """Step 1 interrupted by its server, its user, a kill, another run, a full disk."""
 
 import os
+import pty
+import re
 import signal
 import subprocess
 import threading
@@ -83,6 +85,24 @@ def test_an_interrupted_run_says_so_and_resumes(server, tmp_path, signum):
     server.faults.clear()
     assert get(server, *V7, "--directory", tmp_path)[0] == 0
     assert [bool(wanted) for path, wanted in server.requests if path == BOXES] == [False, True]
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_terminal_shows_the_share_of_a_large_file(server, tmp_path, path_with, tool):
+    server.faults[BOXES] = "hang"
+    size = len((server.folder / BOXES.lstrip("/")).read_bytes())
+    ours, theirs = pty.openpty()
+    with start(server, *V7, "--directory", tmp_path, path=path_with(tool), stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while b" MB/s" not in shown:
+            shown += os.read(ours, 1000)
+        server.faults.clear()
+        server.go_on.set()
+        process.communicate(timeout=30)
+    os.close(ours)
+    assert process.returncode == 0
+    assert re.search(rf"\r  \d+ % of {size / 1e6:.1f} MB, \d\.\d MB/s, \d+:\d\d left", shown.decode())
 
 
 def test_two_runs_in_one_folder_are_refused(server, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -195,7 +196,7 @@ def test_every_setting_reaches_its_step_and_every_split(sample, tmp_path):
         METADATA_FLAGS=f"--image_labels_input_path {tmp_path}/{{split}}.csv --seed 1 --keep_images_without_boxes 9",
         LABEL_MAP_FLAGS="--name_field name",
         RECORD_FLAGS=f"--compression gzip --keep_without_boxes --workers 1 --class_text name --class_description_path {names} "
-        f"--report_path {out}/{{split}}/report.html",
+        f"--coco_path {out}/{{split}}/coco.json --report_path {out}/{{split}}/report.html",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert (out / "classes-trainable.txt").read_text().split() == ["/m/01yrx", "/m/0bt9lr"]
@@ -216,18 +217,21 @@ def test_every_setting_reaches_its_step_and_every_split(sample, tmp_path):
         records = out / split / f"records/{split}.tfrecord-00000-of-00001"
         assert records.read_bytes().startswith(b"\x1f\x8b")
         assert (out / split / "report.html").stat().st_size > 1000
-    lines = result.stdout.splitlines()
-    assert lines[-3:] == [
-        f"records:   {out}/train/records/train.tfrecord-*",
-        f"records:   {out}/validation/records/validation.tfrecord-*",
-        f"label map: {out}/label_map.pbtxt",
-    ]
-    counts = [line.partition(": ") for line in result.stderr.splitlines()[-12:]]
-    order = ["1t", "1v", "3t", "3v", "2", "4t", "5t", "4v", "5v", "6", "7t", "7v"]
-    names_of = {"t": " (train)", "v": " (validation)"}
-    assert [name for name, _, _ in counts] == [f"  step {of[0]}{names_of.get(of[1:], '')}" for of in order]
-    assert all(pairs in lines for _, _, pairs in counts)
-    assert "records_without_boxes=" in counts[-1][2]
+    results = [f"label map: {out}/label_map.pbtxt"]
+    for split in ("train", "validation"):
+        results += [
+            f"records:   {out}/{split}/records/{split}.tfrecord-*",
+            f"COCO file: {out}/{split}/coco.json",
+            f"report:    {out}/{split}/report.html",
+        ]
+    assert result.stdout.splitlines()[-7:] == results
+    *_, head, rows, boxes, images, downloaded, verified, records = result.stderr.splitlines()
+    assert head == "From rows to records:"
+    found = [line.split(maxsplit=2)[:2] for line in (rows, images, downloaded, verified, records)]
+    assert [name for name, _ in found] == ["rows", "images", "downloaded", "verified", "records"]
+    assert found[1][1] == "6"
+    assert [int(number) for _, number in found[1:]] == sorted((int(n) for _, n in found[1:]), reverse=True)
+    assert re.match(r"  kept boxes +\d+  .*other classes", boxes)
 
 
 @pytest.mark.parametrize("split", ["train,validation", "train val", "trial", " "])
@@ -321,9 +325,9 @@ def masked(sample, tmp_path_factory):
     folder = tmp_path_factory.mktemp("masked")
     result = run_all(sample[1], folder / "data", folder / "out", MASKS="1", NUM_SHARDS="2")
     assert result.returncode == 0, result.stderr
-    lines = [line.partition(": ") for line in result.stderr.splitlines()[-7:]]
-    counts = {name.strip(): dict(pair.split("=") for pair in pairs.split()) for name, _, pairs in lines}
-    return folder / "out", counts
+    lines = [line for line in result.stdout.splitlines() if re.match(r"\w+=\d+\b", line)]
+    counts = [dict(pair.split("=") for pair in line.split()) for line in lines]
+    return folder / "out", dict(zip((1, 3, 2, 4, 5, 6, 7), counts, strict=True))
 
 
 def with_masks(truth, split: str, *, empty: bool) -> dict[str, tuple[str, Any]]:
@@ -396,11 +400,11 @@ def test_resized_masks_are_those_of_the_drawn_objects(masked, truth):
         assert mask["size"] == [point["height"], point["width"]]
         assert likeness(coco_mask.decode(mask).astype(bool), box) >= 0.95
         found += 1
-    assert int(counts["step 5"]["masks"]) == found == len(expected) > 20
+    assert int(counts[5]["masks"]) == found == len(expected) > 20
     empty = [
         image_id for image_id, _ in with_masks(truth, "train", empty=True).values() if image_id in points
     ]
-    assert int(counts["step 5"]["masks_empty"]) == len(empty) - found > 0
+    assert int(counts[5]["masks_empty"]) == len(empty) - found > 0
     assert found == sum(bool(box.get("mask")) for point in points.values() for box in point["annotations"])
 
 

@@ -168,7 +168,11 @@ def command(shell: str) -> list[str]:
 
 
 def start(
-    server: Server, *arguments: object, shell: str = "sh", path: str | None = None
+    server: Server,
+    *arguments: object,
+    shell: str = "sh",
+    path: str | None = None,
+    stderr: int = subprocess.PIPE,
 ) -> "subprocess.Popen[str]":
     environment = {**os.environ, "OPEN_IMAGES_URL": server.url + "/", "PATH": path or os.environ["PATH"]}
     whole = [
@@ -181,7 +185,7 @@ def start(
         whole,
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,
     )
