@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     funnel.write_stages(funnel.counts_path(args.record_save_path), stages)
     print_counts(
         {"images": counts["images"]} | total | losses | verified, lost=list(losses),
-        came_in=["images"], went_out=["records", "boxes", "masks", "files"],
+        came_in=["images"], went_out=["records", "records_without_boxes", "boxes", "masks", "files"],
     )  # fmt: skip
     funnel.say_funnel(stages)
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-import record_maker
 from common.records.examples import example_features
 from common.records.sets import RECORDS_A_PROCESS
 from tests.conftest import ROOT
@@ -301,7 +300,7 @@ def test_an_image_that_changes_during_the_run_is_one_line(step, tmp_path, monkey
     def check_and_change(*given: object) -> None:
         (tmp_path / "images/a1.jpg").write_bytes(photo(size=(50, 20)))
 
-    monkeypatch.setattr(record_maker, "check_enough", check_and_change)
+    monkeypatch.setattr("common.records.work_list.check_enough", check_and_change)
     outcome = step(POINT, {"a1.jpg": photo(size=(400, 300))})
     assert outcome.code == 1
     assert outcome.err == (

@@ -10,25 +10,28 @@ from common.cli import print_counts, say
 from common.files.csv_files import columns, parse_number, read_csv
 from common.metadata.boxes import CLIPPED, REQUIRED, ROUNDING
 from common.metadata.index import Images
-from common.openimages.datapoints import COORDINATES
+from common.openimages.datapoints import ATTRIBUTES, COORDINATES
 from common.openimages.funnel import Stage, lost_of
 from common.openimages.ids import one_of_each
 
-KEPT = ("rows", "images", "images_without_boxes")  # counts that are no losses
 COUNTS = (
     "images", "boxes", "classes", "rows", "other_classes", "outside_image", "without_area", "repeated_rows",
     "images_not_in_index", "images_not_chosen", "index_rows", "repeated_ids",
 )  # fmt: skip
-CAME_IN, WENT_OUT = ("rows", "index_rows", "label_rows"), ("images", "boxes", "masks", "classes")
+CAME_IN = ("rows", "index_rows", "label_rows")
+WENT_OUT = ("images", "images_without_boxes", "boxes", "masks", "classes")
 LOST_BOXES = (
     "other_classes", "outside_image", "without_area", "repeated_rows", "too_small", "boxes_without_mask",
-    "excluded_occluded", "excluded_truncated", "excluded_group_of", "excluded_depiction", "excluded_inside",
+    *(f"excluded_{key}" for key in ATTRIBUTES),
 )  # fmt: skip
 LOST_IMAGES = (
-    "images_not_in_index", "images_without_mask",
+    "images_not_in_index", "images_without_mask", "present_without_boxes",
     "not_listed", "over_max_images_per_class", "over_max_images",
 )  # fmt: skip
-LOST_OTHERS = ("repeated_ids", "masks_without_box", "labels_not_in_index", "labels_of_other_classes")
+LOST_OTHERS = (
+    "repeated_ids", "listed_not_found", "listed_without_boxes", "masks_without_box", "labels_not_in_index",
+    "labels_of_other_classes",
+)  # fmt: skip
 SHOWN = 10  # classes named in an error
 
 
@@ -47,7 +50,7 @@ def nothing_kept(
         )
     if counts["images_not_chosen"]:
         return f"{annotations}: no box to keep in the images of --image_ids_path"
-    lost = {name: number for name, number in counts.most_common() if number and name not in KEPT}
+    lost = lost_of(counts, (*LOST_BOXES, *LOST_IMAGES))
     largest = next(iter(lost))
     why = f"most are {largest}"
     if largest == "outside_image":
