@@ -76,11 +76,13 @@ def test_good_images_come_out_and_bad_ones_are_counted_and_listed(process, folde
 def test_unknown_keys_are_passed_on(process, folder):
     strange = point("f1", subset="train", rotation=90, width=3, mine={"a": [1, None, "ü"]})
     strange["annotations"][0]["note"] = "of step 3½"
-    (folder / "points.json").write_text(json.dumps([strange]))
+    background = {"id": "a2", "annotations": [], "image_labels": [{"label": "/m/01yrx", "confidence": 0}]}
+    (folder / "points.json").write_text(json.dumps([strange, background]))
     assert process().code == 0
-    (one,) = json.loads((folder / "out.json").read_text())
+    one, other = json.loads((folder / "out.json").read_text())
     assert one == strange | {"width": one["width"], "height": one["height"]}
     assert one["width"] != 3
+    assert other == background | {"width": other["width"], "height": other["height"]}
 
 
 @pytest.mark.parametrize("into", ["small", None])
