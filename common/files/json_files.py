@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from decimal import Decimal
 from itertools import chain, islice
@@ -30,16 +31,23 @@ def json_writer(path: str | Path) -> Iterator[Callable[[Any], None]]:
 
     Bytes are taken for elements that are JSON already, one a line, with `,` between.
     """
-    with open_output(path) as stream:
-        separator = b"[\n"
+    with open_output(path) as stream, ThreadPoolExecutor(1) as thread:
+        text, separator = bytearray(), b"[\n"
+        writing = thread.submit(int)
 
         def write(element: Any) -> None:
-            nonlocal separator
-            stream.write(separator + (element if isinstance(element, bytes) else to_json(element)))
+            nonlocal text, separator, writing
+            text += separator
+            text += element if isinstance(element, bytes) else to_json(element)
             separator = b",\n"
+            if len(text) > CHUNK:
+                writing.result()
+                writing = thread.submit(stream.write, text)  # while the caller makes more
+                text = bytearray()
 
         yield write
-        stream.write(b"[\n]\n" if separator == b"[\n" else b"\n]\n")
+        writing.result()
+        stream.write(text + (b"[\n]\n" if separator == b"[\n" else b"\n]\n"))
 
 
 def to_json(element: Any) -> bytes:

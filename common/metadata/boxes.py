@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import re
+import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import compress, groupby
 from operator import not_
-from typing import Any
+from typing import Annotated, Any, Literal
 from zlib import crc32
 
 import msgspec
+from msgspec import Meta
 
 from common.cli import InputError
 from common.files.csv_files import columns, parse_number
@@ -26,13 +27,29 @@ from common.openimages.datapoints import ATTRIBUTES, COORDINATES
 from common.openimages.ids import is_image_id
 
 REQUIRED = ("ImageID", "LabelName", *COORDINATES.values())
-COLUMNS = (*REQUIRED, "Confidence", "Source", *ATTRIBUTES.values())
 ROUNDING = 1e-6  # the files have six decimals; a coordinate this little outside [0, 1] is moved to its edge
 CLIPPED = 0.01  # with --clip_boxes this little: pixels that were rounded before they were divided
 TINY = 1e-4  # a number below it, not 0, has an exponent in to_json and none or another in msgspec
-FLAGS = {"0": 0, "1": 1, "-1": -1}  # of an attribute: no, yes, unknown
+FLAGS = {"0": 0, "-0": 0, "1": 1, "-1": -1}  # of an attribute: no, yes, unknown
 # As other programs write them: pandas, spreadsheets.
 FLAGS |= {"0.0": 0, "1.0": 1, "-1.0": -1, "False": 0, "True": 1, "FALSE": 0, "TRUE": 1, "": -1}
+EXACT = (1 << 53) - 1  # integers up to it are exact as floats
+
+# Kinds of a column, narrow enough that msgspec takes no text that _value refuses or reads in another way.
+ID = Annotated[str, "of an image"]
+FLAG = Literal[-1, 0, 1]
+NUMBER = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+WHOLE = Annotated[int, Meta(ge=-EXACT, le=EXACT)]  # here _value takes other numbers too
+
+Columns = tuple[tuple[str, str, Any], ...]  # name, key and kind of each
+COLUMNS: Columns = (  # in the order of a box's keys
+    ("ImageID", "id", ID),
+    ("LabelName", "label", str),
+    ("Confidence", "confidence", WHOLE),
+    *((name, key, NUMBER) for key, name in COORDINATES.items()),
+    *((name, key, FLAG) for key, name in ATTRIBUTES.items()),
+    ("Source", "source", str),
+)
 
 # Rows dropped by reason; image ids with their boxes; image ids that lost boxes of the classes.
 Found = tuple[Counter[str], list[tuple[str, bytes]], set[str]]
@@ -79,7 +96,7 @@ def spool_boxes(path: str, wanted: BoxFilter, images: Images, boxes: Spool) -> C
             raise InputError(
                 f"{path}:1: no column says which boxes are {', '.join(unknown)}, to exclude them"
             )
-        return partial(read_boxes, places, wanted)
+        return partial(read_boxes, tuple(places), wanted)
 
     counts: Counter[str] = Counter()
     for found, items, lost in read_rows(path, open_reader):
@@ -89,45 +106,32 @@ def spool_boxes(path: str, wanted: BoxFilter, images: Images, boxes: Spool) -> C
     return counts
 
 
-def read_boxes(places: dict[str, int], wanted: BoxFilter, rows: Rows) -> Found:
+def read_boxes(header: tuple[str, ...], wanted: BoxFilter, rows: Rows) -> Found:
     """Return what a slice of rows has; a reader as `read_rows` takes it."""
-    counts = Counter(rows=len(rows))
-    last = max(places[name] for name in COLUMNS if name in places)
-    columns = zip(*(row.split("\0", last + 1) for row in rows), strict=True)
-    fields = _fields(dict(zip(places, columns, strict=False)))
-    boxes: list[Any] = list(map(_box_type(tuple(fields)), *fields.values()))
-    sides = zip(fields["label"], *(fields[key] for key in COORDINATES), strict=True)
+    boxes = typed_rows(header, COLUMNS, rows)
+    for image_id in {box.id for box in boxes}:
+        _value("ImageID", ID, image_id)
+    counts = Counter(rows=len(boxes))
     classes = wanted.classes  # what reason() checks, in a third of the time
-    is_kept = [mid in classes and 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1 for mid, x0, x1, y0, y1 in sides]
-    if wanted.exclude or wanted.min_side:
-        is_kept = [kept and not wanted.reason(box) for kept, box in zip(is_kept, boxes, strict=True)]
-    if wanted.clip and not all(is_kept):
-        dropped = compress(boxes, map(not_, is_kept))
-        clipped = [box for box in dropped if wanted.reason(box) == "outside_image" and _clip(box)]
-        is_kept = [not wanted.reason(box) for box in boxes]
-        counts["clipped"] = sum(not wanted.reason(box) for box in clipped)
+    is_kept = [
+        box.label in classes and 0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1 for box in boxes
+    ]
     lost = set()
-    if not all(is_kept):
-        counts.update(map(wanted.reason, compress(boxes, map(not_, is_kept))))
-        lost = {box.id for box in compress(boxes, map(not_, is_kept)) if box.label in classes}
+    if wanted.exclude or wanted.min_side or not all(is_kept):
+        for box in compress(boxes, map(not_, is_kept)):
+            if box.label in classes and not move_to_edges(box, ROUNDING) and wanted.clip:
+                counts["clipped"] += move_to_edges(box, CLIPPED + ROUNDING) and not wanted.reason(box)
+        reasons = list(map(wanted.reason, boxes))
+        counts.update(filter(None, reasons))
+        lost = {box.id for box, reason in zip(boxes, reasons, strict=True) if reason and box.label in classes}
+        is_kept = list(map(not_, reasons))
         boxes, rows = list(compress(boxes, is_kept)), list(compress(rows, is_kept))
-    keys = array("I", map(crc32, map(str.encode, rows)))
-    lines = _json_lines(boxes)
+    keys, lines = array("I", map(crc32, rows)), _json_lines(header, boxes)
     items, end = [], 0
     for image_id, same_image in groupby([box.id for box in boxes]):
         start, end = end, end + len(list(same_image))
         items.append((image_id, _encode((keys[start:end].tobytes(), b"\n".join(lines[start:end])))))
     return counts, items, lost
-
-
-def _clip(box: Any) -> bool:
-    """Move the edges of a box into the image; report whether none was further than CLIPPED outside."""
-    sides = {key: min(max(getattr(box, key), 0.0), 1.0) for key in COORDINATES}
-    if any(abs(getattr(box, key) - side) > CLIPPED + ROUNDING for key, side in sides.items()):
-        return False
-    for key, side in sides.items():
-        setattr(box, key, side)
-    return True
 
 
 def merge(items: Iterable[bytes]) -> tuple[bytes, int, int]:
@@ -141,64 +145,69 @@ def merge(items: Iterable[bytes]) -> tuple[bytes, int, int]:
     return b"\n".join(lines), len(lines), len(keys) - len(lines)
 
 
-def _json_lines(boxes: Sequence[Any]) -> list[bytes]:
-    """Return what to_json returns for each box, in a tenth of the time."""
+def _json_lines(header: tuple[str, ...], boxes: Sequence[Any]) -> list[bytes]:
+    """Return what to_json returns for the keys of each box, in a tenth of the time."""
+    boxes = msgspec.convert(boxes, _box_list(header), from_attributes=True)
     lines = msgspec.json.Encoder().encode_lines(boxes).split(b"\n")[:-1]
     for place, box in enumerate(boxes):
-        if (box.x0 < TINY or box.y0 < TINY) and re.search(rb":0\.0000|[0-9]e-", lines[place]):
+        if (box.x0 or box.x1) < TINY or (box.y0 or box.y1) < TINY:
             lines[place] = to_json(msgspec.structs.asdict(box))
     return lines
 
 
-def _fields(texts: Mapping[str, Sequence[str]]) -> dict[str, Sequence[Any]]:
-    """Return the values of each key of a box for all rows, in the order they have in a datapoint."""
-    for image_id in dict.fromkeys(texts["ImageID"]):
-        if not is_image_id(image_id):
-            raise ValueError(f"ImageID {image_id!r:.80}, an image id was expected")
-    fields: dict[str, Sequence[Any]] = {"id": texts["ImageID"], "label": texts["LabelName"]}
-    if "Confidence" in texts:
-        known = {text: _number("Confidence", text) for text in set(texts["Confidence"])}
-        for text, value in known.items():
-            if value.is_integer() and abs(value) < 1 << 53:
-                known[text] = int(value)
-        fields["confidence"] = list(map(known.__getitem__, texts["Confidence"]))
-    for key, name in COORDINATES.items():
-        fields[key] = coordinates(name, texts[name])
-    for key, name in ATTRIBUTES.items():
-        if name in texts:
-            try:
-                fields[key] = list(map(FLAGS.__getitem__, texts[name]))
-            except KeyError as text:
-                raise ValueError(f"{name} is {text.args[0]!r:.80}, 1, 0 or -1 was expected") from None
-    if "Source" in texts:
-        fields["source"] = texts["Source"]
-    return fields
+@lru_cache
+def _box_list(header: tuple[str, ...]) -> Any:
+    """Return the type of a list of boxes with these columns."""
+    fields = [(key, float | int if kind is WHOLE else kind) for name, key, kind in COLUMNS if name in header]
+    return list[msgspec.defstruct("Box", fields, gc=False)]  # type: ignore[misc]
 
 
-def _number(name: str, text: str) -> float:
-    value = parse_number(text)
-    if value is None:
-        raise ValueError(f"{name} is {text!r:.80}, a number was expected")
-    return value
-
-
-def coordinates(name: str, texts: Sequence[str]) -> list[float]:
-    """Return coordinates as numbers, those that are a rounding outside [0, 1] moved to its edge."""
-    try:
-        # Of these characters float() takes what parse_number takes, but for numbers that are infinite.
-        if "".join(texts).encode().translate(None, b"0123456789.+-eE"):
-            raise ValueError
-        values = list(map(float, texts))
-        if not math.isfinite(sum(values)):
-            raise ValueError
-    except ValueError:
-        values = [_number(name, text) for text in texts]
-    if min(values) < 0 or max(values) > 1:
-        inside = -ROUNDING, 1 + ROUNDING
-        return [min(max(value, 0.0), 1.0) if inside[0] <= value <= inside[1] else value for value in values]
-    return values
+def typed_rows(header: tuple[str, ...], columns: Columns, rows: Rows) -> list[Any]:
+    """Return each row with the keys of these columns; ValueError if a field is not of its kind."""
+    row_type, decode, kinds = _row_type(header, columns)
+    text = b"\n".join(rows)
+    if b'"' not in text and b"\\" not in text:
+        with suppress(msgspec.DecodeError):
+            found = decode(b'[["%b"]]' % text.replace(b"\0", b'","').replace(b"\n", b'"],["'))
+            if len(found) == len(rows):
+                return found
+    fields = (row.decode().split("\0") for row in rows)  # takes five times as long
+    return [row_type(*map(_value, header, kinds, row)) for row in fields]
 
 
 @lru_cache
-def _box_type(keys: tuple[str, ...]) -> type[msgspec.Struct]:
-    return msgspec.defstruct("Box", keys, gc=False)
+def _row_type(
+    header: tuple[str, ...], columns: Columns
+) -> tuple[Any, Callable[[bytes], list[Any]], list[Any]]:
+    """Return the type of a row up to the last of these columns, what decodes rows to it, and its kinds."""
+    wanted = {name: (key, kind) for name, key, kind in columns if name in header}
+    last = max(map(header.index, wanted))
+    fields = [wanted.get(name, (f"_{place}", Any)) for place, name in enumerate(header[: last + 1])]
+    row_type: Any = msgspec.defstruct("Row", fields, array_like=True, gc=False)
+    decode = msgspec.json.Decoder(list[row_type], strict=False).decode
+    return row_type, decode, [kind for _, kind in fields]
+
+
+def _value(name: str, kind: Any, text: str) -> Any:
+    """Return the value of a field; ValueError if it is not of its kind."""
+    if kind is ID and not is_image_id(text):
+        raise ValueError(f"ImageID {text!r:.80}, an image id was expected")
+    if kind is FLAG:
+        if text not in FLAGS:
+            raise ValueError(f"{name} is {text!r:.80}, 1, 0 or -1 was expected")
+        return FLAGS[text]
+    if kind not in (NUMBER, WHOLE):
+        return text
+    value = parse_number(text) if text != "-0" else 0.0
+    if value is None:
+        raise ValueError(f"{name} is {text!r:.80}, a number was expected")
+    return int(value) if kind is WHOLE and value.is_integer() and abs(value) <= EXACT else value
+
+
+def move_to_edges(box: Any, far: float) -> bool:
+    """Move the edges of a box into the image; return False where one is further than `far` outside."""
+    if not all(-far <= getattr(box, key) <= 1 + far for key in COORDINATES):
+        return False
+    for key in COORDINATES:
+        setattr(box, key, min(max(getattr(box, key), 0.0), 1.0))
+    return True

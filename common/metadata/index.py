@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import compress, islice
 from typing import Any
 
 import msgspec
@@ -25,7 +25,7 @@ ATTRIBUTION = ("id", "author", "title", "landing_url", "license", "author_profil
 HEAD = ("subset", "rotation")  # keys that a datapoint has before its annotations
 BUCKET = 1 << 17  # index entries read into memory together: 80 MB
 
-Entry = tuple[str, str, bytes]  # id, what datapoints take from it as JSON keys, all of it as JSON
+Entries = list[tuple[str, str, bytes]]  # id, what datapoints take from it as JSON keys, all of it as JSON
 
 
 class Images:
@@ -43,20 +43,20 @@ class Images:
         self.by_number = array("I")  # positions
         self.lost = bytearray()  # by position in the index: whether boxes of the classes were dropped
         self.indexed = 0
-        self.entries = Spool(BUCKET)  # by position
+        self.entries = Spool(BUCKET)  # of several at a time a line each, by the position of the first
 
-    def add_indexed(self, entries: Iterable[Entry]) -> None:
+    def add_indexed(self, entries: Entries) -> None:
         """Add images of the index, before any other; duplicates are ignored."""
-        added = []
+        added, first = [], self.indexed
         for image_id, head, entry in entries:
-            position = self.positions.setdefault(image_id, self.indexed)
-            if position == self.indexed:
+            if self.positions.setdefault(image_id, self.indexed) == self.indexed:
                 self.indexed += 1
                 self.numbers.append(-1)
                 self.lost.append(False)
                 self.head_places.append(self.heads.setdefault(head, len(self.heads)))
-                added.append((position, entry))
-        self.entries.add(added)
+                added.append(entry)
+        if added:
+            self.entries.add([(first, b"\n".join(added))])
 
     def number_all(self, image_ids: Iterable[str]) -> range:
         """Give the next numbers to those of these images that have none; return the new numbers."""
@@ -103,7 +103,7 @@ def read_index(path: str, images: Images) -> Counter[str]:
     """Add the images of an index; return counts of its rows and duplicate ids. No image is an error."""
     rows = 0
 
-    def open_reader(header: list[str]) -> partial[list[Entry]]:
+    def open_reader(header: list[str]) -> partial[Entries]:
         places = columns(path, header, ("ImageID", "OriginalURL"))
         return partial(read_entries, [KEYS.get(name, name) for name in places])
 
@@ -115,13 +115,16 @@ def read_index(path: str, images: Images) -> Counter[str]:
     return Counter(index_rows=rows, repeated_ids=rows - images.indexed)
 
 
-def read_entries(keys: Sequence[str], rows: Rows) -> list[Entry]:
+def read_entries(keys: Sequence[str], rows: Rows) -> Entries:
     """Return the entries of rows with these keys, empty fields left out; a reader as `read_rows` takes it."""
     encode = msgspec.json.Encoder().encode
     heads: dict[tuple[object, ...], str] = {}  # by the texts they are made of
     entries = []
     for row in rows:
-        entry: dict[str, Any] = {key: text for key, text in zip(keys, row.split("\0"), strict=True) if text}
+        fields = row.decode().split("\0")
+        entry: dict[str, Any] = dict(zip(keys, fields, strict=True))
+        if "" in fields:
+            entry = {key: text for key, text in entry.items() if text}
         image_id = entry.get("id")
         if not is_image_id(image_id):
             raise ValueError(f"ImageID {image_id!r:.80}, an image id was expected")
@@ -152,7 +155,8 @@ def write_index(images: Images, wanted: bytearray, path: str, attribution_path: 
     """Write the index entries of the wanted positions and, if asked for, whom to name for them as CSV."""
 
     def kept() -> Iterator[bytes]:
-        return (entry for position, (entry,) in images.entries if wanted[position])
+        entries = (entry for _, (lines,) in images.entries for entry in lines.split(b"\n"))
+        return compress(entries, wanted)
 
     with json_writer(path) as write:
         for entry in kept():

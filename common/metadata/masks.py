@@ -13,14 +13,19 @@ import msgspec
 
 from common.cli import InputError
 from common.files.csv_files import columns, read_csv
-from common.metadata.boxes import coordinates
+from common.metadata.boxes import NUMBER, ROUNDING, Columns, move_to_edges, typed_rows
 from common.metadata.index import Images
 from common.metadata.points import BUCKET, Point, Tables, read_points
 from common.metadata.rows import Rows, read_rows
 from common.metadata.spool import Spool
+from common.openimages.datapoints import COORDINATES
 
 CORNERS = ("BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax")
 REQUIRED = ("MaskPath", "ImageID", "LabelName", *CORNERS)
+COLUMNS: Columns = (
+    *zip(REQUIRED, ("mask", "id", "label"), (str, str, str), strict=False),
+    *((name, key, NUMBER) for name, key in zip(CORNERS, COORDINATES, strict=True)),
+)
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}\.png")
 NEAR = 0.005 + 1e-9  # largest difference of a coordinate between a mask and its box, and a float's rounding
 
@@ -57,7 +62,7 @@ def spool_masks(path: str, classes: frozenset[str], images: Images, masks: Spool
     """
 
     def open_reader(header: list[str]) -> partial[list[tuple[str, bytes]]]:
-        return partial(read_masks, columns(path, header, REQUIRED), classes)
+        return partial(read_masks, tuple(columns(path, header, REQUIRED)), classes)
 
     counts: Counter[str] = Counter()
     for items in read_rows(path, open_reader):
@@ -67,23 +72,21 @@ def spool_masks(path: str, classes: frozenset[str], images: Images, masks: Spool
     return counts
 
 
-def read_masks(places: dict[str, int], classes: frozenset[str], rows: Rows) -> list[tuple[str, bytes]]:
+def read_masks(header: tuple[str, ...], classes: frozenset[str], rows: Rows) -> list[tuple[str, bytes]]:
     """Return the image id of each mask of these classes, and the mask; a reader as `read_rows` takes it."""
-    fields = list(zip(*(row.split("\0") for row in rows), strict=True))
-    paths, ids, labels, *texts = (fields[places[name]] for name in REQUIRED)
-    for path in paths:
-        if not FILE_NAME.fullmatch(path):
-            raise ValueError(f"MaskPath is {path!r:.80}, a file name that ends in .png was expected")
-    corners = [coordinates(name, column) for name, column in zip(CORNERS, texts, strict=True)]
-    for name, column, values in zip(CORNERS, texts, corners, strict=True):
-        if min(values) < 0 or max(values) > 1:
-            raise ValueError(f"{name} is {column[0]!r:.80}, a number from 0 to 1 was expected")
+    masks = typed_rows(header, COLUMNS, rows)
+    for mask in masks:
+        is_inside = move_to_edges(mask, ROUNDING)
+        if not FILE_NAME.fullmatch(mask.mask):
+            raise ValueError(f"MaskPath is {mask.mask!r:.80}, a file name that ends in .png was expected")
+        for name, key in () if is_inside else zip(CORNERS, COORDINATES, strict=True):
+            if not -ROUNDING <= getattr(mask, key) <= 1 + ROUNDING:
+                text = rows[0].decode().split("\0")[header.index(name)]
+                raise ValueError(f"{name} is {text!r:.80}, a number from 0 to 1 was expected")
     encode = msgspec.msgpack.Encoder().encode
-    return [
-        (image_id, encode(Region(*region)))
-        for image_id, *region in zip(ids, labels, *corners, paths, strict=True)
-        if region[0] in classes
-    ]
+    kept = [mask for mask in masks if mask.label in classes]
+    regions = msgspec.convert(kept, list[Region], from_attributes=True)
+    return [(mask.id, encode(region)) for mask, region in zip(kept, regions, strict=True)]
 
 
 def join_masks(tables: Tables, masks: Spool, rules: MaskRules, counts: Counter[str]) -> Iterator[Point]:

@@ -29,7 +29,7 @@ FEW = 8  # blocks that this process reads in less time than workers take to star
 SLICE = 500  # rows that a reader gets at a time: so few that they stay in the cache of a core
 LONGEST = 16 * BLOCK  # bytes read in search of a place to cut
 
-Rows = list[str]  # each with NUL between its fields: no file may hold one
+Rows = list[bytes]  # each with NUL between its fields: no file may hold one
 Result = TypeVar("Result")
 
 
@@ -62,7 +62,7 @@ def read_rows(path: str, open_reader: Callable[[list[str]], Callable[[Rows], Res
     rest = dropwhile(lambda numbered: numbered[0] <= line, read_lines(path))
     for number, fields in csv_rows(path, rest, width=len(header), before=line):
         try:
-            result = read(["\0".join(fields)])
+            result = read(["\0".join(fields).encode()])
         except ValueError as error:
             raise InputError(f"{path}:{number}: {error}") from None
         yield result
@@ -104,20 +104,21 @@ def _read_block(read: Callable[[Rows], Result], width: int, block: bytes) -> tup
 
 def _rows_of(block: bytes, width: int) -> Rows:
     """Return the rows of a block; ValueError or csv.Error unless csv_rows would yield the same."""
-    has_lone_cr = b"\r" in block and block.count(b"\r") != block.count(b"\r\n")
+    has_cr = b"\r" in block
+    has_lone_cr = has_cr and block.count(b"\r") != block.count(b"\r\n")
     if has_lone_cr or b"\0" in block or block[-1:] not in (b"", b"\n"):
         raise ValueError
     if b'"' in block:
         rows, widths = [], set()
         for fields in csv.reader(map(bytes.decode, BytesIO(block)), strict=True):
-            if fields and (fields[0] or any(fields)):
-                rows.append("\0".join(fields))
+            if any(fields):
+                rows.append("\0".join(fields).encode())
                 widths.add(len(fields))
-    else:  # a fifth of the time
-        empty = "\0" * (width - 1)
-        lines = block.decode().replace("\r\n", "\n").replace(",", "\0").split("\n")
-        rows = [line for line in lines if line and line != empty]
-        widths = {row.count("\0") + 1 for row in rows}
+    else:  # a tenth of the time
+        block.decode()
+        lines = (block.replace(b"\r\n", b"\n") if has_cr else block).replace(b",", b"\0").split(b"\n")
+        rows = [line for line in lines if line.strip(b"\0")]
+        widths = {row.count(b"\0") + 1 for row in rows}
     if widths - {width}:
         raise ValueError
     return rows

@@ -17,12 +17,12 @@ WIDE = "é日\u2028\x0b\x1c\x85"
 
 def same(rows):
     """Return the fields of rows: a reader, which worker processes import."""
-    return [row.split("\0") for row in rows]
+    return [row.decode().split("\0") for row in rows]
 
 
 def strict(rows):
     """Return the fields of rows, refuse those with a 'b' first: a reader."""
-    if any(row.startswith("b") for row in rows):
+    if any(row.startswith(b"b") for row in rows):
         raise ValueError("first is 'b'")
     return same(rows)
 
