@@ -17,11 +17,11 @@ listed in download_failures.csv in the folder, with one of these reasons; the co
     permanent:  gone forbidden changed not_an_image too_large bad_url no_source
     transient:  rate_limited server_error web_page timeout connection tls
 
-Files of 0 bytes do not count as images. --refetch FAILURES_CSV downloads images whose files are bad again:
-those that a list of failures names, such as process_failures.csv of process_images.py. Only an image that
-decodes replaces a file: when a source sends a bad one, the next source is asked. A file that cannot be
-replaced stays, and its image is listed. Files newer than the list are kept, so that the same command can be
-run again.
+On disk, images are also found in sub-folders (train/<id>.jpg) and with the endings .jpeg and .png, in either
+case; files of 0 bytes do not count. --refetch FAILURES_CSV downloads those again that a list of failures,
+such as process_failures.csv of process_images.py, names as bad, from the next source where one sends a bad
+image. Only an image that decodes replaces a file. One that cannot be replaced stays, and its image is listed;
+one newer than the list is kept.
 
 With --max_side images are verified and shrunk as they arrive, by the code and with the flags of
 process_images.py, and no original touches the disk: the folder is as if that step had worked on it in place
@@ -50,7 +50,6 @@ from common.files.places import folder_of, is_folder, parse_path
 from common.files.whole_files import locked_folder
 from common.images.settings import add_image_flags, given_image_flags, image_settings
 from common.openimages.funnel import DOWNLOAD_NAME, Stage, lost_of, write_stages
-from common.openimages.ids import image_file_name
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
 if TYPE_CHECKING:  # these import requests
@@ -65,6 +64,7 @@ THREADS = 32  # with 50 ms before each answer they fill a link of 1 Gbit/s, and 
 PACKAGES = ("requests", "urllib3")  # of the workers of a cluster
 SHRINKING_PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of shrunk images depend on them
 MEGABYTE = 10**6
+HALF_WRITTEN = r".*\.(?i:jpe?g|png)"
 FITS = ("longer", "shorter", "stretch")  # what is padded could not be told from the image afterwards
 
 
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if is_folder(folder) or not args.dry_run:
             stack.enter_context(locked_folder(folder))
         states = sources.check_index(index)
-        sources.mark_present(states, folder)
+        sources.mark_present(states, folder, shrinks=shrink is not None)
         refusals = outcomes.Refusals(folder, forget=args.retry_failed, shrink=shrink)
         if shrink:
             shrunk_folder.mark_finished(states, folder, shrink, args.overwrite, args.dry_run)
@@ -92,12 +92,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.dry_run:
             print_counts(sources.plan(images, states), came_in=["images"])
             return
-        half_written = f".*{image_file_name('')}"
-        folder_of(folder).sweep(half_written)
+        for place in {folder, *((folder / file.name).parent for file in bad.values())}:
+            folder_of(place).sweep(HALF_WRITTEN)
+            stack.callback(folder_of(place).sweep, HALF_WRITTEN)  # of workers that were stopped or lost
         packages = PACKAGES + (SHRINKING_PACKAGES if shrink or bad else ())
         opened = open_workers(args.processes, args.dask_scheduler, packages, [], [folder])
         workers = stack.enter_context(opened)
-        stack.callback(folder_of(folder).sweep, half_written)  # of workers that were stopped or lost
         if shrink:
             shrunk_folder.shrink_in_place(states, folder, shrink, workers)
         failures = stack.enter_context(FailureList(failures_path))

@@ -14,6 +14,8 @@ in the frame of the stored pixels, and --rotate_upright turns images and boxes t
 show images upright: for boxes drawn there, --exif_upright turns the images and leaves boxes and masks as they
 are. turned_by_exif counts the images with such an orientation, applied or not.
 
+On disk an image may also be in a sub-folder (train/<id>.jpg) or end in .jpeg or .png, in either case.
+
 Images that are missing, truncated, damaged (inside the image data), unreadable, too_large or too_small are
 listed in process_failures.csv beside the resized images and left out of the output datapoints, which gain
 `width` and `height` in pixels. Without --image_saving_directory each image is replaced in place as soon as it
@@ -55,7 +57,7 @@ from common.images.masks import MASK_REASONS, find_mask_files
 from common.images.settings import add_image_flags, exif_warning, image_settings
 from common.images.tasks import ImageResult, ImageTask, finished_point, mask_names, process_batch
 from common.openimages.funnel import Stage, add_stage, counts_path, lost_of, read_stages, write_stages
-from common.openimages.ids import image_file_name, is_image_id
+from common.openimages.ids import ImageFiles, image_file_name, is_image_id
 from common.workers.batches import add_scheduler_flag, batches, open_workers, usable_cores
 from common.workers.window import Workers
 
@@ -145,6 +147,7 @@ def plan_images(
     """Yield each datapoint with its task and, where that is done already, the result."""
     from common.openimages.datapoints import read_raw_datapoints
 
+    files = ImageFiles(source)
     originals = finished.status if source == finished.folder else folder_of(source).statuses()
     for line, point in read_raw_datapoints(path):
         image_id, rotation = point["id"], point.get("rotation")
@@ -157,11 +160,15 @@ def plan_images(
         if masks:
             check_masks(point, f"{path}:{line}")
         names = mask_names(point) if masks else ()
-        original = originals(image_file_name(image_id))
+        file = files.find(image_id)
+        if source == finished.folder and file != image_file_name(image_id):
+            wanted = "only <id>.jpg directly in the folder is resized in place"
+            raise InputError(f"{source}/{file}: {wanted}; give an --image_saving_directory")
+        original = originals(file)
         image, is_finished = finished.take(image_id, original, turn)
         found = masks.find(image, names) if image and masks and names else ()
         result = ImageResult("already_there", image, found) if image and found is not None else None
-        yield point, ImageTask(image_id, turn, original, is_finished, image, names), result
+        yield point, ImageTask(image_id, turn, original, is_finished, image, names, file), result
 
 
 def check_masks(point: dict[str, Any], where: str) -> None:

@@ -110,6 +110,10 @@ CASES = [
     case(METADATA, "/dev/null: not a regular file, and it is read more than once: a file was expected", annotations_input_path="/dev/null"),
     case(METADATA, "boxes.csv.gz: damaged gzip file (Not a gzipped file (b'no'))", {"boxes.csv.gz": b"no gzip"}, annotations_input_path="boxes.csv.gz"),
     case(DOWNLOAD, "bad.csv: none of its images is in the index, such as x9", {"bad.csv": "id,reason,detail,url\nx9,damaged,,\n"}, refetch="bad.csv"),
+    case(DOWNLOAD, "photos: a1.jpg and train/a1.jpg are files of one image; move one of them out of the folder", {"photos/train/a1.jpg": "x"}, images_output_directory="photos"),
+    case(DOWNLOAD, "photos/a1.JPG: only <id>.jpg directly in the folder is resized in place; run without --max_side", {"photos/a1.jpg": None, "photos/a1.JPG": "x"}, images_output_directory="photos", max_side="9"),
+    case(PROCESS, "photos: train_0/a1.jpg and train_1/a1.png are files of one image; move one of them out of the folder", {"photos/a1.jpg": None, "photos/train_0/a1.jpg": "x", "photos/train_1/a1.png": "x"}),
+    case(PROCESS, "photos/train/a1.jpg: only <id>.jpg directly in the folder is resized in place; give an --image_saving_directory", {"photos/a1.jpg": None, "photos/train/a1.jpg": "x"}, image_saving_directory=None),
     case(PROCESS, "points.json: not a folder, a folder to write into was expected", image_saving_directory="points.json"),
     # class lists and descriptions
     case(LABEL_MAP, "classes.txt: no classes in it, one MID a line was expected", {"classes.txt": "\n\n"}),

@@ -235,7 +235,8 @@ class BatchWork:
         One that is unusable is requested from no other source, since step 5 would not do so either.
         """
         image_id, shrink, refused = download.image.id, self.settings.shrink, tuple(download.refused)
-        path = self.settings.folder / image_file_name(image_id)
+        bad = download.image.bad
+        path = self.settings.folder / (bad.name if bad else image_file_name(image_id))
         if shrink is None:
             replace_file(path, data)
             return Outcome(image_id, len(data), refused=refused)

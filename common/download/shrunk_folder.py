@@ -17,6 +17,7 @@ from common.files.places import status
 from common.images import finished
 from common.images.settings import ImageSettings
 from common.images.tasks import ImageTask, process_batch
+from common.openimages.ids import SETTINGS_NAME
 from common.workers.batches import batches
 from common.workers.window import Workers
 
@@ -29,7 +30,7 @@ def mark_finished(
     """Set images in the folder's journal to FINISHED or STALE, and give the folder these settings."""
     is_other = finished.has_other_settings(folder, settings, overwrite=overwrite)
     # Without settings no one knows what the journal is of.
-    has_settings = status(folder / finished.SETTINGS_NAME) is not None
+    has_settings = status(folder / SETTINGS_NAME) is not None
     for image_id, numbers in finished.read_finished(folder) if has_settings else ():
         if states.get(image_id):
             states[image_id] = STALE if is_other or not any(numbers) else FINISHED

@@ -13,7 +13,7 @@ from common.download.types import BadFile, ImageSource, WantedImage
 from common.files.failures import Failure, read_failures
 from common.files.places import folder_of, status
 from common.openimages.datapoints import IndexEntry, read_index
-from common.openimages.ids import image_file_name
+from common.openimages.ids import ImageFiles, image_file_name, image_files
 
 # The states of an image: missing; shrunk with other settings; as it was received; shrunk.
 MISSING, STALE, PRESENT, FINISHED = range(4)  # those below PRESENT are to be downloaded
@@ -32,12 +32,16 @@ def check_index(path: Path) -> dict[str, int]:
     return images
 
 
-def mark_present(states: dict[str, int], folder: Path) -> None:
+def mark_present(states: dict[str, int], folder: Path, *, shrinks: bool) -> None:
     """Set the images that exist in the folder to PRESENT, by one listing; an empty file is none."""
-    there, suffix = folder_of(folder), image_file_name("")
-    for name, listed in there.files():
-        image_id = name.removesuffix(suffix)
-        if image_id in states and image_id != name and (found := listed or there.status(name)) and found.size:
+    there = folder_of(folder)
+    for image_id, name, listed in image_files(folder):
+        if image_id in states and (found := listed or there.status(name)) and found.size:
+            if states[image_id] == PRESENT:
+                ImageFiles(folder).find(image_id)  # which raises
+            if shrinks and name != image_file_name(image_id):
+                wanted = "only <id>.jpg directly in the folder is resized in place"
+                raise InputError(f"{folder}/{name}: {wanted}; run without --max_side")
             states[image_id] = PRESENT
 
 
@@ -47,13 +51,13 @@ def mark_bad(states: dict[str, int], folder: Path, path: Path) -> dict[str, BadF
     A file that is newer than the list is left: it was downloaded again after the list was made.
     """
     bad: dict[str, BadFile] = {}
-    there, listed, known, other = folder_of(folder), status(path), 0, ""
+    files, there, listed, known, other = ImageFiles(folder), folder_of(folder), status(path), 0, ""
     for failure in read_failures(path):
         if (state := states.get(failure.id)) is None:
             other = failure.id
             continue
         known += 1
-        name = image_file_name(failure.id)
+        name = files.find(failure.id)
         found = there.status(name) if state else None
         if not (found and listed and found.changed_at > listed.changed_at):
             bad[failure.id] = BadFile(name, failure.reason)

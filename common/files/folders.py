@@ -70,14 +70,24 @@ class Folder:
         """
         return self.status
 
-    def files(self) -> Iterator[tuple[str, Status | None]]:
-        """Yield each name that begins with a letter or digit, with its status where the listing has it.
+    def files(self, without: str) -> Iterator[tuple[str, Status | None]]:
+        """Yield each file whose name begins with a letter or digit, with its status where the listing has it.
 
-        None where the folder is missing.
+        On disk also those in sub-folders, as `sub-folder/name`, except in sub-folders that hold a file named
+        `without`. None where the folder is missing.
         """
-        if self.path.exists():
-            with os.scandir(self.path) as entries:
-                yield from ((entry.name, None) for entry in entries if entry.name[0].isalnum())
+        left = [""] if self.path.exists() else []
+        for inside in left:
+            with os.scandir(self.path / inside) as entries:
+                for entry in entries:
+                    if not entry.name[0].isalnum():
+                        continue
+                    if not entry.is_dir(follow_symlinks=False):
+                        yield f"{inside}{entry.name}", None
+                    elif os.access(entry, os.R_OK | os.X_OK) and not os.path.exists(
+                        f"{entry.path}/{without}"
+                    ):
+                        left.append(f"{inside}{entry.name}/")
 
     def list(self, prefix: str) -> dict[str, Status]:
         """Return name and status of each file whose name begins with `prefix`, ordered by name."""

@@ -80,7 +80,7 @@ class StoreFolder(Folder):
 
         return find
 
-    def files(self) -> Iterator[tuple[str, Status | None]]:
+    def files(self, without: str) -> Iterator[tuple[str, Status | None]]:
         for found in self._listings():
             yield from found.items()
 

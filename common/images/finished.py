@@ -27,9 +27,8 @@ from common.files.whole_files import read_lines
 from common.images.fit import Fit
 from common.images.masks import FoundMask, MaskFiles
 from common.images.settings import ImageSettings
-from common.openimages.ids import image_file_name
+from common.openimages.ids import SETTINGS_NAME, image_file_name
 
-SETTINGS_NAME = "process_settings.json"
 JOURNAL_NAME = ".process_finished"
 MASKS_NAME = ".process_masks"
 TAKEN = -1

@@ -30,6 +30,12 @@ class ImageTask:
     is_finished: bool = False  # but of unknown size
     finished: FinishedImage | None = None  # so only its masks are to be made
     masks: tuple[str, ...] = ()  # their files' names
+    file: str = ""  # the original's name, "" for <id>.jpg
+
+    @property
+    def name(self) -> str:
+        """Return the name of the original."""
+        return self.file or image_file_name(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ def process_batch(
 
     def made() -> Iterator[tuple[str, bytes]]:
         """Yield name and bytes of each file to write, and note every result."""
-        originals = folder_of(source).read_many(image_file_name(task.id) for task in left)
+        originals = folder_of(source).read_many(task.name for task in left)
         for task, original in zip(left, originals, strict=True):
             try:
                 if original is None:
@@ -104,7 +110,7 @@ def _read_finished(
 def _read_sizes(tasks: list[ImageTask], source: Path, settings: ImageSettings) -> dict[str, tuple[int, int]]:
     """Return the sizes of originals whose finished images exist, by id; leave out what is gone by now."""
     sizes: dict[str, tuple[int, int]] = {}
-    originals = folder_of(source).read_many(image_file_name(task.id) for task in tasks)
+    originals = folder_of(source).read_many(task.name for task in tasks)
     for task, data in zip(tasks, originals, strict=True):
         if isinstance(data, bytes):
             with suppress(BadImageError, *DECODE_ERRORS):

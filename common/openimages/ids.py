@@ -1,9 +1,21 @@
-"""Image ids, the names of their files, and the splits of a release."""
+"""Image ids, the files of images, and the splits of a release."""
+
+from __future__ import annotations
 
 import hashlib
+import os
 import re
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from common.cli import InputError
+from common.files.folders import Status
+from common.files.places import folder_of, is_remote, is_same_place
+
+SETTINGS_NAME = "process_settings.json"  # in a folder of finished images
+ENDINGS = ("jpg", "jpeg", "png")  # in lower or upper case
 SPLITS = ("train", "validation", "test")
 IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ENDING = re.compile(r"\.(jpe?g|png)\Z", re.IGNORECASE)
@@ -48,3 +60,55 @@ def image_number(image_id: str) -> int:
 def image_file_name(image_id: str, image_format: str = "jpeg") -> str:
     """Return the name of an image's file, here and on the mirror; `image_format` is jpeg or png."""
     return image_id + {"jpeg": ".jpg", "png": ".png"}[image_format]
+
+
+def image_files(folder: Path) -> Iterator[tuple[str, str, Status | None]]:
+    """Yield id, name, and status if the listing has it, of each file that may be an image of a folder.
+
+    On disk also of those with other endings and in sub-folders (train/<id>.jpg), except in finished folders.
+    """
+    on_disk = not is_remote(folder)
+    for name, found in folder_of(folder).files(SETTINGS_NAME):
+        path, _, ending = name.rpartition(".")
+        if ending == "jpg" or (on_disk and ending.lower() in ENDINGS):
+            yield path.rpartition("/")[2], name, found
+
+
+class ImageFiles:
+    """The files of a folder's images, by one listing: some 30 bytes for each that is not <id>.jpg in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.others: Any = ()  # an array of `id/sub-folder/ending`, ordered
+        if longest := 0 if is_remote(folder) else max(map(len, self._list()), default=0):
+            import numpy
+
+            self.others = numpy.fromiter(self._list(), f"S{longest}")
+            self.others.sort()
+
+    def _list(self) -> Iterator[bytes]:
+        for image_id, name, _ in image_files(self.folder):
+            inside, slash, file = name.rpartition("/")
+            if slash or not name.endswith(".jpg"):
+                yield os.fsencode(f"{image_id}/{inside}{slash}{file[len(image_id) + 1 :]}")
+
+    def find(self, image_id: str) -> str:
+        """Return the name of an image's file, <id>.jpg where it is missing; InputError for two files."""
+        names = [image_file_name(image_id)]
+        if not len(self.others):
+            return names[0]
+        start = os.fsencode(f"{image_id}/")
+        for other in self.others[bisect_left(self.others, start) :]:
+            if not other.startswith(start):
+                break
+            inside, slash, ending = os.fsdecode(other[len(start) :]).rpartition("/")
+            names.append(f"{inside}{slash}{image_id}.{ending}")
+        if len(names) > 1:
+            status = folder_of(self.folder).status
+            names = [name for name in names if (found := status(name)) and found.size] or names[:1]
+        name, *more = names
+        for other in more:
+            if not is_same_place(self.folder / name, self.folder / other):  # a link, or a disk without cases
+                both = f"{name} and {other} are files of one image"
+                raise InputError(f"{self.folder}: {both}; move one of them out of the folder")
+        return name

@@ -142,6 +142,15 @@ def test_what_could_not_be_shrunk_comes_from_the_next_source(download, server, f
     assert server.requests == []
 
 
+def test_a_bad_file_in_a_sub_folder_is_replaced_where_it_is(download, process, folder):
+    (folder / "train").mkdir()
+    (folder / "page.jpg").rename(folder / "train/page.JPG")
+    process("--image_saving_directory", folder.with_name("resized"))
+    assert download("--refetch", folder.with_name("bad.csv")).counts["downloaded"] == 5
+    assert photos(folder) | {"page": (folder / "train/page.JPG").read_bytes()} == AT_LAST
+    assert not (folder / "page.jpg").exists()
+
+
 def test_an_empty_file_is_no_image(download, folder):
     (folder / "good.jpg").write_bytes(b"")
     outcome = download()
