@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.download_memory
 
 The index is like one of step 3, of 100,000 and of 1,000,000 images; all but 100 of them are in the folder
-(empty files here: a resumed run checks only their names). Memory is the peak of the process that holds the
-ids; the bytes an id are the slope between the two sizes.
+(files of one byte here: a resumed run checks only their names and sizes). Memory is the peak of the process
+that holds the ids; the bytes an id are the slope between the two sizes.
 """
 
 import argparse
@@ -63,7 +63,9 @@ def make(folder: Path, number: int, base: str) -> None:
             }  # fmt: skip
             stream.write(("[" if position == 0 else ",\n") + json.dumps(entry))
             if position % (number // MISSING):
-                os.close(os.open(photos / f"{name}.jpg", os.O_CREAT | os.O_WRONLY))
+                descriptor = os.open(photos / f"{name}.jpg", os.O_CREAT | os.O_WRONLY)
+                os.ftruncate(descriptor, 1)
+                os.close(descriptor)
         stream.write("]\n")
 
 
