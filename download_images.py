@@ -7,8 +7,8 @@ r"""Download the images of an index, complete and checked, as <id>.jpg.
 
 Each image is requested from its sources in turn: the mirror (images with boxes, at most 1024 pixels, 300 kB
 on average), then the address in the index (the original, 2 MB on average). The next source is asked when one
-refuses the image permanently or sends something else. After a transient failure the same source is tried
-again --retries times, and then left for the next run. So the same images arrive each time.
+refuses the image permanently. After a transient failure the same source is tried again --retries times, and
+then left for the next run; a web page, as of a sign-in, is at once. So the same images arrive each time.
 
 If the run is interrupted, run the same command again: it resumes. Images that exist are skipped, transient
 failures are tried again, and permanent ones only with --retry_failed. Images that are missing at the end are
@@ -107,12 +107,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         tally = download_all(images, states, settings, workers, refusals, failures)
         failures.finish(image_id for image_id, state in states.items() if state < sources.PRESENT)
     lost, number = lost_of(tally.counts, outcomes.LOST), tally.counts["images"]
-    stage = Stage(4, "downloaded", number, number - tally.counts["failed"], lost)
-    write_stages(folder / DOWNLOAD_NAME, [stage])
-    print_counts(
-        tally.counts, came_in=["images"], went_out=["downloaded", "already_there"], lost=list(lost),
-        line_only=["failed"],
-    )  # fmt: skip
+    kept = number - tally.counts["failed"]
+    write_stages(folder / DOWNLOAD_NAME, [Stage(4, "downloaded", number, kept, lost)])
+    went_out = ["downloaded", "already_there"]
+    print_counts(tally.counts, came_in=["images"], went_out=went_out, lost=list(lost), line_only=["failed"])
     tally.check_end(failures_path, args.max_failures)
 
 

@@ -24,7 +24,7 @@ COUNTS = ("images", "downloaded", "already_there", "failed", *REFUSALS, *TRANSIE
 SHRINKING = ("resized", "unchanged", "damaged_kept", *BAD_IMAGE_REASONS)
 UNREACHABLE = frozenset({"web_page", "timeout", "connection", "tls"})  # a host may be for all images
 MAX_SHOWN = 200  # characters of a detail or an address in a message
-LOST = (*COUNTS[4:], *BAD_IMAGE_REASONS)
+LOST = (*REFUSALS, *TRANSIENT, *BAD_IMAGE_REASONS)
 REFUSED_NAME = ".download_refused"
 
 
