@@ -22,9 +22,9 @@ the records are train.tfrecord and eval.tfrecord.
 file of the evaluation records is beside it, named like them. COCO's image ids are numbers: --source_id number
 writes them into image/source_id too, for Model Garden's evaluation. --label_map_path compares a label map.
 
---preview_path draws some records with their boxes and names on one sheet. --report_path writes counts, charts
-and a gallery as one HTML file, made from the records. It uses the names of --class_description_path and lists
-the losses in the --failures_path of earlier steps, if these are given.
+--preview_path draws some records with their boxes and names on one sheet. --report_path writes one HTML
+file, made from the records: a funnel of what each step kept, charts and a gallery. It uses the names of
+--class_description_path, and the --failures_path of steps that left no counts beside their outputs.
 
 Datapoints with masks, from process_images.py --masks_directory, give records with a mask for each box.
 Left out and counted: images that are missing or not an RGB JPEG (or PNG), boxes and image labels of classes
@@ -136,13 +136,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sample = verify.sample_set(record_sets[0], report.IMAGES, settings.compression)
         report.write_preview(args.preview_path, sample, dict(enumerate(names, 1)))
     if args.report_path:
-        every = (
-            record for records in record_sets for record in verify.read_set(records, settings.compression)
-        )
-        statistics = report.gather(every, len(classes))
-        lists = {name: dict(reasons) for name, reasons in earlier.items()} | {"record_maker.py": losses}
+        statistics = report.gather(verify.read_sets(record_sets, settings.compression), len(classes))
         pairs = list(zip(classes, names, strict=True))
-        report.write_report(args.report_path, statistics, total, pairs, lists)
+        lists = report.losses_by_step(stages, earlier, losses)
+        report.write_report(args.report_path, statistics, total, pairs, lists, stages)
     funnel.write_stages(funnel.counts_path(args.record_save_path), stages)
     print_counts(
         {"images": counts["images"]} | total | losses | verified, lost=list(losses),
@@ -212,7 +209,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--report_path", metavar="PATH", help="report on the records to write, HTML")
     add(
         "--failures_path", action="append", default=[], metavar="PATH",
-        help="failures of an earlier step to show in the report; can be repeated",
+        help="failures of an earlier step that left no counts, for the report; can be repeated",
     )  # fmt: skip
     add(
         "--workers", type=whole_number(1), default=usable_cores(), metavar="N",

@@ -29,6 +29,11 @@ class Stage:
     went_out: int
     lost: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def is_boxes(self) -> bool:
+        """Report whether the numbers are of boxes, not of images."""
+        return self.name in ("rows", "kept boxes")
+
 
 def lost_of(counts: Mapping[str, int], reasons: Iterable[str]) -> dict[str, int]:
     """Return the counts of these reasons that are not 0, the largest first."""

@@ -6,10 +6,11 @@ import base64
 import colorsys
 import io
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import lru_cache
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from common.cli import InputError
 from common.files.whole_files import open_output
 from common.images.header import DECODE_ERRORS
 from common.openimages.datapoints import ATTRIBUTES
+from common.openimages.funnel import STEPS, Stage, lost_of, reasons
 
 Record = dict[str, list[Any]]  # features by name
 Box = tuple[int, float, float, float, float]  # class id, xmin, xmax, ymin, ymax
+Corners = tuple[float, float, float, float]  # left, right, top, bottom
 
 # Of the contact sheet.
 TILE = 300  # pixels, side of the square that holds one image
@@ -39,6 +42,7 @@ IMAGE_BYTES, BOX_BYTES, MASK_BYTES = 500, 600, 150
 CLASS_BYTES = 200  # of the page, for a class in the table
 NAME_LENGTH = 40  # characters of a class's name beside a box
 GALLERY_IMAGES = 96  # at least one a class, and no more than this where there are few classes
+NAME_SHARE = 0.08  # height of a name, of its image's height
 THUMBNAIL = 256  # pixels, longer side
 MASK_OPACITY = 110  # of 255
 MAX_BOXES = 20  # an image with more is counted in the last bar
@@ -107,35 +111,62 @@ def record_masks(record: Record, size: tuple[int, int]) -> list[Image.Image | No
     return masks
 
 
-def draw_record(record: Record, names: dict[int, str]) -> Image.Image:
-    """Return the image scaled to TILE pixels, with masks, boxes and names, large boxes first."""
+@lru_cache
+def name_font() -> ImageFont.FreeTypeFont:
     import matplotlib
 
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), FONT)), TEXT)
+
+
+def place_names(
+    corners: Sequence[Corners], names: Sequence[str], size: tuple[int, int], height: float
+) -> list[tuple[float, float, float] | None]:
+    """Return left, top and width of the name of each box, None where it would cover that of a larger one.
+
+    Corners, the size of the image and the height of a name are in pixels.
+    """
+    found: list[tuple[float, float, float] | None] = [None] * len(corners)
+    taken: list[tuple[float, float, float]] = []
+    for place in sorted(range(len(corners)), key=lambda place: -_area(corners[place])):
+        x0, x1, y0, y1 = corners[place]
+        width = (name_font().getlength(names[place]) + 4) * height / (TEXT + 3)
+        for left, top in product((x0, x1 - width), (y0 - height, y0, y1 - height, y1)):
+            left, top = max(0.0, min(left, size[0] - width)), max(0.0, min(top, size[1] - height))
+            if all(left + width <= x or x + other <= left or abs(top - y) >= height for x, y, other in taken):
+                taken.append((left, top, width))
+                found[place] = taken[-1]
+                break
+    return found
+
+
+def draw_record(record: Record, names: dict[int, str]) -> Image.Image:
+    """Return the image scaled to TILE pixels, with masks, boxes and names, large boxes first."""
     image = record_image(record)
     scale = TILE / max(image.size)
     tile = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    draw, font = ImageDraw.Draw(tile), ImageFont.truetype(str(Path(matplotlib.get_data_path(), FONT)), TEXT)
-    boxes = record_boxes(record)
-    for (number, *_), mask in zip(boxes, record_masks(record, tile.size), strict=True):
+    draw = ImageDraw.Draw(tile)
+    boxes = sorted(record_boxes(record), key=lambda box: -_area(box[1:]))
+    for (number, *_), mask in zip(record_boxes(record), record_masks(record, tile.size), strict=True):
         if mask:
             tile.paste(class_colour(number), mask=mask.point([0] + [MASK_OPACITY] * 255))
-    for number, xmin, xmax, ymin, ymax in sorted(boxes, key=_area, reverse=True):
-        left, right = xmin * (tile.width - 1), xmax * (tile.width - 1)
-        top, bottom = ymin * (tile.height - 1), ymax * (tile.height - 1)
-        colour = class_colour(number)
-        draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-        name = " ".join(names[number].split())  # a name can contain line ends; Pillow measures one line
-        width = draw.textlength(name, font)
-        text_left = max(0, min(left, tile.width - width - 4))
-        text_top = min(max(0, top - TEXT - 3), tile.height - TEXT - 3)
-        draw.rectangle((text_left, text_top, text_left + width + 4, text_top + TEXT + 3), fill=colour)
-        draw.text((text_left + 2, text_top), name, fill=text_colour(colour), font=font)
+    width, height = tile.width - 1, tile.height - 1
+    corners = [(x0 * width, x1 * width, y0 * height, y1 * height) for _, x0, x1, y0, y1 in boxes]
+    for (number, *_), (x0, x1, y0, y1) in zip(boxes, corners, strict=True):
+        draw.rectangle((x0, y0, x1, y1), outline=class_colour(number), width=2)
+    texts = [" ".join(names[number].split()) for number, *_ in boxes]  # Pillow measures one line
+    places = place_names(corners, texts, tile.size, TEXT + 3)
+    for (number, *_), name, place in zip(boxes, texts, places, strict=True):
+        if place:
+            left, top, length = place
+            colour = class_colour(number)
+            draw.rectangle((left, top, left + length, top + TEXT + 3), fill=colour)
+            draw.text((left + 2, top), name, fill=text_colour(colour), font=name_font())
     return tile
 
 
-def _area(box: Box) -> float:
-    _, xmin, xmax, ymin, ymax = box
-    return (xmax - xmin) * (ymax - ymin)
+def _area(corners: Sequence[float]) -> float:
+    x0, x1, y0, y1 = corners
+    return (x1 - x0) * (y1 - y0)
 
 
 # --- the report ------------------------------------------------------------------------------------------
@@ -239,47 +270,55 @@ def _base64(image: Image.Image, image_format: str, **options: Any) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def charts(statistics: Statistics) -> list[tuple[str, str]]:
-    """Return title and base64 SVG of each chart."""
-    sides = statistics.sides
+def charts(statistics: Statistics) -> list[dict[str, Any]]:
+    """Return title, axis and bars (label and number) of each chart."""
+    sides, many = statistics.sides, statistics.boxes_per_image
     aspects = [2 ** (2 * ASPECT_RANGE * index / ASPECT_BINS - ASPECT_RANGE) for index in range(ASPECT_BINS)]
-    per_image = range(min(statistics.boxes_per_image), MAX_BOXES + 1)
-    by_side = range(min(sides), max(sides) + 1)
-    size_labels = [f"{index / SIZE_BINS:.2f}" for index in range(SIZE_BINS)]
-    rows: list[tuple[str, str, Iterable[int], list[str], Counter[int]]] = [
-        ("Boxes per image", f"boxes ({MAX_BOXES}: {MAX_BOXES} or more)", per_image, list(map(str, per_image)),
-         statistics.boxes_per_image),
-        ("Box sizes", "square root of the share of the image's area", range(SIZE_BINS), size_labels,
-         statistics.box_sizes),
-        ("Box aspects", "width / height", range(ASPECT_BINS), [f"{aspect:.2g}" for aspect in aspects],
+    sizes = [f"{index / SIZE_BINS:.2f}" for index in range(SIZE_BINS)]
+    found: list[tuple[str, str, Iterable[tuple[int, Any]], Counter[int]]] = [
+        ("Boxes per image", f"boxes ({MAX_BOXES}: {MAX_BOXES} or more)",
+         ((index, index) for index in range(min(many), MAX_BOXES + 1)), many),
+        ("Box sizes", "square root of the share of the image's area", enumerate(sizes), statistics.box_sizes),
+        ("Box aspects", "width / height", ((index, f"{aspect:.2g}") for index, aspect in enumerate(aspects)),
          statistics.aspects),
-        ("Images by longer side", "pixels, from", by_side, [str(side * SIDE_BIN) for side in by_side], sides),
+        ("Images by longer side", "pixels, from",
+         ((side, side * SIDE_BIN) for side in range(min(sides), max(sides) + 1)), sides),
     ]  # fmt: skip
     return [
-        (title, bar_chart(labels, [counter[index] for index in bins], title, axis))
-        for title, axis, bins, labels, counter in rows
+        {"title": title, "axis": axis, "bars": [(label, counter[index]) for index, label in bins]}
+        for title, axis, bins, counter in found
     ]
 
 
-def bar_chart(labels: Sequence[str], values: Sequence[int], title: str, axis: str) -> str:
-    """Return a bar chart as a base64 SVG, the same bytes for the same numbers."""
-    import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+def losses_by_step(
+    stages: Sequence[Stage], lists: Mapping[str, Counter[str]], last: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
+    """Return what each step lost, by reason: as its counts say or, without them, its list of failures."""
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    for path, listed in lists.items():
+        step = 5 if "missing" in listed or "process" in Path(path).name else 4
+        if step not in {stage.step for stage in stages}:
+            found[step] += listed
+    for stage in stages:
+        found[stage.step].update(stage.lost)
+    found[7] = Counter(last)
+    return {
+        f"step {step}, {STEPS[step]}": lost_of(found[step], found[step])
+        for step in sorted(found)
+        if found[step].total()
+    }
 
-    with matplotlib.rc_context({"svg.hashsalt": title, "font.size": 9}):
-        figure = Figure(figsize=(5.2, 2.8), layout="constrained")
-        axes = figure.add_subplot()
-        axes.bar(range(len(values)), values, width=0.9, color="#3366aa")
-        step = max(1, len(labels) // 8)
-        axes.set_xticks(range(0, len(labels), step), labels[::step])
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.set_xlabel(axis)
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return base64.b64encode(stream.getvalue()).decode()
+
+def with_names(image: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    """Return an image of the gallery with the places of the names of its boxes."""
+    boxes, height = image["boxes"], image["height"] * NAME_SHARE
+    corners = [(box["x"], box["x"] + box["width"], box["y"], box["y"] + box["height"]) for box in boxes]
+    texts = [names[box["number"]] for box in boxes]
+    places = place_names(corners, texts, (image["width"], image["height"]), height)
+    return image | {
+        "name_height": height,
+        "boxes": [box | {"name": place} for box, place in zip(boxes, places, strict=True)],
+    }
 
 
 def write_report(
@@ -288,10 +327,11 @@ def write_report(
     counts: dict[str, int],
     classes: Sequence[tuple[str, str]],
     losses: dict[str, dict[str, int]],
+    stages: Sequence[Stage] = (),
 ) -> None:
     """Write the page.
 
-    `classes` are MID and name of each class in the order of the class ids; `losses` are counts by source and
+    `classes` are MID and name of each class in the order of the class ids; `losses` are counts by step and
     reason. All text is escaped: names, ids and reasons come from other people's files.
     """
     import jinja2
@@ -303,15 +343,20 @@ def write_report(
          "short": name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"}
         for number, (mid, name) in enumerate(classes, start=1)
     ]  # fmt: skip
+    names = {row["number"]: row["short"] for row in rows}
+    first = {stage.is_boxes: stage.went_out for stage in reversed(stages)}
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         counts=counts,
+        funnel=[
+            (stage, reasons(stage), 100 * stage.went_out / max(1, first[stage.is_boxes])) for stage in stages
+        ],
         classes=sorted(rows, key=lambda row: (-row["boxes"], row["number"])),
-        names={row["number"]: row["short"] for row in rows},
+        names=names,
         colours={row["number"]: "#" + bytes(class_colour(row["number"])).hex() for row in rows},
         charts=charts(statistics),
         attributes=statistics.attributes,
         losses=losses,
-        gallery=statistics.gallery,
+        gallery=[with_names(image, names) for image in statistics.gallery],
     )
     with open_output(path) as stream:
         stream.write(page.encode())

@@ -32,6 +32,15 @@ def read_set(records: RecordSet, compression: str) -> Iterator[dict[str, list[An
             yield from read_records(file, records.path.with_name(shard["file"]), compression)
 
 
+def read_sets(sets: Sequence[RecordSet], compression: str) -> Iterator[dict[str, list[Any]]]:
+    """Yield the same of all sets, with progress."""
+    with progress(sum(len(records.offsets) for records in sets), "record", "reading records") as bar:
+        for records in sets:
+            for record in read_set(records, compression):
+                yield record
+                bar.update()
+
+
 def sample_set(records: RecordSet, number: int, compression: str) -> list[dict[str, list[Any]]]:
     """Return up to `number` records, spread evenly over the first file."""
     step = max(1, records.shards[0]["records"] // number)

@@ -7,12 +7,14 @@ import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from common.openimages.funnel import Stage, counts_path, write_stages
 from common.records.examples import example_features
 from common.records.report import (
     GALLERY_BYTES,
@@ -20,6 +22,8 @@ from common.records.report import (
     MASK_OPACITY,
     class_colour,
     gather,
+    losses_by_step,
+    place_names,
     write_preview,
     write_report,
 )
@@ -123,10 +127,13 @@ def test_the_same_records_give_the_same_page(tmp_path):
 def test_names_and_reasons_are_text_and_no_markup(tmp_path):
     path = tmp_path / "report.html"
     losses = {f"{EVIL}.csv": {EVIL: 3}}
-    write_report(path, gather([record(name=EVIL)], 1), {"records": 1, "boxes": 1}, [("/m/1", EVIL)], losses)
+    stages = [Stage(3, EVIL, 1, 1, {EVIL: 2})]
+    write_report(
+        path, gather([record(name=EVIL)], 1), {"records": 1, "boxes": 1}, [("/m/1", EVIL)], losses, stages
+    )
     page = path.read_text()
     assert "<script>alert" not in page
-    assert html.unescape(page).count(EVIL) >= 6
+    assert html.unescape(page).count(EVIL) >= 8
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
 
 
@@ -192,6 +199,50 @@ def test_masks_do_not_make_the_page_larger(tmp_path):
     assert path.stat().st_size < 10_000_000
 
 
+SIZE = (300, 200)  # pixels
+CROWDS = {
+    "the same box often": [(50, 250, 50, 150)] * 40,
+    "in each other": [(5 * n, 300 - 5 * n, 3 * n, 200 - 3 * n) for n in range(25)],
+    "at the edges": [
+        (0, 9, 0, 9),
+        (291, 300, 0, 9),
+        (0, 9, 191, 200),
+        (291, 300, 191, 200),
+        (0, 300, 0, 200),
+    ],
+    "small ones": [(x, x + 12, y, y + 8) for x in range(0, 288, 13) for y in range(0, 190, 9)],
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["Cat", "A class with a name that is wider than any image in the gallery is"]
+)
+@pytest.mark.parametrize("boxes", CROWDS.values(), ids=CROWDS)
+def test_names_are_in_the_image_and_cover_no_other(boxes, name):
+    places = place_names(boxes, [name] * len(boxes), SIZE, 16)
+    found = [place for place in places if place]
+    assert found
+    assert name != "Cat" or all(x >= 0 and x + width <= 300 and 0 <= y <= 184 for x, y, width in found)
+    for one, (x, y, width) in enumerate(found):
+        for left, top, other in found[:one]:
+            assert x >= left + other or left >= x + width or abs(y - top) >= 16
+
+
+LISTS = {
+    "by its reasons": ("lost.csv", {"gone": 2}, "step 4, download_images.py"),
+    "missing": ("lost.csv", {"missing": 2, "truncated": 1}, "step 5, process_images.py"),
+    "by its name": ("a/process_failures.csv", {"truncated": 2}, "step 5, process_images.py"),
+}
+
+
+@pytest.mark.parametrize(("path", "reasons", "step"), LISTS.values(), ids=LISTS)
+def test_a_list_of_failures_is_named_by_its_step(path, reasons, step):
+    assert losses_by_step([], {path: Counter(reasons)}, {})[step] == reasons
+    number = int(step.split()[1].strip(","))
+    counted = [Stage(number, "verified", 9, 2, {"gone": 7})]
+    assert losses_by_step(counted, {path: Counter(reasons)}, {})[step] == {"gone": 7}
+
+
 # --- through the step --------------------------------------------------------------------------------------
 
 
@@ -228,10 +279,28 @@ def test_report_and_preview_show_the_records_and_the_losses(script, inputs):
     page = (inputs / "out/report.html").read_text()
     assert page.count("<figure ") == 9
     rows = re.findall(r'<tr><td>([^<]*)</td><td>([^<]*)</td><td class="n">(\d+)</td></tr>', page)
-    assert (str(inputs / "failures.csv"), "gone", "2") in rows
-    assert ("record_maker.py", "missing", "1") in rows
+    assert rows == [
+        ("step 4, download_images.py", "gone", "2"), ("step 4, download_images.py", "timeout", "1"),
+        ("step 7, record_maker.py", "missing", "1"),
+    ]  # fmt: skip
     with Image.open(inputs / "out/preview.jpg") as preview:
         assert preview.size == (4 * 308 + 8, 3 * 308 + 8)
+
+
+def test_the_funnel_begins_with_the_rows(script, inputs):
+    before = [
+        Stage(3, "rows", 4000, 4000), Stage(3, "kept boxes", 4000, 20, {"other_classes": 3980}),
+        Stage(3, "images", 11, 11), Stage(4, "downloaded", 11, 10, {"gone": 1}), Stage(5, "verified", 11, 10),
+    ]  # fmt: skip
+    write_stages(counts_path(inputs / "points.json"), before, inputs / "points.json")
+    outcome = make_report(script, inputs)
+    assert "  kept boxes     20  3,980 other classes\n" in outcome.err
+    page = (inputs / "out/report.html").read_text()
+    rows = re.findall(r'<tr><td>(\d)</td><td>([^<]*)</td><td class="n">([^<]*)</td>', page)
+    assert rows == [
+        ("3", "rows", "4,000"), ("3", "kept boxes", "20"), ("3", "images", "11"),
+        ("4", "downloaded", "10"), ("5", "verified", "10"), ("7", "records", "9"),
+    ]  # fmt: skip
 
 
 def test_an_image_that_cannot_be_drawn_is_named(script, inputs):
@@ -284,7 +353,7 @@ def test_the_page_works_in_a_browser(tmp_path, classes):
 
     last = classes
     filtered = browse(page, "--dump-dom", view=f"#class={last}&search=/m/{last}").stdout
-    figures = re.findall(r'<figure data-classes="(\d+)"( hidden="")?>', filtered)
+    figures = re.findall(r'<figure data-classes="(\d+)" style="[^"]*"( hidden="")?>', filtered)
     assert {int(number) for number, hidden in figures if not hidden} == {last}
     assert all(hidden for number, hidden in figures if int(number) != last)
     rows = re.findall(r"<tr( hidden=\"\")?><td class=\"n\">(\d+)<", filtered)
@@ -310,3 +379,40 @@ def test_a_screenshot_shows_boxes_on_objects(tmp_path):
     away = np.abs(pixels - class_colour(1)).sum(axis=2)
     for x, y in ((left, (top + bottom) // 2), (right, (top + bottom) // 2), ((left + right) // 2, bottom)):
         assert away[y - 4 : y + 5, x - 4 : x + 5].min() < 40
+
+
+LAYOUT = """<script>
+const boxes = selector => [...document.querySelectorAll(selector)].map(one => one.getBoundingClientRect());
+const covered = [...document.querySelectorAll("figure")].flatMap(figure => {
+  const names = [...figure.querySelectorAll("text")].map(one => one.getBoundingClientRect());
+  return names.flatMap((a, place) => names.slice(place + 1).map(b =>
+    Math.min(Math.min(a.right, b.right) - Math.max(a.left, b.left), Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top))));
+});
+const rows = Map.groupBy(boxes("#gallery img"), box => Math.round(box.top));
+const heights = [...rows.values()].map(row => Math.max(...row.map(box => box.height)) - Math.min(...row.map(box => box.height)));
+document.title = JSON.stringify({covered: Math.max(...covered), rows: rows.size, images: boxes("#gallery img").length,
+  heights: Math.max(...heights), right: Math.max(...boxes("#gallery img").map(box => box.right))});
+</script>"""
+
+
+@pytest.mark.system
+def test_images_of_a_row_have_one_height_and_names_do_not_cover_each_other(tmp_path):
+    page = tmp_path / "report.html"
+    records = []
+    for index, size in enumerate([(256, 192), (192, 256), (256, 64), (60, 256), (256, 256)] * 4):
+        boxes = [
+            {"label": "/m/1", "x0": x / 10, "x1": x / 10 + 0.3, "y0": y / 10, "y1": y / 10 + 0.3}
+            for x in range(7) for y in range(7)
+        ]  # fmt: skip
+        work = record_work({"id": f"i{index}", "annotations": boxes}, size)
+        records.append(example_features(work, scene(size), {"/m/1": 1}, {"/m/1": "/m/1"}))
+    write_report(page, gather(records, 1), {"records": 20, "boxes": 980}, [("/m/1", "Training bench")], {})
+    page.write_text(page.read_text().replace("</body>", f"{LAYOUT}</body>").replace('loading="lazy" ', ""))
+    (title,) = re.findall(
+        "<title>(.*?)</title>", browse(page, "--dump-dom", "--window-size=1200,2400").stdout
+    )[:1]
+    found = json.loads(html.unescape(title))
+    assert (found["images"], found["rows"] < 8) == (20, True)
+    assert found["heights"] < 1.5  # pixels
+    assert found["covered"] < 2.5
+    assert found["right"] <= 1200
