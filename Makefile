@@ -17,9 +17,7 @@ INTEROP := .venv-interop
 # Taken without what they depend on: FiftyOne's database server, and the Object Detection API's TensorFlow 2.8.
 INTEROP_ALONE := fiftyone==1.22.1 fiftyone-brain==0.25.* tf-models-research-object-detection==2.8.0.post1
 
-REPORT_FLAGS := --report_path demo/report.html --class_description_path demo/data/classes \
-	--failures_path demo/dataset/train/photos/download_failures.csv \
-	--failures_path demo/dataset/train/resized/process_failures.csv
+REPORT_FLAGS := --report_path demo/report.html --class_description_path demo/data/classes
 
 .PHONY: help demo test lint system interop fresh bench system-packages bench-packages clean
 

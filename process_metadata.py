@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from common.metadata.labels import LabelRules, spool_labels
     from common.metadata.losses import nothing_kept, print_losses, say_outside, stages
     from common.metadata.masks import MaskRules, join_masks, spool_masks
-    from common.metadata.points import BUCKET, Tables, choose_images, read_points
+    from common.metadata.points import BUCKET, Tables, choose_images, read_points, write_points
     from common.metadata.spool import Spool
 
     annotations, index = args.annotations_input_path, args.image_index_input_path
@@ -111,16 +111,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             mask_rules = MaskRules(annotations, masks_path, args.boxes_without_mask, args.keep_labels_only)
             read = partial(join_masks, tables, masks, mask_rules)
         chosen = choose_images(read, choice, counts)
-        written = bytearray(images.indexed)
         with json_writer(args.point_output_path) as write:
-            for point in read(counts):
-                if chosen is None or point.id in chosen:
-                    write(point.json())
-                    written[point.position] = True
-                    counts.update(images=1, boxes=point.box_count, masks=point.mask_count)
-                    counts["images_without_boxes"] += point.is_background
-                else:
-                    counts["images_not_chosen"] += 1
+            written = bytearray(images.indexed)
+            for point in write_points(read(counts), chosen, write, counts):
+                written[point.position] = True
             if counts["images"] == counts["images_without_boxes"]:
                 raise InputError(nothing_kept(annotations, index, classes, images, counts))
         write_index(images, written, args.image_index_output_path, args.attribution_output_path)

@@ -57,20 +57,19 @@ from common.openimages.label_map import check_label_map
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
 if TYPE_CHECKING:
-    from common.records.types import RecordSet
+    from common.records.coco import CocoSettings
+    from common.records.types import RecordSet, RecordSettings
+    from common.workers.window import Workers
 
 PACKAGES = ("msgspec", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    # Imported here since --help works without any package.
-    from common.records import coco, report, sets, tfds, types, verify, work_list
+    from common.records import coco, report, sets, tfds, types, verify, work_list  # no package for --help
 
-    classes = read_classes(args.trainable_classes_path)
-    names = classes
-    if args.class_description_path is not None:
-        names = describe(classes, args.trainable_classes_path, args.class_description_path)
+    classes, descriptions = read_classes(args.trainable_classes_path), args.class_description_path
+    names = describe(classes, args.trainable_classes_path, descriptions) if descriptions else classes
     earlier = {path: Counter(row.reason for row in read_failures(path)) for path in args.failures_path}
     folder = parse_path(args.saved_images_directory)
     if not is_folder(folder):
@@ -98,11 +97,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     coco_settings = None
     if args.coco_path:
         paths = coco.coco_paths(args.coco_path, args.eval_record_save_path)
-        categories = coco.make_categories(classes, names, args.class_description_path, args.hierarchy_path)
+        categories = coco.make_categories(classes, names, descriptions, args.hierarchy_path)
         coco_settings = coco.CocoSettings(paths, categories, args.attribution_path)
 
     counts: Counter[str] = Counter()
-    verified: Counter[str] = Counter()
     with work_list.open_work_list(record_sets) as stream:
         numbered = bool(coco_settings) or args.source_id == "number"
         works = work_list.usable_works(
@@ -117,15 +115,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         outputs = [records.path.parent for records in record_sets]
         packages = (*PACKAGES, "pycocotools") if counts["masks"] else PACKAGES
         with open_workers(args.workers, args.dask_scheduler, packages, [folder], outputs) as workers:
-            for records in record_sets:
-                sets.write_set(records, settings, workers)
-            if args.tfds_metadata:
-                tfds.write_metadata(record_sets, settings.missing_masks)
-            if coco_settings:
-                coco.write_coco(record_sets, settings.work_list, coco_settings, settings.missing_masks)
-            if args.verify:
-                for records in record_sets:
-                    verified += verify.verify_set(records, settings, workers)
+            verified = write_all(
+                record_sets, settings, coco_settings, workers,
+                tfds_metadata=args.tfds_metadata, verifies=args.verify,
+            )  # fmt: skip
 
     total = count_records(record_sets, counts)
     losses = {name: counts[name] for name in work_list.LOSSES}
@@ -137,8 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         report.write_preview(args.preview_path, sample, dict(enumerate(names, 1)))
     if args.report_path:
         statistics = report.gather(verify.read_sets(record_sets, settings.compression), len(classes))
-        pairs = list(zip(classes, names, strict=True))
         lists = report.losses_by_step(stages, earlier, losses)
+        pairs = list(zip(classes, names, strict=True))
         report.write_report(args.report_path, statistics, total, pairs, lists, stages)
     funnel.write_stages(funnel.counts_path(args.record_save_path), stages)
     print_counts(
@@ -146,6 +139,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         came_in=["images"], went_out=["records", "records_without_boxes", "boxes", "masks", "files"],
     )  # fmt: skip
     funnel.say_funnel(stages)
+
+
+def write_all(
+    record_sets: Sequence[RecordSet], settings: RecordSettings, coco_settings: CocoSettings | None,
+    workers: Workers, *, tfds_metadata: bool, verifies: bool,
+) -> Counter[str]:  # fmt: skip
+    """Write all records and what is asked for beside them; return the counts of a verification."""
+    from common.records import coco, sets, tfds, verify
+
+    for records in record_sets:
+        sets.write_set(records, settings, workers)
+    if tfds_metadata:
+        tfds.write_metadata(record_sets, settings.missing_masks)
+    if coco_settings:
+        coco.write_coco(record_sets, settings.work_list, coco_settings, settings.missing_masks)
+    verified: Counter[str] = Counter()
+    for records in record_sets if verifies else ():
+        verified += verify.verify_set(records, settings, workers)
+    return verified
 
 
 def count_records(sets: Sequence[RecordSet], counts: Counter[str]) -> dict[str, int]:
@@ -183,43 +195,35 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--eval_fraction", type=fraction, help="fraction to hold out, by hash of the id")
     split.add_argument("--eval_subset", choices=SPLITS, help="or subset to hold out")
-    add(
-        "--class_text", choices=("mid", "name"), default="mid",
-        help="content of image/object/class/text; name needs --class_description_path and a label map made "
-        "with --name_field name (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--missing_masks", choices=("empty", "box"), default="empty",
-        help="mask of a box without one, if others have masks: empty, with weight 0, or the whole box, for "
-        "Model Garden, which knows no weights (default: %(default)s)",
-    )  # fmt: skip
+    for flag, choices, text in (
+        ("class_text", ("mid", "name"), "content of image/object/class/text; name needs "
+         "--class_description_path and a label map made with --name_field name"),
+        ("missing_masks", ("empty", "box"), "mask of a box without one, if others have masks: empty, with "
+         "weight 0, or the whole box, for Model Garden, which knows no weights"),
+        ("source_id", ("id", "number"),
+         "content of image/source_id: the image's id, or its number in COCO files"),
+    ):  # fmt: skip
+        add(f"--{flag}", choices=choices, default=choices[0], help=f"{text} (default: %(default)s)")
     add("--keep_without_boxes", action="store_true", help="write images without a box too, as background")
-    add("--class_description_path", help="class descriptions, CSV of MID and name, or its folder")
     add("--verify", action="store_true", help="read back every file of records and check its content")
     add("--tfds_metadata", action="store_true", help="write metadata for tfds.builder_from_directory")
-    add("--label_map_path", metavar="PATH", help="label map to compare with the class list")
-    add(
-        "--source_id", choices=("id", "number"), default="id",
-        help="content of image/source_id: the image's id, or its number in COCO files (default: %(default)s)",
-    )  # fmt: skip
-    add("--coco_path", metavar="PATH", help="content of the records in COCO's format to write, JSON")
-    add("--hierarchy_path", metavar="PATH", help="class hierarchy: supercategories for --coco_path")
-    add("--attribution_path", metavar="PATH", help="step 3's attribution: author and licence for --coco_path")
-    add("--preview_path", metavar="PATH", help="contact sheet of some records to write, JPEG")
-    add("--report_path", metavar="PATH", help="report on the records to write, HTML")
-    add(
-        "--failures_path", action="append", default=[], metavar="PATH",
-        help="failures of an earlier step that left no counts, for the report; can be repeated",
-    )  # fmt: skip
-    add(
-        "--workers", type=whole_number(1), default=usable_cores(), metavar="N",
-        help="worker processes on this machine, 500 MB each (default: one a core, %(default)s here)",
-    )  # fmt: skip
+    for flag, text in (
+        ("class_description_path", "class descriptions, CSV of MID and name, or its folder"),
+        ("label_map_path", "label map to compare with the class list"),
+        ("coco_path", "content of the records in COCO's format to write, JSON"),
+        ("hierarchy_path", "class hierarchy: supercategories for --coco_path"),
+        ("attribution_path", "step 3's attribution: author and licence for --coco_path"),
+        ("preview_path", "contact sheet of some records to write, JPEG"),
+        ("report_path", "report on the records to write, HTML"),
+    ):
+        add(f"--{flag}", metavar="PATH", help=text)
+    add("--failures_path", action="append", default=[], metavar="PATH",
+        help="failures of an earlier step that left no counts, for the report; can be repeated")  # fmt: skip
+    add("--workers", type=whole_number(1), default=usable_cores(), metavar="N",
+        help="worker processes here, 500 MB each (default: one a core, %(default)s here)")  # fmt: skip
     add_scheduler_flag(parser)
-    add(
-        "--max_failures", type=parse_failure_limit, metavar="N|P%",
-        help="exit 1 when more images than this are missing or not RGB (default: no limit)",
-    )  # fmt: skip
+    add("--max_failures", type=parse_failure_limit, metavar="N|P%",
+        help="exit 1 when more images than this are missing or not RGB (default: no limit)")  # fmt: skip
     args = parser.parse_args(argv)
     if (args.eval_record_save_path is None) != (args.eval_fraction is None and args.eval_subset is None):
         parser.error("--eval_record_save_path goes with --eval_fraction or --eval_subset")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import msgspec
@@ -108,6 +108,22 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
                 is_background=number in background,
             )  # fmt: skip
     bar.close()
+
+
+def write_points(
+    points: Iterable[Point], chosen: Set[str] | None, write: Callable[[bytes], None], counts: Counter[str]
+) -> Iterator[Point]:
+    """Write the chosen points, all if that is None, and yield them; count these and the others."""
+    for point in points:
+        if chosen is None or point.id in chosen:
+            write(point.json())
+            counts["images"] += 1
+            counts["boxes"] += point.box_count
+            counts["masks"] += point.mask_count
+            counts["images_without_boxes"] += point.is_background
+            yield point
+        else:
+            counts["images_not_chosen"] += 1
 
 
 def _expanded(boxes: Iterable[bytes], ancestors: Mapping[str, Sequence[str]]) -> Iterator[bytes]:

@@ -302,11 +302,8 @@ def losses_by_step(
     for stage in stages:
         found[stage.step].update(stage.lost)
     found[7] = Counter(last)
-    return {
-        f"step {step}, {STEPS[step]}": lost_of(found[step], found[step])
-        for step in sorted(found)
-        if found[step].total()
-    }
+    some = sorted(step for step in found if found[step].total())
+    return {f"step {step}, {STEPS[step]}": lost_of(found[step], found[step]) for step in some}
 
 
 def with_names(image: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
