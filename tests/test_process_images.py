@@ -11,6 +11,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from common import cli
+from common.files.json_files import json_writer
 from common.files.whole_files import locked_folder
 from common.images.fit import FITS
 from tests.support.step5 import (
@@ -493,3 +495,11 @@ def test_the_output_may_not_be_the_input(script, folder):
     assert outcome.code == 2
     assert "an image that fails once would be lost from it" in outcome.err
     assert (folder / "points.json").read_bytes() == before
+
+
+def test_progress_has_the_number_of_datapoints(process, folder, monkeypatch):
+    monkeypatch.setattr(cli, "LINE_SECONDS", 0)
+    with json_writer(folder / "points.json") as write:
+        for image_id in IDS:
+            write(point(image_id))
+    assert f" {len(IDS)}/{len(IDS)} " in process().err

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import resource
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common import cli
+from common.files.whole_files import open_output
 from common.metadata.points import BUCKET
 from tests.support.step3 import (
     CAT,
@@ -265,3 +268,17 @@ def test_an_id_is_held_in_at_most_200_bytes():
     tracemalloc.stop()
     images.close()
     assert held <= 200 * number
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_progress_is_the_share_of_each_file_read(step, tmp_path, monkeypatch, ending):
+    """Of a compressed file too, whose size is that of its bytes on disk."""
+    monkeypatch.setattr(cli, "LINE_SECONDS", 0)
+    path = tmp_path / f"many.{ending}"
+    with open_output(path) as stream:
+        stream.write(table(V4, *(box(more=",1,0,-1,0,0") for _ in range(2000))).encode())
+    outcome = step("", table(INDEX_V4, entry(rotation="0")), "--annotations_input_path", path)
+    assert outcome.code == 0, outcome.err
+    (done,) = re.findall(rf"many\.{ending}: 100%\|#+\| (\S+)/(\S+) ", outcome.err)
+    assert done[0] == done[1]
+    assert "boxes by image: 100%|" in outcome.err

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from common import cli
 from common.records.examples import example_features
 from common.records.sets import RECORDS_A_PROCESS
 from tests.conftest import ROOT
@@ -452,3 +454,11 @@ def test_bad_image_labels_are_one_line(step, labels, message):
     assert outcome.code == 1
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_progress_has_the_number_of_datapoints_and_records(step, monkeypatch):
+    monkeypatch.setattr(cli, "LINE_SECONDS", 0)
+    points, images = many(5)
+    err = step("\n".join(map(json.dumps, points)), images).err
+    assert re.search(r"checking images: 100%\|#+\| 5/5 ", err)
+    assert re.search(r"writing data.tfrecord: 100%\|#+\| 5/5 ", err)
