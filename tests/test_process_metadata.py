@@ -279,6 +279,6 @@ def test_progress_is_the_share_of_each_file_read(step, tmp_path, monkeypatch, en
         stream.write(table(V4, *(box(more=",1,0,-1,0,0") for _ in range(2000))).encode())
     outcome = step("", table(INDEX_V4, entry(rotation="0")), "--annotations_input_path", path)
     assert outcome.code == 0, outcome.err
-    (done,) = re.findall(rf"many\.{ending}: 100%\|#+\| (\S+)/(\S+) ", outcome.err)
+    *_, done = re.findall(rf"many\.{ending}: 100%\|#+\| (\S+)/(\S+) ", outcome.err)
     assert done[0] == done[1]
     assert "boxes by image: 100%|" in outcome.err

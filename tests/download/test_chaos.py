@@ -113,6 +113,7 @@ def test_killed_five_times_among_faults_it_ends_whole(tmp_path, number):
     assert {path.name for path in folder.iterdir()} == {
         *(f"{image_id}.jpg" for image_id in ids if image_id not in gone),
         "download_failures.csv",
+        "download_counts.json",
         ".download_refused",
     }
     assert f"already_there={len(finished_before)} " in out
