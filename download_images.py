@@ -64,7 +64,7 @@ THREADS = 32  # with 50 ms before each answer they fill a link of 1 Gbit/s, and 
 PACKAGES = ("requests", "urllib3")  # of the workers of a cluster
 SHRINKING_PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of shrunk images depend on them
 MEGABYTE = 10**6
-HALF_WRITTEN = r".*\.(?i:jpe?g|png)"
+HALF_WRITTEN = r".*\.(?i:jpe?g|png)"  # names of images that a killed run was writing
 FITS = ("longer", "shorter", "stretch")  # what is padded could not be told from the image afterwards
 
 
@@ -228,11 +228,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="download images shrunk with other settings again")
     add("--dry_run", action="store_true", help="report how much would be downloaded, and change nothing")
     add("--retry_failed", action="store_true", help="request images again that failed permanently")
-    add(
-        "--refetch",
-        metavar="FAILURES_CSV",
-        help="download images again that a list such as step 5's names as bad",
-    )
+    add("--refetch", metavar="FAILURES_CSV",
+        help="download images again that a list such as step 5's names as bad")  # fmt: skip
     add("--max_failures", type=parse_failure_limit, metavar="N|P%",
         help="exit 1 when more images than this fail (default: no limit)")  # fmt: skip
     add("--failures_path", metavar="FAILURES_PATH",

@@ -200,41 +200,27 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--image_directory", required=True, metavar="IMAGE_DIRECTORY_PATH", help="folder of images, <id>.jpg")
-    add(
-        "--image_saving_directory", metavar="RESIZED_DIRECTORY_PATH",
-        help="folder for the resized images (default: they replace those in IMAGE_DIRECTORY_PATH)",
-    )  # fmt: skip
+    add("--image_saving_directory", metavar="RESIZED_DIRECTORY_PATH",
+        help="folder for the resized images (default: they replace the originals)")  # fmt: skip
     add("--datapoints_input_path", required=True, metavar="DATAPOINTS_INPUT_PATH", help="written by step 3")
-    add(
-        "--datapoints_output_path", required=True, metavar="DATAPOINTS_OUTPUT_PATH",
-        help="where to write the datapoints of the images that can be used",
-    )  # fmt: skip
+    add("--datapoints_output_path", required=True, metavar="DATAPOINTS_OUTPUT_PATH",
+        help="where to write the datapoints of the images that can be used")  # fmt: skip
     add_image_flags(parser, FITS)
-    add(
-        "--masks_directory", metavar="MASKS_DIRECTORY",
-        help="folder of SPLIT-masks-0.zip to f.zip, or of PNGs: write masks as pixels (default: as names)",
-    )  # fmt: skip
+    add("--masks_directory", metavar="MASKS_DIRECTORY",
+        help="folder of mask zips, or of PNGs: write masks as pixels (default: as names)")  # fmt: skip
     add("--format", choices=("jpeg", "png"), default="jpeg", help="of the images (default: %(default)s)")
     add("--rotate_upright", action="store_true", help="turn images and boxes by the datapoints' rotation")
-    add(
-        "--workers", type=whole_number(1), default=usable_cores(), metavar="N",
-        help="worker processes on this machine (default: one a core, %(default)s here)",
-    )  # fmt: skip
+    add("--workers", type=whole_number(1), default=usable_cores(), metavar="N",
+        help="worker processes on this machine (default: one a core, %(default)s here)")  # fmt: skip
     add_scheduler_flag(parser)
     add("--overwrite", action="store_true", help="make images again that were made with other settings")
-    add(
-        "--max_failures", type=parse_failure_limit, metavar="N|P%",
-        help="exit 1 and write no datapoints when more images than this fail (default: no limit)",
-    )  # fmt: skip
-    add(
-        "--failures_path", metavar="FAILURES_PATH",
-        help="list of the images left out (default: process_failures.csv beside the resized images)",
-    )  # fmt: skip
+    add("--max_failures", type=parse_failure_limit, metavar="N|P%",
+        help="exit 1 and write no datapoints when more than this fail (default: no limit)")  # fmt: skip
+    add("--failures_path", metavar="FAILURES_PATH",
+        help="list of the images left out (default: process_failures.csv beside the images)")  # fmt: skip
     args = parser.parse_args(argv)
     if args.rotate_upright and args.exif_upright:
-        parser.error(
-            "--rotate_upright is for boxes on stored pixels, --exif_upright for boxes on upright images"
-        )
+        parser.error("--rotate_upright is for boxes on stored pixels, --exif_upright for upright ones")
     source = parse_path(args.image_directory)
     if not is_folder(source):
         raise InputError(f"{source}: no such folder, one with images was expected")

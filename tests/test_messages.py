@@ -252,7 +252,7 @@ CASES = [
     case(PROCESS, "masks/*-masks-a.zip: no such file, it holds masks of a1", {"masks/train-masks-0.zip": EMPTY_ZIP} | box(mask="a1_0.png"), masks_directory="masks"),
     case(PROCESS, "points.json:1: mask '../a1.png' of a1, the name of a file was expected", {"masks/a1.png": ""} | box(mask="../a1.png"), masks_directory="masks"),
     case(PROCESS, "masks: none of the 1 masks can be used: check step 3's --masks_input_path", {"masks/a1_0.png": ""} | box(mask="a1_0.png"), masks_directory="masks"),
-    usage(PROCESS, "--rotate_upright is for boxes on stored pixels, --exif_upright for boxes on upright images", rotate_upright="", exif_upright=""),
+    usage(PROCESS, "--rotate_upright is for boxes on stored pixels, --exif_upright for upright ones", rotate_upright="", exif_upright=""),
     usage(PROCESS, "--rotate_upright needs an --image_saving_directory other than the --image_directory", image_saving_directory=None, rotate_upright=""),
     # step 7
     case(RECORDS, "nowhere: no such folder, the resized images were expected", saved_images_directory="nowhere"),
