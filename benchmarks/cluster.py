@@ -50,15 +50,12 @@ def main() -> None:
         print()
         print_head("work", *ways)
         work = functools.partial(compute, cores, TASKS * cores)
-        tasks = report(f"{TASKS * cores} tasks of {SECONDS:g} s", ways, args.rounds, work)
+        report(f"{TASKS * cores} tasks of {SECONDS:g} s", ways, args.rounds, work)
         make_photos(folder, args.photos)
         work = functools.partial(process, folder, cores)
         photos = report(f"process_images.py, {args.photos} images", ways, args.rounds, work)
-        done = ("tasks of 2 s", TASKS * cores, tasks), ("images of step 5", args.photos, photos)
-        print_in_short([
-            (f"a Dask cluster, {name} a second", number / seconds[1], [("processes", number / seconds[0])])
-            for name, number, seconds in done
-        ])  # fmt: skip
+        alone, on_cluster = (args.photos / seconds for seconds in photos)
+        print_in_short([("a Dask cluster, images of step 5 a second", on_cluster, [("processes", alone)])])
 
 
 def report(

@@ -140,9 +140,8 @@ def print_figures(rates: dict[str, dict[str, float]]) -> None:
     """Print the summary: our rate, with and without --precise, and the others."""
     usual, limit = "usual script (verify, thumbnail)", "limit: strict decode to 1/8 grey"
     shown = {
-        ("1024x768", "process_images.py"): (usual, "OpenCV, full", "libvips", limit),
-        ("1024x768", "process_images.py --precise"): (usual,),
-        ("3000x2000", "process_images.py"): (usual, limit),
+        ("1024x768", "process_images.py"): (usual, "libvips", limit),
+        ("3000x2000", "process_images.py"): (usual,),
     }
     print_in_short([
         (f"{way}, images of {name} a second and core", rates[name][way],
