@@ -16,14 +16,11 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from common.cli import InputError
 from common.files.whole_files import open_output
-from common.images.header import DECODE_ERRORS
 from common.openimages.datapoints import ATTRIBUTES
 from common.openimages.funnel import STEPS, Stage, lost_of, reasons
+from common.records.verify import Box, Record, record_boxes, record_id, record_image, record_masks
 
-Record = dict[str, list[Any]]  # features by name
-Box = tuple[int, float, float, float, float]  # class id, xmin, xmax, ymin, ymax
 Corners = tuple[float, float, float, float]  # left, right, top, bottom
 
 # Of the contact sheet.
@@ -78,39 +75,6 @@ def write_preview(path: str | Path, records: Iterable[Record], names: dict[int, 
         sheet.save(stream, "JPEG", quality=90)
 
 
-def record_id(record: Record) -> str:
-    """Return the id of a record's image; image/source_id can be its number."""
-    name: bytes = record["image/filename"][0]
-    return name.decode().rpartition(".")[0]
-
-
-def record_image(record: Record) -> Image.Image:
-    """Return a record's image, RGB; InputError names one that cannot be decoded."""
-    try:
-        with Image.open(io.BytesIO(record["image/encoded"][0])) as image:
-            return image.convert("RGB")
-    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"image {record_id(record)} cannot be decoded ({error}); run process_images.py"
-        ) from None
-
-
-def record_boxes(record: Record) -> list[Box]:
-    corners = (record[f"image/object/bbox/{name}"] for name in ("xmin", "xmax", "ymin", "ymax"))
-    return list(zip(record["image/object/class/label"], *corners, strict=True))
-
-
-def record_masks(record: Record, size: tuple[int, int]) -> list[Image.Image | None]:
-    """Return the mask of each box, 0 and 1 at this size, None for an empty one or a record without masks."""
-    masks: list[Image.Image | None] = [None] * len(record["image/object/class/label"])
-    for place, encoded in enumerate(record.get("image/object/mask", ())):
-        with Image.open(io.BytesIO(encoded)) as image:
-            mask = image.resize(size, Image.Resampling.NEAREST)
-        if mask.getbbox():
-            masks[place] = mask
-    return masks
-
-
 @lru_cache
 def name_font() -> ImageFont.FreeTypeFont:
     import matplotlib
@@ -129,7 +93,8 @@ def place_names(
     taken: list[tuple[float, float, float]] = []
     for place in sorted(range(len(corners)), key=lambda place: -_area(corners[place])):
         x0, x1, y0, y1 = corners[place]
-        width = (name_font().getlength(names[place]) + 4) * height / (TEXT + 3)
+        name = " ".join(names[place].split())  # Pillow measures one line
+        width = (name_font().getlength(name) + 4) * height / (TEXT + 3)
         for left, top in product((x0, x1 - width), (y0 - height, y0, y1 - height, y1)):
             left, top = max(0.0, min(left, size[0] - width)), max(0.0, min(top, size[1] - height))
             if all(left + width <= x or x + other <= left or abs(top - y) >= height for x, y, other in taken):
@@ -153,7 +118,7 @@ def draw_record(record: Record, names: dict[int, str]) -> Image.Image:
     corners = [(x0 * width, x1 * width, y0 * height, y1 * height) for _, x0, x1, y0, y1 in boxes]
     for (number, *_), (x0, x1, y0, y1) in zip(boxes, corners, strict=True):
         draw.rectangle((x0, y0, x1, y1), outline=class_colour(number), width=2)
-    texts = [" ".join(names[number].split()) for number, *_ in boxes]  # Pillow measures one line
+    texts = [" ".join(names[number].split()) for number, *_ in boxes]
     places = place_names(corners, texts, tile.size, TEXT + 3)
     for (number, *_), name, place in zip(boxes, texts, places, strict=True):
         if place:
@@ -230,9 +195,9 @@ class Statistics:
                 "id": record_id(record), "jpeg": jpeg, "width": width, "height": height,
                 "classes": " ".join(map(str, sorted(classes))),
                 "boxes": [
-                    {"number": number, "x": xmin * width, "y": ymin * height, "mask": mask,
-                     "width": (xmax - xmin) * width, "height": (ymax - ymin) * height}
-                    for (number, xmin, xmax, ymin, ymax), mask in zip(boxes, masks, strict=True)
+                    {"number": number, "mask": mask,
+                     "corners": (x0 * width, x1 * width, y0 * height, y1 * height)}
+                    for (number, x0, x1, y0, y1), mask in zip(boxes, masks, strict=True)
                 ],
             }
         )  # fmt: skip
@@ -306,18 +271,6 @@ def losses_by_step(
     return {f"step {step}, {STEPS[step]}": lost_of(found[step], found[step]) for step in some}
 
 
-def with_names(image: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
-    """Return an image of the gallery with the places of the names of its boxes."""
-    boxes, height = image["boxes"], image["height"] * NAME_SHARE
-    corners = [(box["x"], box["x"] + box["width"], box["y"], box["y"] + box["height"]) for box in boxes]
-    texts = [names[box["number"]] for box in boxes]
-    places = place_names(corners, texts, (image["width"], image["height"]), height)
-    return image | {
-        "name_height": height,
-        "boxes": [box | {"name": place} for box, place in zip(boxes, places, strict=True)],
-    }
-
-
 def write_report(
     path: str | Path,
     statistics: Statistics,
@@ -341,6 +294,10 @@ def write_report(
         for number, (mid, name) in enumerate(classes, start=1)
     ]  # fmt: skip
     names = {row["number"]: row["short"] for row in rows}
+    for image in statistics.gallery:
+        boxes, size = image["boxes"], (image["width"], image["height"])
+        texts = [names[box["number"]] for box in boxes]
+        image["names"] = place_names([box["corners"] for box in boxes], texts, size, NAME_SHARE * size[1])
     first = {stage.is_boxes: stage.went_out for stage in reversed(stages)}
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         counts=counts,
@@ -353,7 +310,8 @@ def write_report(
         charts=charts(statistics),
         attributes=statistics.attributes,
         losses=losses,
-        gallery=[with_names(image, names) for image in statistics.gallery],
+        gallery=statistics.gallery,
+        name_share=NAME_SHARE,
     )
     with open_output(path) as stream:
         stream.write(page.encode())

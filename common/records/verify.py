@@ -1,4 +1,4 @@
-"""TFRecord files read back: as features, and to verify them."""
+"""TFRecord files read back: as features, as images with boxes and masks, and to verify them."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from common.workers.window import Workers
 
 CORNERS = ("xmin", "xmax", "ymin", "ymax")
 
+Record = dict[str, list[Any]]  # features by name
+Box = tuple[int, float, float, float, float]  # class id, xmin, xmax, ymin, ymax
 
-def read_set(records: RecordSet, compression: str) -> Iterator[dict[str, list[Any]]]:
+
+def read_set(records: RecordSet, compression: str) -> Iterator[Record]:
     """Yield the features of each record of a set; InputError names a record that cannot be read."""
     for shard in records.shards:
         with folder_of(records.path.parent).local_copy(shard["file"]) as file:
             yield from read_records(file, records.path.with_name(shard["file"]), compression)
 
 
-def read_sets(sets: Sequence[RecordSet], compression: str) -> Iterator[dict[str, list[Any]]]:
+def read_sets(sets: Sequence[RecordSet], compression: str) -> Iterator[Record]:
     """Yield the same of all sets, with progress."""
     with progress(sum(len(records.offsets) for records in sets), "record", "reading records") as bar:
         for records in sets:
@@ -41,13 +44,13 @@ def read_sets(sets: Sequence[RecordSet], compression: str) -> Iterator[dict[str,
                 bar.update()
 
 
-def sample_set(records: RecordSet, number: int, compression: str) -> list[dict[str, list[Any]]]:
+def sample_set(records: RecordSet, number: int, compression: str) -> list[Record]:
     """Return up to `number` records, spread evenly over the first file."""
     step = max(1, records.shards[0]["records"] // number)
     return list(islice(read_set(records, compression), 0, number * step, step))
 
 
-def read_records(file: Path, path: Path, compression: str) -> Iterator[dict[str, list[Any]]]:
+def read_records(file: Path, path: Path, compression: str) -> Iterator[Record]:
     """Yield the features of each record of a local file, which errors call `path`."""
     tf = load_tensorflow()
     from google.protobuf.message import DecodeError
@@ -74,6 +77,39 @@ def read_records(file: Path, path: Path, compression: str) -> Iterator[dict[str,
 def _first_line(message: str) -> str:
     """Return TensorFlow's message without the names of its internal parts."""
     return re.sub(r"\{\{[^{}]*\}\}", "", message.partition("\n")[0].split(" [Op:")[0]).strip()
+
+
+def record_id(record: Record) -> str:
+    """Return the id of a record's image; image/source_id can be its number."""
+    name: bytes = record["image/filename"][0]
+    return name.decode().rpartition(".")[0]
+
+
+def record_image(record: Record) -> Image.Image:
+    """Return a record's image, RGB; InputError names one that cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(record["image/encoded"][0])) as image:
+            return image.convert("RGB")
+    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"image {record_id(record)} cannot be decoded ({error}); run process_images.py"
+        ) from None
+
+
+def record_boxes(record: Record) -> list[Box]:
+    corners = (record[f"image/object/bbox/{name}"] for name in CORNERS)
+    return list(zip(record["image/object/class/label"], *corners, strict=True))
+
+
+def record_masks(record: Record, size: tuple[int, int]) -> list[Image.Image | None]:
+    """Return the mask of each box, 0 and 1 at this size, None for an empty one or a record without masks."""
+    masks: list[Image.Image | None] = [None] * len(record["image/object/class/label"])
+    for place, encoded in enumerate(record.get("image/object/mask", ())):
+        with Image.open(io.BytesIO(encoded)) as image:
+            mask = image.resize(size, Image.Resampling.NEAREST)
+        if mask.getbbox():
+            masks[place] = mask
+    return masks
 
 
 def verify_set(records: RecordSet, settings: RecordSettings, workers: Workers) -> Counter[str]:
