@@ -33,19 +33,18 @@ TINY = 1e-4  # a number below it, not 0, has an exponent in to_json and none or 
 FLAGS = {"0": 0, "-0": 0, "1": 1, "-1": -1}  # of an attribute: no, yes, unknown
 # As other programs write them: pandas, spreadsheets.
 FLAGS |= {"0.0": 0, "1.0": 1, "-1.0": -1, "False": 0, "True": 1, "FALSE": 0, "TRUE": 1, "": -1}
-EXACT = (1 << 53) - 1  # integers up to it are exact as floats
 
 # Kinds of a column, narrow enough that msgspec takes no text that _value refuses or reads in another way.
 ID = Annotated[str, "of an image"]
 FLAG = Literal[-1, 0, 1]
 NUMBER = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
-WHOLE = Annotated[int, Meta(ge=-EXACT, le=EXACT)]  # here _value takes other numbers too
+SCORE = Annotated[int, Meta(ge=0, le=1)]  # here _value takes any other number too
 
 Columns = tuple[tuple[str, str, Any], ...]  # name, key and kind of each
 COLUMNS: Columns = (  # in the order of a box's keys
     ("ImageID", "id", ID),
     ("LabelName", "label", str),
-    ("Confidence", "confidence", WHOLE),
+    ("Confidence", "confidence", SCORE),
     *((name, key, NUMBER) for key, name in COORDINATES.items()),
     *((name, key, FLAG) for key, name in ATTRIBUTES.items()),
     ("Source", "source", str),
@@ -147,7 +146,7 @@ def merge(items: Iterable[bytes]) -> tuple[bytes, int, int]:
 
 def _json_lines(header: tuple[str, ...], boxes: Sequence[Any]) -> list[bytes]:
     """Return what to_json returns for the keys of each box, in a tenth of the time."""
-    boxes = msgspec.convert(boxes, _box_list(header), from_attributes=True)
+    boxes = msgspec.convert(boxes, list[_box_type(header)], from_attributes=True)  # type: ignore[misc]
     lines = msgspec.json.Encoder().encode_lines(boxes).split(b"\n")[:-1]
     for place, box in enumerate(boxes):
         if (box.x0 or box.x1) < TINY or (box.y0 or box.y1) < TINY:
@@ -156,10 +155,9 @@ def _json_lines(header: tuple[str, ...], boxes: Sequence[Any]) -> list[bytes]:
 
 
 @lru_cache
-def _box_list(header: tuple[str, ...]) -> Any:
-    """Return the type of a list of boxes with these columns."""
-    fields = [(key, float | int if kind is WHOLE else kind) for name, key, kind in COLUMNS if name in header]
-    return list[msgspec.defstruct("Box", fields, gc=False)]  # type: ignore[misc]
+def _box_type(header: tuple[str, ...]) -> type[msgspec.Struct]:
+    keys = [(key, float | int if kind is SCORE else kind) for name, key, kind in COLUMNS if name in header]
+    return msgspec.defstruct("Box", keys, gc=False)
 
 
 def typed_rows(header: tuple[str, ...], columns: Columns, rows: Rows) -> list[Any]:
@@ -196,18 +194,20 @@ def _value(name: str, kind: Any, text: str) -> Any:
         if text not in FLAGS:
             raise ValueError(f"{name} is {text!r:.80}, 1, 0 or -1 was expected")
         return FLAGS[text]
-    if kind not in (NUMBER, WHOLE):
+    if kind not in (NUMBER, SCORE):
         return text
     value = parse_number(text) if text != "-0" else 0.0
     if value is None:
         raise ValueError(f"{name} is {text!r:.80}, a number was expected")
-    return int(value) if kind is WHOLE and value.is_integer() and abs(value) <= EXACT else value
+    return int(value) if kind is SCORE and value.is_integer() and abs(value) < 1 << 53 else value
 
 
 def move_to_edges(box: Any, far: float) -> bool:
-    """Move the edges of a box into the image; return False where one is further than `far` outside."""
-    if not all(-far <= getattr(box, key) <= 1 + far for key in COORDINATES):
-        return False
+    """Move the edges of a box into the image; return False at one that is further than `far` outside."""
     for key in COORDINATES:
-        setattr(box, key, min(max(getattr(box, key), 0.0), 1.0))
+        value = getattr(box, key)
+        if not 0 <= value <= 1:
+            if not -far <= value <= 1 + far:
+                return False
+            setattr(box, key, min(max(value, 0.0), 1.0))
     return True

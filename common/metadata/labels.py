@@ -71,9 +71,8 @@ def read_labels(places: dict[str, int], rules: LabelRules, rows: Rows) -> list[I
     """Return the labels of each image; a reader as `read_rows` takes it."""
     label, confidence = places["LabelName"], places["Confidence"]
     items = []
-    for image_id, same_image in groupby(
-        (row.decode().split("\0") for row in rows), key=itemgetter(places["ImageID"])
-    ):
+    table = (row.decode().split("\0") for row in rows)
+    for image_id, same_image in groupby(table, key=itemgetter(places["ImageID"])):
         labels: dict[str, int] = {}
         count = of_other_classes = 0
         for row in same_image:

@@ -76,10 +76,9 @@ def read_masks(header: tuple[str, ...], classes: frozenset[str], rows: Rows) -> 
     """Return the image id of each mask of these classes, and the mask; a reader as `read_rows` takes it."""
     masks = typed_rows(header, COLUMNS, rows)
     for mask in masks:
-        is_inside = move_to_edges(mask, ROUNDING)
         if not FILE_NAME.fullmatch(mask.mask):
             raise ValueError(f"MaskPath is {mask.mask!r:.80}, a file name that ends in .png was expected")
-        for name, key in () if is_inside else zip(CORNERS, COORDINATES, strict=True):
+        for name, key in () if move_to_edges(mask, ROUNDING) else zip(CORNERS, COORDINATES, strict=True):
             if not -ROUNDING <= getattr(mask, key) <= 1 + ROUNDING:
                 text = rows[0].decode().split("\0")[header.index(name)]
                 raise ValueError(f"{name} is {text!r:.80}, a number from 0 to 1 was expected")
