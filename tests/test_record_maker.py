@@ -17,8 +17,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from common import cli
+from common.records import sets
 from common.records.examples import example_features
-from common.records.sets import RECORDS_A_PROCESS
 from tests.conftest import ROOT
 from tests.support.step7 import CAT, DOG, TREE, annotation, many, mask_of, photo, read_back, record_work
 from tests.support.step7 import step as step
@@ -114,8 +114,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_workers_do_not_change_a_byte(step, tmp_path):
-    points, images = many(2 * RECORDS_A_PROCESS)  # fewer are written by one process
+def test_workers_do_not_change_a_byte(step, tmp_path, monkeypatch):
+    monkeypatch.setattr(sets, "RECORDS_A_PROCESS", 6)  # fewer are written by one process
+    points, images = many(12)
     assert step(points, images, "--num_shards", 3).code == 0
     assert step(points, images, "--num_shards", 3, "--workers", 2, save="two/data.tfrecord").code == 0
     assert files(tmp_path / "out") == files(tmp_path / "two")
