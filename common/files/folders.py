@@ -80,14 +80,13 @@ class Folder:
         for inside in left:
             with os.scandir(self.path / inside) as entries:
                 for entry in entries:
+                    name = f"{inside}{entry.name}"
                     if not entry.name[0].isalnum():
                         continue
                     if not entry.is_dir(follow_symlinks=False):
-                        yield f"{inside}{entry.name}", None
-                    elif os.access(entry, os.R_OK | os.X_OK) and not os.path.exists(
-                        f"{entry.path}/{without}"
-                    ):
-                        left.append(f"{inside}{entry.name}/")
+                        yield name, None
+                    elif os.access(entry, os.R_OK | os.X_OK) and not (Path(entry) / without).exists():
+                        left.append(f"{name}/")
 
     def list(self, prefix: str) -> dict[str, Status]:
         """Return name and status of each file whose name begins with `prefix`, ordered by name."""
@@ -245,69 +244,64 @@ def owner() -> str:
 def open_locked(path: Path, busy: str) -> Iterator[int]:
     """Yield a descriptor of `path`, created, locked and emptied; InputError(busy) where it is taken."""
     while True:
-        with ExitStack() as stack:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            stack.callback(os.close, descriptor)
+        with open(path, "ab") as file, ExitStack() as stack:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(busy) from None
             except OSError as error:
                 if error.errno not in NO_FLOCK:
-                    if not os.fstat(descriptor).st_size:
+                    if not file.tell():
                         path.unlink(missing_ok=True)
                     raise OSError(error.errno, error.strerror, str(path)) from None
                 stack.enter_context(_lock_file(path.with_name(f"{path.name}.owner"), busy, error))
             # Between open and lock another run may have finished and renamed the file away.
-            if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                os.ftruncate(descriptor, 0)
-                yield descriptor
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                file.truncate(0)
+                yield file.fileno()
                 return
 
 
 @contextmanager
 def _lock_file(path: Path, busy: str, why: OSError) -> Iterator[None]:
-    """Hold a lock where the file system has no flock: a file with its owner, which one run alone can create.
-
-    One that a process of this host left when it was killed is taken over.
-    """
+    """Hold a lock where the file system has no flock: a file that only one run can create."""
     if not _said:
         say(f"{path.parent}: no flock here ({why.strerror}): files such as {path.name} are the locks")
         _said.add("no flock")
+    _remove_if_left(path)
     ours = owner()
-    while True:
-        with suppress(FileNotFoundError):  # it was removed meanwhile
-            try:
-                with open(path, "x") as stream:
-                    stream.write(ours)
-                break
-            except FileExistsError:
-                held = path.read_text(errors="replace")
-            if not _is_gone(held):
-                raise InputError(f"{busy} ({held}); if it was killed, remove {path}")
-            aside = part_path(path, ours=True)
-            os.rename(path, aside)
-            if aside.read_text(errors="replace") == held:
-                aside.unlink()
-            else:  # another run was first to take it over
-                os.rename(aside, path)
+    try:
+        with open(path, "x") as stream:
+            stream.write(ours)
+    except FileExistsError:
+        raise InputError(f"{busy} ({_text_of(path)}); if it was killed, remove {path}") from None
     try:
         yield
     finally:
-        with suppress(FileNotFoundError):
-            if path.read_text(errors="replace") == ours:
-                path.unlink()
+        if _text_of(path) == ours:
+            path.unlink()
 
 
-def _is_gone(held: str) -> bool:
-    """Report whether the owner of a lock was a process of this host that is gone."""
+def _remove_if_left(path: Path) -> None:
+    """Remove a lock file if its owner was a process of this host that is gone."""
+    held = _text_of(path)
     match = re.fullmatch(r"(.+), process ([0-9]{1,9}), since .+", held)
     if not match or match[1] != socket.gethostname():
-        return False
+        return
     try:
         os.kill(int(match[2]), 0)
     except ProcessLookupError:
-        return True
-    except PermissionError:  # it is another user's
+        claim = path.with_name(f"{path.name}.claim")
+        with suppress(FileExistsError):  # another run is removing it
+            claim.mkdir()
+            if _text_of(path) == held:
+                path.unlink()
+            claim.rmdir()
+    except PermissionError:  # of another user
         pass
-    return False
+
+
+def _text_of(path: Path) -> str:
+    with suppress(FileNotFoundError):
+        return path.read_text(errors="replace")
+    return ""

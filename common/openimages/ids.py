@@ -15,13 +15,11 @@ from common.files.folders import Status
 from common.files.places import folder_of, is_remote, is_same_place
 
 SETTINGS_NAME = "process_settings.json"  # in a folder of finished images
-ENDINGS = ("jpg", "jpeg", "png")  # in lower or upper case
 SPLITS = ("train", "validation", "test")
 IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ENDING = re.compile(r"\.(jpe?g|png)\Z", re.IGNORECASE)
-_OFFICIAL = re.compile(r"[0-9A-Fa-f]{16}\Z")
 GUESSES = (  # at what is wrong with an id, if the ids of another file look otherwise
-    (re.compile(r".+\.(jpe?g|png)", re.IGNORECASE), "(a file name?)"),
+    (re.compile(f".+{_ENDING.pattern}", re.IGNORECASE), "(a file name?)"),
     (re.compile(r"[0-9]{1,15}"), "(a decimal number, or leading zeros lost?)"),
     (re.compile(r"[0-9A-Fa-f]{8,15}"), "(leading zeros lost?)"),
     (re.compile(r"(?=.*[A-F])[0-9A-F]{16}"), "(upper case?)"),
@@ -36,7 +34,7 @@ def is_image_id(text: Any) -> bool:
 def list_key(image_id: str) -> str:
     """Return an id as lists are compared by: without an image ending, an official id in lower case."""
     stem = _ENDING.sub("", image_id)
-    return stem.lower() if _OFFICIAL.match(stem) else stem
+    return stem.lower() if re.fullmatch("[0-9A-Fa-f]{16}", stem) else stem
 
 
 def one_of_each(file: str, image_id: str, other_file: str, other_id: str) -> str:
@@ -69,17 +67,17 @@ def image_files(folder: Path) -> Iterator[tuple[str, str, Status | None]]:
     """
     on_disk = not is_remote(folder)
     for name, found in folder_of(folder).files(SETTINGS_NAME):
-        path, _, ending = name.rpartition(".")
-        if ending == "jpg" or (on_disk and ending.lower() in ENDINGS):
-            yield path.rpartition("/")[2], name, found
+        stem = _ENDING.sub("", name)
+        if name == image_file_name(stem) or (on_disk and name != stem):
+            yield stem.rpartition("/")[2], name, found
 
 
 class ImageFiles:
-    """The files of a folder's images, by one listing: some 30 bytes for each that is not <id>.jpg in it."""
+    """The files of a folder's images; some 50 bytes for each that is not <id>.jpg directly in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.others: Any = ()  # an array of `id/sub-folder/ending`, ordered
+        self.others: Any = ()  # an array of `id/name`, ordered; names of sub-folders are in it
         if longest := 0 if is_remote(folder) else max(map(len, self._list()), default=0):
             import numpy
 
@@ -88,25 +86,18 @@ class ImageFiles:
 
     def _list(self) -> Iterator[bytes]:
         for image_id, name, _ in image_files(self.folder):
-            inside, slash, file = name.rpartition("/")
-            if slash or not name.endswith(".jpg"):
-                yield os.fsencode(f"{image_id}/{inside}{slash}{file[len(image_id) + 1 :]}")
+            if name != image_file_name(image_id):
+                yield os.fsencode(f"{image_id}/{name}")
 
     def find(self, image_id: str) -> str:
         """Return the name of an image's file, <id>.jpg where it is missing; InputError for two files."""
         names = [image_file_name(image_id)]
-        if not len(self.others):
+        start, end = (bisect_left(self.others, f"{image_id}{mark}".encode()) for mark in "/0")  # 0 follows /
+        if start == end:
             return names[0]
-        start = os.fsencode(f"{image_id}/")
-        for other in self.others[bisect_left(self.others, start) :]:
-            if not other.startswith(start):
-                break
-            inside, slash, ending = os.fsdecode(other[len(start) :]).rpartition("/")
-            names.append(f"{inside}{slash}{image_id}.{ending}")
-        if len(names) > 1:
-            status = folder_of(self.folder).status
-            names = [name for name in names if (found := status(name)) and found.size] or names[:1]
-        name, *more = names
+        names += [os.fsdecode(other).removeprefix(f"{image_id}/") for other in self.others[start:end]]
+        status = folder_of(self.folder).status
+        name, *more = [name for name in names if (found := status(name)) and found.size] or names[:1]
         for other in more:
             if not is_same_place(self.folder / name, self.folder / other):  # a link, or a disk without cases
                 both = f"{name} and {other} are files of one image"
