@@ -43,24 +43,17 @@ cd "$(dirname "$0")"
 if [ -z "${PYTHON:-}" ]; then
     if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
-case $MASKS in
-'' | 1) ;;
-*)
-    echo "make_dataset.sh: MASKS=$MASKS: 1 or nothing was expected" >&2
+usage() {
+    echo "make_dataset.sh: $*" >&2
     exit 2
-    ;;
-esac
+}
+case $MASKS in '' | 1) ;; *) usage "MASKS=$MASKS: 1 or nothing was expected" ;; esac
 splits=0
 for split in $SPLIT; do
-    case $split in
-    train | validation | test) splits=$((splits + 1)) ;;
-    *) splits=0 && break ;;
-    esac
+    case $split in train | validation | test) ;; *) splits=0 && break ;; esac
+    splits=$((splits + 1))
 done
-if [ "$splits" -eq 0 ]; then
-    echo "make_dataset.sh: SPLIT=$SPLIT: train, validation, test, or several with blanks between was expected" >&2
-    exit 2
-fi
+[ "$splits" -gt 0 ] || usage "SPLIT=$SPLIT: train, validation, test, or several with blanks between was expected"
 
 mkdir -p "$OUT"
 exec 9>>"$OUT/.make_dataset.lock" # locked until this shell ends, even if it is killed
@@ -92,16 +85,14 @@ step() { # step NUMBER COMMAND...: run it; if it fails, exit with its code
     echo "== step $number of 7$of: $*" >&2
     "$@" >"$OUT/.stdout" 9>&- & # in the background, so that the trap runs at once
     child=$!
-    if wait "$child"; then
-        child=
-        cat "$OUT/.stdout"
-    else
-        code=$?
-        cat "$OUT/.stdout"
-        rm -f "$OUT/.stdout"
-        echo "make_dataset.sh: step $number of 7$of failed with exit code $code" >&2
-        exit "$code"
-    fi
+    code=0
+    wait "$child" || code=$?
+    child=
+    cat "$OUT/.stdout"
+    [ "$code" -eq 0 ] && return
+    rm -f "$OUT/.stdout"
+    echo "make_dataset.sh: step $number of 7$of failed with exit code $code" >&2
+    exit "$code"
 }
 
 for_split() { printf '%s' "$1" | sed "s/{split}/$split/g"; }

@@ -33,7 +33,7 @@ def json_writer(path: str | Path) -> Iterator[Callable[[Any], None]]:
     """
     with open_output(path) as stream, ThreadPoolExecutor(1) as thread:
         text, separator = bytearray(), b"[\n"
-        writing = thread.submit(int)
+        writing = thread.submit(int)  # nothing yet
 
         def write(element: Any) -> None:
             nonlocal text, separator, writing

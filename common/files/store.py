@@ -155,7 +155,7 @@ class StoreFolder(Folder):
             self.store.put_file(str(_path_of(file)), self.key(name))
 
     def append(self, name: str) -> IO[bytes]:
-        return cast(IO[bytes], _Lines(self, name))
+        return cast(IO[bytes], _GrowingObject(self, name))
 
     def remove(self, name: str) -> None:
         with store_errors(self.path / name):
@@ -194,7 +194,7 @@ class StoreFolder(Folder):
                     self.remove(name)
 
 
-class _Lines:
+class _GrowingObject:
     """Lines added to an object, which is put again every PUT_SECONDS and when this is closed."""
 
     def __init__(self, folder: StoreFolder, name: str) -> None:
