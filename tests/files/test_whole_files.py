@@ -219,7 +219,8 @@ def test_what_a_worker_left_half_written_is_swept_up_and_nothing_else(tmp_path):
 
 # --- text and CSV ---------------------------------------------------------------------------------------
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+# Without NUL, which as the first or second byte is the mark of UTF-16.
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 
 
 @given(lines=st.lists(TEXT, max_size=8), chunk=st.integers(1, 9))
