@@ -102,13 +102,14 @@ def count_elements(path: str | Path) -> int | None:
     with open_input(path) as stream:
         first = stream.readline(CHUNK)
         in_array = first.strip() == b"["
-        lines, last = 1 + in_array, stream.readline(CHUNK) if in_array else first
+        last = stream.readline(CHUNK) if in_array else first
         if not (last.startswith(b"{") and last.rstrip().endswith((b"}", b"},"))):
             return None
+        lines = last.count(b"\n")
         while chunk := stream.read(CHUNK):
             lines += chunk.count(b"\n")
             last = chunk
-    return lines + (not last.endswith(b"\n")) - 2 * in_array
+    return lines + (not last.endswith(b"\n")) - in_array  # the line of its closing bracket
 
 
 def _read_any_layout(

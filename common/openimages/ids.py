@@ -92,7 +92,8 @@ class ImageFiles:
     def find(self, image_id: str) -> str:
         """Return the name of an image's file, <id>.jpg where it is missing; InputError for two files."""
         names = [image_file_name(image_id)]
-        start, end = (bisect_left(self.others, f"{image_id}{mark}".encode()) for mark in "/0")  # 0 follows /
+        start = bisect_left(self.others, f"{image_id}/".encode())
+        end = bisect_left(self.others, f"{image_id}0".encode(), start)  # 0 is next to / in ASCII
         if start == end:
             return names[0]
         names += [os.fsdecode(other).removeprefix(f"{image_id}/") for other in self.others[start:end]]

@@ -130,6 +130,7 @@ COUNTED = {  # text of a file, and the elements that it has by counting lines
     "ours": ('[\n{"id":"a"},\n{"id":"b"}\n]\n', 2),
     "without a last line end": ('[\n{"id":"a"},\n{"id":"b"}\n]', 2),
     "lines": ('{"id":"a"}\n{"id":"b"}\n{"id":"c"}', 3),
+    "one element": ('{"id":"a"}', 1),
     "one line": ('[{"id":"a"},{"id":"b"}]\n', None),
     "indented": ('[\n  {\n    "id": "a"\n  }\n]\n', None),
     "empty": ("", None),
