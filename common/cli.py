@@ -37,8 +37,7 @@ def whole_number(least: int, most: int = 10**9) -> Callable[[str], int]:
     """Return an argparse type that accepts whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
-        digits = text.isascii() and text.isdigit()
-        if not digits or (len(text) < 10 and int(text) < least):
+        if not re.fullmatch("[0-9]+", text) or int(text[:10]) < least:
             raise argparse.ArgumentTypeError(f"{text!r:.80} is not a whole number of at least {least}")
         if len(text) > 10 or int(text) > most:
             raise argparse.ArgumentTypeError(f"{text!r:.80} is more than {most}")
@@ -72,8 +71,8 @@ def print_counts(
 ) -> None:
     """Print a table for people to stderr, and `name=number` pairs for scripts as the last line of stdout.
 
-    The table has the counts that are not 0, under the sense that the caller gives to their names; others come
-    last. Names of `line_only`, such as totals of others, are not in it.
+    The table leaves out counts that are 0. The others are grouped as in, out and lost by the names given;
+    those not named come last. Names in `line_only`, such as totals of others, are not in it.
     """
     also = [name for name in counts if name not in (*came_in, *went_out, *lost, *line_only)]
     senses = {"in": came_in, "out": went_out, "lost": lost, "also": also}

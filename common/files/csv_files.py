@@ -44,7 +44,10 @@ def csv_rows(
     before: int = 0,
     needs_last_line_end: bool = True,
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the same from the lines after the first `before` of a file, each row of `width` fields."""
+    """Yield what `read_csv` does from numbered lines of a file, which follow its first `before` lines.
+
+    Every row must have `width` fields or, if that is 0, as many as the first.
+    """
     last = ""
     number = before
 

@@ -52,7 +52,7 @@ class Folder:
         self.mounts = [path]  # must exist on every machine that works here
 
     def exists(self) -> bool:
-        """Report whether the folder exists; on a store, whether an object's name begins so."""
+        """Report whether the folder exists; on a store, whether any object is in it."""
         return self.path.is_dir()
 
     def status(self, name: str) -> Status | None:
@@ -74,7 +74,7 @@ class Folder:
         """Yield each file whose name begins with a letter or digit, with its status where the listing has it.
 
         On disk also those in sub-folders, as `sub-folder/name`, except in sub-folders that hold a file named
-        `without`. None where the folder is missing.
+        `without`. Nothing if the folder is missing.
         """
         left = [""] if self.path.exists() else []
         for inside in left:

@@ -115,7 +115,7 @@ def count_elements(path: str | Path) -> int | None:
 def _read_any_layout(
     path: str | Path, lines: Iterable[tuple[int, str]], *, in_array: bool
 ) -> Iterator[tuple[int, Any]]:
-    """Yield the same from lines in any layout."""
+    """Yield the line number and value of each element from lines in any layout."""
     import ijson
     from ijson.common import ObjectBuilder
 

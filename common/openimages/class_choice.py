@@ -95,8 +95,7 @@ def hint_at_subclasses(
     ancestors: dict[str, set[str]] = {}
     with suppress(InputError):
         ancestors = read_ancestors(hierarchy)
-    above = {mid: ancestors.get(mid, set()).intersection(chosen) for mid in trainable if mid not in chosen}
-    left = [mid for mid in above if above[mid]]
+    left = [mid for mid in trainable if mid not in chosen and ancestors.get(mid, set()) & {*chosen}]
     if left:
         names = read_descriptions(descriptions) if descriptions is not None else {}
         shown = ", ".join(names.get(mid, mid) for mid in left[:SHOWN])

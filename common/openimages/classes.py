@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,10 @@ def _class_list(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _descriptions(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield line, MID and name of each class of a file of descriptions, with any header or none."""
+    """Yield line, MID and name of each class of a file of descriptions.
+
+    The first row is a header, whatever is in it, unless something in it looks like a MID.
+    """
     is_first = True
     for line, row in read_csv(path, needs_last_line_end=False):
         check_separator(path, line, row)
@@ -124,10 +128,9 @@ def _find_file(path: Path, kind: str, read: Callable[[Path], Iterator[Any]]) -> 
 
 
 def _is_readable(path: Path, read: Callable[[Path], Iterator[Any]]) -> bool:
-    try:
+    with suppress(InputError):
         return any(list(islice(read(path), HEAD_ITEMS)))
-    except InputError:
-        return False
+    return False
 
 
 def _check_mid(text: str, where: str) -> None:
