@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from common.metadata.spool import Spool
 
     annotations, index = args.annotations_input_path, args.image_index_input_path
-    masks_path = args.masks_input_path
-    for path in filter(None, (annotations, index, masks_path)):
+    masks_path, labels_path = args.masks_input_path, args.image_labels_input_path
+    for path in filter(None, (annotations, index, masks_path, labels_path)):
         check_rereadable(path)  # a wrong line is named in a second reading
     ancestors = read_ancestors(args.hierarchy_path) if args.hierarchy_path else {}
     classes = read_classes(args.trainable_classes_path)
@@ -101,10 +101,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             background = images.number_all(without)
         elif args.keep_labels_only:
             images.number_all(images.of_index())
-        if args.image_labels_input_path:
-            index_counts += spool_labels(args.image_labels_input_path, rules, images, labels)
-        used_labels = labels if args.image_labels_input_path else None
-        tables = Tables(images, boxes, used_labels, copies, background)
+        if labels_path:
+            index_counts += spool_labels(labels_path, rules, images, labels)
+        tables = Tables(images, boxes, labels if labels_path else None, copies, background)
         read = partial(read_points, tables)
         if masks_path:
             counts += spool_masks(masks_path, wanted.classes, images, masks)

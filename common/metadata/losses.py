@@ -41,7 +41,8 @@ def nothing_kept(
     """Return why no box is left, the largest loss first: the index, the list, or the boxes themselves."""
     if not counts["rows"]:
         return f"{annotations}: no boxes in it"
-    if counts["images_not_in_index"] > max(counts["outside_image"], counts["without_area"]):
+    others = ("outside_image", "without_area", "images_without_mask")
+    if counts["images_not_in_index"] > max(counts[name] for name in others):
         ids = list(islice(images.positions, images.indexed + 1))
         return (
             f"{index}: none of the {counts['images_not_in_index']} images with boxes to keep in "
@@ -49,7 +50,8 @@ def nothing_kept(
             + one_of_each("index", ids[0], "box file", ids[-1])
         )
     if counts["images_not_chosen"]:
-        return f"{annotations}: no box to keep in the images of --image_ids_path"
+        flag = "--max_images" if counts["over_max_images"] else "--image_ids_path"
+        return f"{annotations}: no box to keep in the images of {flag}"
     lost = lost_of(counts, (*LOST_BOXES, *LOST_IMAGES))
     largest = next(iter(lost))
     why = f"most are {largest}"
