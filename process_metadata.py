@@ -62,10 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from common.metadata.boxes import BoxFilter, spool_boxes
     from common.metadata.choice import ImageChoice, find_listed, read_image_ids
     from common.metadata.index import Images, read_index, write_index
-    from common.metadata.labels import LabelRules, spool_labels
+    from common.metadata.labels import spool_labels
     from common.metadata.losses import nothing_kept, print_losses, say_outside, stages
     from common.metadata.masks import MaskRules, join_masks, spool_masks
-    from common.metadata.points import BUCKET, Tables, choose_images, read_points, write_points
+    from common.metadata.points import BUCKET, Tables, read_points, write_points
     from common.metadata.spool import Spool
 
     annotations, index = args.annotations_input_path, args.image_index_input_path
@@ -82,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             hint_at_subclasses(named, classes, descriptions or args.trainable_classes_path, descriptions)
         classes = [mid for mid in classes if not {mid, *ancestors.get(mid, ())}.isdisjoint(named)]
     wanted = BoxFilter(frozenset(classes), args.exclude, args.min_box_side, args.clip_boxes)
-    rules = LabelRules(kept_relatives(classes, ancestors), kept_relatives(classes, descendants(ancestors)))
-    copies = {mid: sorted(rules.present[mid] - {mid}) for mid in classes} if args.expand_hierarchy else {}
+    present, absent = (kept_relatives(classes, each) for each in (ancestors, descendants(ancestors)))
+    copies = {mid: sorted(present[mid] - {mid}) for mid in classes} if args.expand_hierarchy else {}
     asked_ids = read_image_ids(args.image_ids_path) if args.image_ids_path else frozenset()
 
     boxes, labels, masks = (Spool(BUCKET) for _ in range(3))
@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         index_counts = read_index(index, images)
         listed = None
         if asked_ids:
-            listed, absent = find_listed(args.image_ids_path, asked_ids, index, images)
-            index_counts["listed_not_found"] = absent
+            listed, missing = find_listed(args.image_ids_path, asked_ids, index, images)
+            index_counts["listed_not_found"] = missing
         choice = ImageChoice(listed, args.max_images_per_class, args.max_images, args.seed)
         counts = spool_boxes(annotations, wanted, images, boxes)
         background = range(0)
@@ -102,14 +102,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif args.keep_labels_only:
             images.number_all(images.of_index())
         if labels_path:
-            index_counts += spool_labels(labels_path, rules, images, labels)
+            index_counts += spool_labels(labels_path, (absent, present), images, labels)
         tables = Tables(images, boxes, labels if labels_path else None, copies, background)
         read = partial(read_points, tables)
         if masks_path:
             counts += spool_masks(masks_path, wanted.classes, images, masks)
             mask_rules = MaskRules(annotations, masks_path, args.boxes_without_mask, args.keep_labels_only)
             read = partial(join_masks, tables, masks, mask_rules)
-        chosen = choose_images(read, choice, counts)
+        chosen = choice.choose(read, counts)
         with json_writer(args.point_output_path) as write:
             written = bytearray(images.indexed)
             for point in write_points(read(counts), chosen, write, counts):

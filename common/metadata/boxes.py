@@ -17,8 +17,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Meta
 
-from common.cli import InputError
-from common.files.csv_files import columns, parse_number
+from common.files.csv_files import parse_number
 from common.files.json_files import to_json
 from common.metadata.index import Images
 from common.metadata.rows import Rows, read_rows
@@ -87,25 +86,16 @@ def spool_boxes(path: str, wanted: BoxFilter, images: Images, boxes: Spool) -> C
 
     Images get their numbers in the order of their first kept row.
     """
-
-    def open_reader(header: list[str]) -> partial[Found]:
-        places = columns(path, header, REQUIRED)
-        unknown = [key for key in wanted.exclude if ATTRIBUTES[key] not in places]
-        if unknown:
-            raise InputError(
-                f"{path}:1: no column says which boxes are {', '.join(unknown)}, to exclude them"
-            )
-        return partial(read_boxes, tuple(places), wanted)
-
     counts: Counter[str] = Counter()
-    for found, items, lost in read_rows(path, open_reader):
+    required = (*REQUIRED, *(ATTRIBUTES[key] for key in wanted.exclude))
+    for found, items, lost in read_rows(path, required, partial(read_boxes, wanted)):
         counts.update(found)
         images.add_lost(lost)
         boxes.add((images.number(image_id), item) for image_id, item in items)
     return counts
 
 
-def read_boxes(header: tuple[str, ...], wanted: BoxFilter, rows: Rows) -> Found:
+def read_boxes(wanted: BoxFilter, header: tuple[str, ...], rows: Rows) -> Found:
     """Return what a slice of rows has; a reader as `read_rows` takes it."""
     boxes = typed_rows(header, COLUMNS, rows)
     for image_id in {box.id for box in boxes}:

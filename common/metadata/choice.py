@@ -9,17 +9,17 @@ import hashlib
 import heapq
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.cli import InputError
 from common.files.whole_files import read_lines
 from common.metadata.index import Images
+from common.metadata.points import Point
 from common.openimages.ids import is_image_id, list_key, one_of_each
 
 _LISTED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} .*\s")  # in a line of `aws s3 ls`, what is before the name
-Image = tuple[str, Set[str] | None]  # id, and classes or, for background, None
 
 
 @dataclass(frozen=True)
@@ -31,49 +31,38 @@ class ImageChoice:
     max_images: int | None = None
     seed: int = 0
 
-    @property
-    def takes_all(self) -> bool:
-        return self.image_ids is None and self.max_images_per_class is None and self.max_images is None
-
-    def choose(self, images: Iterable[Image], counts: Counter[str]) -> set[str]:
-        """Return the ids of the chosen images; count those that each limit drops."""
-        found: Counter[str] = Counter()
-        listed = self._listed(images, found)
-        if self.max_images_per_class is None:
-            chosen = {image_id for image_id, _ in listed}
-        else:
-            chosen = self._lowest_of_each_class(listed, self.max_images_per_class)
-        counts["not_listed"] += found["not_listed"]
+    def choose(
+        self, read: Callable[[Counter[str]], Iterable[Point]], counts: Counter[str]
+    ) -> set[str] | None:
+        """Return the ids to keep of images with a datapoint, None for all; count what each limit drops."""
+        number = self.max_images_per_class
+        if self.image_ids is None and number is None and self.max_images is None:
+            return None
+        chosen: set[str] = set()
+        lowest: dict[str, list[tuple[int, str]]] = {}  # of each class a heap with the highest hash on top
+        listed = 0
+        for point in read(Counter()):
+            if self.image_ids is not None and point.id not in self.image_ids:
+                counts["not_listed"] += 1
+                continue
+            listed += 1
+            if number is None or point.is_background:
+                chosen.add(point.id)
+                continue
+            item = (-self._hash(point.id), point.id)
+            for mid in point.classes():
+                heap = lowest.setdefault(mid, [])
+                heapq.heappush(heap, item)
+                if len(heap) > number:
+                    heapq.heappop(heap)
+        chosen.update(image_id for heap in lowest.values() for _, image_id in heap)
         if self.image_ids is not None:
-            counts["listed_without_boxes"] += len(self.image_ids) - found["listed"]
-        counts["over_max_images_per_class"] += found["listed"] - len(chosen)
+            counts["listed_without_boxes"] += len(self.image_ids) - listed
+        counts["over_max_images_per_class"] += listed - len(chosen)
         if self.max_images is not None:
             counts["over_max_images"] += max(len(chosen) - self.max_images, 0)
             chosen = set(heapq.nsmallest(self.max_images, chosen, key=self._hash))
         return chosen
-
-    def _listed(self, images: Iterable[Image], found: Counter[str]) -> Iterator[Image]:
-        for image in images:
-            is_listed = self.image_ids is None or image[0] in self.image_ids
-            found["listed" if is_listed else "not_listed"] += 1
-            if is_listed:
-                yield image
-
-    def _lowest_of_each_class(self, images: Iterable[Image], number: int) -> set[str]:
-        lowest: dict[str, list[tuple[int, str]]] = {}  # of each class a heap with the highest hash on top
-        background = set()
-        for image_id, classes in images:
-            if classes is None:
-                background.add(image_id)
-                continue
-            item = (-self._hash(image_id), image_id)
-            for mid in classes:
-                heap = lowest.setdefault(mid, [])
-                if len(heap) < number:
-                    heapq.heappush(heap, item)
-                else:
-                    heapq.heappushpop(heap, item)
-        return background.union(image_id for heap in lowest.values() for _, image_id in heap)
 
     def background(self, images: Iterable[str], number: int) -> list[str]:
         """Return so many of these images, in their order: those of the list that have the lowest hashes."""

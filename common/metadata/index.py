@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import compress, islice
 from typing import Any
 
 import msgspec
 
 from common.cli import InputError
-from common.files.csv_files import columns, parse_number, write_csv
-from common.files.json_files import json_writer, to_json
+from common.files.csv_files import parse_number, write_csv
+from common.files.json_files import json_writer
 from common.metadata.rows import Rows, read_rows
 from common.metadata.spool import Spool
 from common.openimages.datapoints import INDEX_COLUMNS
@@ -102,12 +102,7 @@ class Images:
 def read_index(path: str, images: Images) -> Counter[str]:
     """Add the images of an index; return counts of its rows and duplicate ids. No image is an error."""
     rows = 0
-
-    def open_reader(header: list[str]) -> partial[Entries]:
-        places = columns(path, header, ("ImageID", "OriginalURL"))
-        return partial(read_entries, [KEYS.get(name, name) for name in places])
-
-    for entries in read_rows(path, open_reader):
+    for entries in read_rows(path, ("ImageID", "OriginalURL"), read_entries):
         rows += len(entries)
         images.add_indexed(entries)
     if not images.indexed:
@@ -115,8 +110,9 @@ def read_index(path: str, images: Images) -> Counter[str]:
     return Counter(index_rows=rows, repeated_ids=rows - images.indexed)
 
 
-def read_entries(keys: Sequence[str], rows: Rows) -> Entries:
-    """Return the entries of rows with these keys, empty fields left out; a reader as `read_rows` takes it."""
+def read_entries(header: tuple[str, ...], rows: Rows) -> Entries:
+    """Return the entries of rows, empty fields left out; a reader as `read_rows` takes it."""
+    keys = [KEYS.get(name, name) for name in header]
     encode = msgspec.json.Encoder().encode
     heads: dict[tuple[object, ...], str] = {}  # by the texts they are made of
     entries = []
@@ -135,18 +131,14 @@ def read_entries(keys: Sequence[str], rows: Rows) -> Entries:
                 entry[key] = kind(text) if is_plain else _number(key, text)
         if of_head not in heads:
             heads[of_head] = encode({key: entry[key] for key in HEAD if key in entry})[1:-1].decode()
-        try:
-            data = encode(entry)
-        except OverflowError:  # an integer beyond 64 bits
-            data = to_json(entry)
-        entries.append((str(image_id), heads[of_head], data))
+        entries.append((str(image_id), heads[of_head], encode(entry)))
     return entries
 
 
 @lru_cache  # for the few different rotations
 def _number(key: str, text: str) -> float:
     value, kind = parse_number(text), NUMBERS[key]
-    if value is None or value < 0 or kind(value) != value:
+    if value is None or not 0 <= value < 1 << 63 or kind(value) != value:
         raise ValueError(f"{key} is {text!r:.80}, a number was expected")
     return kind(value)
 

@@ -60,19 +60,15 @@ def spool_masks(path: str, classes: frozenset[str], images: Images, masks: Spool
 
     All masks of the classes and of the index's images count as `masks_without_box`, until they are joined.
     """
-
-    def open_reader(header: list[str]) -> partial[list[tuple[str, bytes]]]:
-        return partial(read_masks, tuple(columns(path, header, REQUIRED)), classes)
-
     counts: Counter[str] = Counter()
-    for items in read_rows(path, open_reader):
+    for items in read_rows(path, REQUIRED, partial(read_masks, classes)):
         found = [(one, item) for one, item in items if images.is_indexed(one)]
         counts["masks_without_box"] += len(found)
         masks.add((images.number(one), item) for one, item in found if images.has_number(one))
     return counts
 
 
-def read_masks(header: tuple[str, ...], classes: frozenset[str], rows: Rows) -> list[tuple[str, bytes]]:
+def read_masks(classes: frozenset[str], header: tuple[str, ...], rows: Rows) -> list[tuple[str, bytes]]:
     """Return the image id of each mask of these classes, and the mask; a reader as `read_rows` takes it."""
     masks = typed_rows(header, COLUMNS, rows)
     for mask in masks:

@@ -10,7 +10,6 @@ import msgspec
 
 from common.cli import progress
 from common.metadata.boxes import merge
-from common.metadata.choice import ImageChoice
 from common.metadata.index import Images
 from common.metadata.labels import add_labels, decode_labels
 from common.metadata.spool import Spool
@@ -60,18 +59,6 @@ class Point(msgspec.Struct, gc=False):
             labels = [{"label": mid, "confidence": self.labels[mid]} for mid in sorted(self.labels)]
             head += f',"image_labels":{msgspec.json.encode(labels).decode()}'
         return b'%b,"annotations":[%b]}' % (head.encode(), self.boxes.replace(b"\n", b","))
-
-
-def choose_images(
-    read: Callable[[Counter[str]], Iterator[Point]], choice: ImageChoice, counts: Counter[str]
-) -> set[str] | None:
-    """Return the ids chosen among all images that would have a datapoint; None stands for all."""
-    if choice.takes_all:
-        return None
-    points = read(Counter())
-    by_class = choice.max_images_per_class is not None
-    images = ((one.id, None if one.is_background else one.classes() if by_class else set()) for one in points)
-    return choice.choose(images, counts)
 
 
 def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:

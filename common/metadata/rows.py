@@ -8,7 +8,6 @@ rest of the file, several times slower.
 from __future__ import annotations
 
 import csv
-from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -18,14 +17,14 @@ from pathlib import PurePath
 from typing import BinaryIO, TypeVar
 
 from common.cli import InputError, progress, say
-from common.files.csv_files import csv_rows
+from common.files.csv_files import columns, csv_rows
 from common.files.places import parse_path, status
 from common.files.whole_files import bytes_read, open_input, read_lines
 from common.workers.batches import batches, usable_cores
 from common.workers.processes import Processes
 
 BLOCK = 1 << 20  # bytes that a worker gets at a time
-FEW = 8  # blocks that this process reads in less time than workers take to start
+FEW = 9  # blocks: fewer are read here in less time than workers take to start
 SLICE = 500  # rows that a reader gets at a time: so few that they stay in the cache of a core
 LONGEST = 16 * BLOCK  # bytes read in search of a place to cut
 
@@ -33,45 +32,51 @@ Rows = list[bytes]  # each with NUL between its fields: no file may hold one
 Result = TypeVar("Result")
 
 
-def read_rows(path: str, open_reader: Callable[[list[str]], Callable[[Rows], Result]]) -> Iterator[Result]:
-    """Yield what a reader returns for the rows of a CSV file, some at a time, in the order of the file.
+def read_rows(
+    path: str, required: tuple[str, ...], reader: Callable[[tuple[str, ...], Rows], Result]
+) -> Iterator[Result]:
+    """Yield `reader(header, rows)` for the rows of a CSV file, some at a time, in the order of the file.
 
-    `open_reader(header)` returns the reader. Where a row is wrong the reader raises ValueError; its text must
-    be true of the first row.
+    The header must have the required columns. Where a row is wrong the reader raises ValueError; its text
+    must be true of the first row.
     """
     found = status(parse_path(path))
     size = found.size if found else None
     with open_input(path) as stream, progress(size, "B", PurePath(path).name) as bar:
+        lines = read_lines(path)
+        header = tuple(columns(path, next(csv_rows(path, lines), (1, []))[1], required))
+        read = partial(reader, header)
+        done = next(lines, (0, ""))[0] - 1  # lines
+        if done < 0:
+            return
+        for _ in range(done):
+            stream.readline()
         blocks = _blocks(stream)
-        start = BytesIO(next(blocks, b""))
-        header = next(csv_rows(path, _decoded(path, start)), (1, []))[1]
-        read = open_reader(header)
-        line = start.getvalue().count(b"\n", 0, start.tell())  # lines that are done
-        some = [start.read(), *islice(blocks, FEW)]
+        some = list(islice(blocks, FEW))
         work = partial(_read_block, read, len(header))
-        most = None if len(some) > FEW else 1
+        most = None if len(some) == FEW else 1
         with closing(Processes(usable_cores()).map(work, chain(some, blocks), most=most)) as results:
-            for lines, of_block in results:
+            for number, of_block in results:
                 if of_block is None:
                     break
                 yield from of_block
                 bar.update(bytes_read(stream) - bar.n)
-                line += lines
+                done += number
             else:
                 return
-    rest = dropwhile(lambda numbered: numbered[0] <= line, read_lines(path))
-    for number, fields in csv_rows(path, rest, width=len(header), before=line):
+    rest = dropwhile(lambda numbered: numbered[0] <= done, read_lines(path))
+    for number, fields in csv_rows(path, rest, width=len(header), before=done):
         try:
             result = read(["\0".join(fields).encode()])
         except ValueError as error:
             raise InputError(f"{path}:{number}: {error}") from None
         yield result
-    say(f"{path}: read row by row from line {line + 1} on, which is slower: unusual quotes or line ends")
+    say(f"{path}: read row by row from line {done + 1} on, which is slower: unusual quotes or line ends")
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:
     """Yield a file in blocks that end in a line end outside quotes, as far as counting quotes can tell."""
-    data = stream.read(len(BOM_UTF8)).removeprefix(BOM_UTF8)
+    data = b""
     while chunk := stream.read(BLOCK):
         data += chunk
         cut = data.rfind(b"\n") + 1
@@ -84,14 +89,6 @@ def _blocks(stream: BinaryIO) -> Iterator[bytes]:
             data = data[cut:]
     if data:
         yield data
-
-
-def _decoded(path: str, lines: BytesIO) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(lines, 1):
-        try:
-            yield number, line.decode()
-        except UnicodeDecodeError:
-            raise InputError(f"{path}:{number}: not UTF-8 text") from None
 
 
 def _read_block(read: Callable[[Rows], Result], width: int, block: bytes) -> tuple[int, list[Result] | None]:

@@ -221,7 +221,7 @@ def test_filters_that_leave_nothing_are_told(step):
 def test_excluding_what_the_release_does_not_say_is_an_error(step):
     outcome = step(GOOD, INDEX, "--exclude", "group_of")
     assert outcome.code == 1
-    assert "boxes.csv:1: no column says which boxes are group_of, to exclude them" in outcome.err
+    assert "boxes.csv:1: no column IsGroupOf; the header has" in outcome.err
 
 
 @pytest.mark.parametrize(
