@@ -40,6 +40,7 @@ Exit codes: 0 done, the counts say what was dropped; 1 bad input, or no box left
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
 from functools import partial
@@ -87,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked_ids = read_image_ids(args.image_ids_path) if args.image_ids_path else frozenset()
 
     boxes, labels, masks = (Spool(BUCKET) for _ in range(3))
-    with closing(Images()) as images, closing(boxes), closing(labels), closing(masks):
+    images = Images()
+    with closing(images.entries), closing(boxes), closing(labels), closing(masks):
         index_counts = read_index(index, images)
         listed = None
         if asked_ids:
@@ -95,11 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             index_counts["listed_not_found"] = missing
         choice = ImageChoice(listed, args.max_images_per_class, args.max_images, args.seed)
         counts = spool_boxes(annotations, wanted, images, boxes)
-        background = range(0)
-        if args.keep_images_without_boxes:
-            without = choice.background(images.without_boxes(), args.keep_images_without_boxes)
-            background = images.number_all(without)
-        elif args.keep_labels_only:
+        number = args.keep_images_without_boxes
+        background = images.number_all(choice.background(images.without_boxes(), number) if number else ())
+        if args.keep_labels_only:
             images.number_all(images.of_index())
         if labels_path:
             index_counts += spool_labels(labels_path, (absent, present), images, labels)
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             counts += spool_masks(masks_path, wanted.classes, images, masks)
             mask_rules = MaskRules(annotations, masks_path, args.boxes_without_mask, args.keep_labels_only)
             read = partial(join_masks, tables, masks, mask_rules)
-        chosen = choice.choose(read, counts)
+        chosen = choice.choose(read(Counter()), counts)
         with json_writer(args.point_output_path) as write:
             written = bytearray(images.indexed)
             for point in write_points(read(counts), chosen, write, counts):
@@ -141,9 +141,9 @@ def parse_attributes(text: str) -> tuple[str, ...]:
     from common.openimages.datapoints import ATTRIBUTES
 
     names = tuple(text.split(","))
-    unknown = [name for name in names if name not in ATTRIBUTES]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ATTRIBUTES)}")
+    for name in names:
+        if name not in ATTRIBUTES:
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(ATTRIBUTES)}")
     return names
 
 

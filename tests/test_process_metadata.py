@@ -266,7 +266,7 @@ def test_an_id_is_held_in_at_most_200_bytes():
         assert images.number(f"{value:016x}") == value
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    images.close()
+    images.entries.close()
     assert held <= 200 * number
 
 

@@ -9,7 +9,7 @@ import hashlib
 import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,17 +31,15 @@ class ImageChoice:
     max_images: int | None = None
     seed: int = 0
 
-    def choose(
-        self, read: Callable[[Counter[str]], Iterable[Point]], counts: Counter[str]
-    ) -> set[str] | None:
-        """Return the ids to keep of images with a datapoint, None for all; count what each limit drops."""
+    def choose(self, points: Iterable[Point], counts: Counter[str]) -> set[str] | None:
+        """Return the ids of the points to keep, None for all; count what each limit drops."""
         number = self.max_images_per_class
         if self.image_ids is None and number is None and self.max_images is None:
             return None
         chosen: set[str] = set()
         lowest: dict[str, list[tuple[int, str]]] = {}  # of each class a heap with the highest hash on top
         listed = 0
-        for point in read(Counter()):
+        for point in points:
             if self.image_ids is not None and point.id not in self.image_ids:
                 counts["not_listed"] += 1
                 continue

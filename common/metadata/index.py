@@ -79,9 +79,6 @@ class Images:
         images = zip(self.positions, self.numbers, self.lost, strict=False)
         return (image_id for image_id, number, is_lost in images if number < 0 and not is_lost)
 
-    def close(self) -> None:
-        self.entries.close()
-
     def is_indexed(self, image_id: str) -> bool:
         return self.positions.get(image_id, self.indexed) < self.indexed
 
@@ -147,14 +144,12 @@ def write_index(images: Images, wanted: bytearray, path: str, attribution_path: 
     """Write the index entries of the wanted positions and, if asked for, whom to name for them as CSV."""
 
     def kept() -> Iterator[bytes]:
-        entries = (entry for _, (lines,) in images.entries for entry in lines.split(b"\n"))
-        return compress(entries, wanted)
+        return compress((entry for _, (lines,) in images.entries for entry in lines.split(b"\n")), wanted)
 
     with json_writer(path) as write:
         for entry in kept():
             write(entry)
     if attribution_path:
         decoded = map(msgspec.json.decode, kept())
-        write_csv(
-            attribution_path, ATTRIBUTION, ([image.get(key, "") for key in ATTRIBUTION] for image in decoded)
-        )
+        rows = ([image.get(key, "") for key in ATTRIBUTION] for image in decoded)
+        write_csv(attribution_path, ATTRIBUTION, rows)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 
 import msgspec
@@ -23,13 +23,13 @@ CONFIDENCES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # verified absent, verified 
 LabelRules = tuple[Mapping[str, Set[str]], Mapping[str, Set[str]]]
 Item = tuple[str, int, int, bytes]  # image id, rows, those of other classes, labels
 
-decode_labels = msgspec.msgpack.Decoder(dict[str, int]).decode
+_decode = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
 
 
 def spool_labels(path: str, rules: LabelRules, images: Images, labels: Spool) -> Counter[str]:
     """Add the labels of the images that have a number to a spool, in items of one image.
 
-    An item is a dictionary in msgpack: the confidence of each class. Rows of a class without a rule, or of an
+    An item is a list in msgpack, of classes and their confidences. Rows of a class without a rule, or of an
     image that is not in the index, only count. A file without a row of the index's images is an error.
     """
     counts: Counter[str] = Counter()
@@ -61,21 +61,19 @@ def read_labels(rules: LabelRules, header: tuple[str, ...], rows: Rows) -> list[
     items = []
     table = (row.decode().split("\0") for row in rows)
     for image_id, same_image in groupby(table, key=itemgetter(image)):
-        labels: dict[str, int] = {}
+        labels: list[tuple[str, int]] = []
         count = of_other_classes = 0
-        for row in same_image:
-            count += 1
+        for count, row in enumerate(same_image, 1):
             value = CONFIDENCES.get(row[confidence])
             if value is None:
                 raise ValueError(f"Confidence is {row[confidence]!r:.80}, 0 or 1 was expected")
-            classes = rules[value].get(row[label], frozenset())
+            classes = rules[value].get(row[label], ())
             of_other_classes += not classes
-            add_labels(labels, dict.fromkeys(classes, value))
+            labels += ((mid, value) for mid in classes)
         items.append((image_id, count, of_other_classes, msgspec.msgpack.encode(labels)))
     return items
 
 
-def add_labels(labels: dict[str, int], more: Mapping[str, int]) -> None:
-    """Add labels of an image; where a class is both present and absent, present wins."""
-    for mid, value in more.items():
-        labels[mid] = max(value, labels.get(mid, 0))
+def merge_labels(items: Iterable[bytes]) -> dict[str, int]:
+    """Return the labels of an image; where a class is both present and absent, present wins."""
+    return dict(sorted(chain.from_iterable(map(_decode, items)), key=itemgetter(1)))

@@ -61,16 +61,16 @@ def nothing_kept(
         rows = read_csv(annotations)
         place = columns(annotations, next(rows)[1], REQUIRED)["LabelName"]
         labels = Counter(row[place] for _, row in rows)
-        has = [mid for mid, _ in labels.most_common(SHOWN)]
-        why = f"asked for {shown(classes, len(classes))}, the file has {shown(has, len(labels))}"
+        has = [mid for mid, _ in labels.most_common()]
+        why = f"asked for {shown(classes)}, the file has {shown(has)}"
     numbers = ", ".join(f"{name}={number}" for name, number in ({"rows": counts["rows"]} | lost).items())
     return f"{annotations}: no box to keep: {why}; {numbers}"
 
 
-def shown(classes: Sequence[str], number: int) -> str:
+def shown(classes: Sequence[str]) -> str:
     """Return the number of classes and the first of them."""
-    rest = f" and {number - SHOWN} more" if number > SHOWN else ""
-    return f"{number} classes ({', '.join(classes[:SHOWN])}{rest})"
+    rest = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
+    return f"{len(classes)} classes ({', '.join(classes[:SHOWN])}{rest})"
 
 
 def say_outside(annotations: str, counts: Counter[str]) -> None:

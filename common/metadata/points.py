@@ -11,7 +11,7 @@ import msgspec
 from common.cli import progress
 from common.metadata.boxes import merge
 from common.metadata.index import Images
-from common.metadata.labels import add_labels, decode_labels
+from common.metadata.labels import merge_labels
 from common.metadata.spool import Spool
 from common.openimages.datapoints import Annotation
 
@@ -79,9 +79,7 @@ def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
             if position >= images.indexed:
                 counts["images_not_in_index"] += 1
                 continue
-            of_image: dict[str, int] = {}
-            for item in label_items.get(number, ()):
-                add_labels(of_image, decode_labels(item))
+            of_image = merge_labels(label_items.get(number, ()))
             if number in background and any(of_image.values()):
                 counts["present_without_boxes"] += 1
                 continue

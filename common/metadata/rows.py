@@ -41,8 +41,7 @@ def read_rows(
     must be true of the first row.
     """
     found = status(parse_path(path))
-    size = found.size if found else None
-    with open_input(path) as stream, progress(size, "B", PurePath(path).name) as bar:
+    with open_input(path) as stream, progress(found and found.size, "B", PurePath(path).name) as bar:
         lines = read_lines(path)
         header = tuple(columns(path, next(csv_rows(path, lines), (1, []))[1], required))
         read = partial(reader, header)
