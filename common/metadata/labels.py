@@ -62,15 +62,16 @@ def read_labels(rules: LabelRules, header: tuple[str, ...], rows: Rows) -> list[
     table = (row.decode().split("\0") for row in rows)
     for image_id, same_image in groupby(table, key=itemgetter(image)):
         labels: list[tuple[str, int]] = []
-        count = of_other_classes = 0
-        for count, row in enumerate(same_image, 1):
+        of_image = list(same_image)
+        of_other_classes = 0
+        for row in of_image:
             value = CONFIDENCES.get(row[confidence])
             if value is None:
                 raise ValueError(f"Confidence is {row[confidence]!r:.80}, 0 or 1 was expected")
             classes = rules[value].get(row[label], ())
             of_other_classes += not classes
             labels += ((mid, value) for mid in classes)
-        items.append((image_id, count, of_other_classes, msgspec.msgpack.encode(labels)))
+        items.append((image_id, len(of_image), of_other_classes, msgspec.msgpack.encode(labels)))
     return items
 
 
