@@ -19,7 +19,6 @@ from common.download.sources import host_of
 from common.download.types import (
     PERMANENT,
     Answer,
-    BadFile,
     Batch,
     Download,
     DownloadSettings,
@@ -40,7 +39,6 @@ SAME_PAUSE = 0.5  # seconds by which two reports of one pause differ at most
 
 # Shrinking takes a core: there are as many processes as cores, and each shrinks one image at a time.
 _shrinking = threading.Lock()
-
 
 CLOSED = Answer(reason="rate_limited", detail="the host asks for a longer pause than --max_pause")
 
@@ -181,38 +179,30 @@ class BatchWork:
                 self.fetched.later.append((0.0, download))
             else:
                 download.left -= time.monotonic() - begun
-                self.settle(download, self.check(download.image.bad, answer))
-
-    def check(self, bad: BadFile | None, answer: Answer) -> Answer:
-        """Return an answer, or why its image is no better than the bad file that it would replace."""
-        if bad is None or answer.reason:
-            return answer
-        try:
-            with _shrinking:
-                process_bytes(answer.data, self.settings.shrink or ImageSettings())
-            # By --min_side of step 5, which is not known here.
-            if bad.reason == "too_small" and answer.data == read_small(self.settings.folder / bad.name):
-                raise BadImageError("too_small", "the file that it would replace")
-        except BadImageError as problem:
-            return Answer(reason=problem.reason, detail=problem.detail)
-        return answer
+                self.settle(download, answer)
 
     def settle(self, download: Download, answer: Answer) -> None:
         """Save an image, or have it requested again or from the next source, or give up."""
-        image = download.image
+        image, source = download.image, download.source
+        refused, asks_next = download.refused, True
         if not answer.reason:
-            self.fetched.outcomes.append(self.save(download, answer.data))
-            return
-        source = download.source
+            try:
+                self.fetched.outcomes.append(self.save(download, answer.data))
+                return
+            except BadImageError as bad:
+                answer = Answer(reason=bad.reason, detail=bad.detail)
+                # Step 5 would request it from no other source: only a bad file is reason to.
+                refused, asks_next = download.broken, image.bad is not None
         failure = Failure(image.id, answer.reason, f"{source.name}: {answer.detail}", source.url)
         if answer.reason in PERMANENT:
-            download.refused.append(failure)
-            if download.position + 1 < len(image.sources):
+            refused.append(failure)
+            if asks_next and download.position + 1 < len(image.sources):
                 download.position += 1
                 download.tries = 0
                 self.put(download)
                 return
-            failure = image.refusal or failure
+            if asks_next:
+                failure = image.refusal or failure
         else:
             longest = min(self.settings.backoff * 2**download.tries, LONGEST_BACKOFF)
             delay = longest * random.uniform(0.5, 1.5)  # noqa: S311  # so that few come at once
@@ -227,30 +217,26 @@ class BatchWork:
                 else:
                     self.put(download)
                 return
-        self.fetched.outcomes.append(Outcome(image.id, 0, failure, tuple(download.refused)))
+        self.fetched.outcomes.append(Outcome(image.id, 0, failure, *download.known()))
 
     def save(self, download: Download, data: bytes) -> Outcome:
-        """Write an image as <id>.jpg, shrunk if that is asked for: then its original is never on disk.
+        """Write an image, shrunk if that is asked for: then its original is never on disk.
 
-        One that is unusable is requested from no other source, since step 5 would not do so either.
+        Raises BadImageError for an image that is unusable, or no better than the bad file it would replace.
         """
-        image_id, shrink, refused = download.image.id, self.settings.shrink, tuple(download.refused)
-        bad = download.image.bad
-        path = self.settings.folder / (bad.name if bad else image_file_name(image_id))
-        if shrink is None:
-            replace_file(path, data)
-            return Outcome(image_id, len(data), refused=refused)
-        try:
+        image, shrink, made, how, line = download.image, self.settings.shrink, data, "", ""
+        path = self.settings.folder / (image.bad.name if image.bad else image_file_name(image.id))
+        if shrink or image.bad:
             with _shrinking:
-                shrunk, processed = process_bytes(data, shrink)
-        except BadImageError as bad:
-            source = download.source
-            failure = Failure(image_id, bad.reason, f"{source.name}: {bad.detail}", source.url)
-            return Outcome(image_id, 0, failure, refused, is_broken=True)
-        replace_file(path, shrunk)
-        size = (*processed.fit.scaled, len(shrunk))
-        finished = FinishedImage(image_id, status(path), 0, *size, processed.orientation)
-        return Outcome(image_id, len(data), None, refused, how=processed.how, line=finished.line())
+                made, done = process_bytes(data, shrink or ImageSettings())
+        # By --min_side of step 5, which is not known here.
+        if image.bad and image.bad.reason == "too_small" and data == read_small(path):
+            raise BadImageError("too_small", "the file that it would replace")
+        replace_file(path, made if shrink else data)
+        if shrink:
+            size = (*done.fit.scaled, len(made))
+            how, line = done.how, FinishedImage(image.id, status(path), 0, *size, done.orientation).line()
+        return Outcome(image.id, len(data), None, *download.known(), how, line)
 
     def pause(self, answer: Answer, delay: float) -> None:
         """Pause the hosts that are busy, for as long as they ask, or else for our own delay."""

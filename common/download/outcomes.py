@@ -123,10 +123,9 @@ class Refusals(Journal):
         return Failure(image_id, *why, url) if why else None
 
     def note(self, outcome: Outcome) -> None:
-        """Write down the sources that refused an image, and the one whose image could not be shrunk."""
+        """Write down the sources that refused an image, and those whose image is unusable."""
         keyed = [(_key(failure.id, failure.url), failure) for failure in outcome.refused]
-        if outcome.is_broken and (broken := outcome.failure):
-            keyed.append((_key(broken.id, broken.url, self.shrinking), broken))
+        keyed += [(_key(failure.id, failure.url, self.shrinking), failure) for failure in outcome.broken]
         lines = io.StringIO()
         rows = csv.writer(lines, lineterminator="\n")
         for key, failure in keyed:
@@ -135,6 +134,6 @@ class Refusals(Journal):
         self.add(lines.getvalue())
 
 
-def _key(image_id: str, url: str, *more: str) -> bytes:
-    text = " ".join((image_id, url, *more))
+def _key(image_id: str, url: str, shrinking: str = "") -> bytes:
+    text = " ".join(filter(None, (image_id, url, shrinking)))
     return hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=8).digest()

@@ -67,11 +67,16 @@ class Download:
     position: int = 0
     tries: int = 0
     refused: list[Failure] = field(default_factory=list)
+    broken: list[Failure] = field(default_factory=list)
     is_slow: bool = False  # it took longer than a batch of others waits for one image
 
     @property
     def source(self) -> ImageSource:
         return self.image.sources[self.position]
+
+    def known(self) -> tuple[tuple[Failure, ...], tuple[Failure, ...]]:
+        """Return the sources that refused the image, and those whose image is unusable."""
+        return tuple(self.refused), tuple(self.broken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +96,14 @@ class Answer:
 class Outcome(NamedTuple):
     """The end of an image's download: the bytes received and how they were saved, or a failure.
 
-    `refused` are the sources that refused it permanently; with `is_broken` a source had it, but unusable.
+    `refused` are the sources that refused it permanently, `broken` those that sent an unusable image.
     """
 
     id: str
     size: int = 0
     failure: Failure | None = None
     refused: tuple[Failure, ...] = ()
-    is_broken: bool = False
+    broken: tuple[Failure, ...] = ()
     how: str = ""  # it was shrunk: a key of step 5's counts
     line: str = ""  # of the journal of finished images
 

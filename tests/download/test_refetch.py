@@ -142,6 +142,15 @@ def test_what_could_not_be_shrunk_comes_from_the_next_source(download, server, f
     assert server.requests == []
 
 
+def test_what_could_not_be_shrunk_is_requested_again_with_other_settings(download, process, folder):
+    process("--image_saving_directory", folder.with_name("resized"))
+    assert download("--max_side", 100, "--refetch", folder.with_name("bad.csv")).counts["damaged"] == 1
+    other = download("--max_side", 100, "--keep_damaged", "--overwrite")
+    assert {name: other.counts[name] for name in ("failed", "truncated", "damaged_kept")} == {
+        "failed": 1, "truncated": 1, "damaged_kept": 3,
+    }  # fmt: skip
+
+
 def test_a_bad_file_in_a_sub_folder_is_replaced_where_it_is(download, process, folder):
     (folder / "train").mkdir()
     (folder / "page.jpg").rename(folder / "train/page.JPG")
