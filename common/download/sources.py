@@ -34,11 +34,12 @@ def check_index(path: Path) -> dict[str, int]:
 
 def mark_present(states: dict[str, int], folder: Path, *, shrinks: bool) -> None:
     """Set the images that exist in the folder to PRESENT, by one listing; an empty file is none."""
-    there = folder_of(folder)
+    there, files = folder_of(folder), None
     for image_id, name, listed in image_files(folder):
         if image_id in states and (found := listed or there.status(name)) and found.size:
             if states[image_id] == PRESENT:
-                ImageFiles(folder).find(image_id)  # which raises
+                files = files or ImageFiles(folder)
+                files.find(image_id)  # raises, unless both are one file
             if shrinks and name != image_file_name(image_id):
                 wanted = "only <id>.jpg directly in the folder is resized in place"
                 raise InputError(f"{folder}/{name}: {wanted}; run without --max_side")
