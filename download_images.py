@@ -7,8 +7,9 @@ r"""Download the images of an index, complete and checked, as <id>.jpg.
 
 Each image is requested from its sources in turn: the mirror (images with boxes, at most 1024 pixels, 300 kB
 on average), then the address in the index (the original, 2 MB on average). The next source is asked when one
-refuses the image permanently. After a transient failure the same source is tried again --retries times, and
-then left for the next run; a web page, as of a sign-in, is at once. So the same images arrive each time.
+refuses the image permanently. After a transient failure the same source is tried again --retries times, then
+in the next run; after a web page, such as a sign-in page, only in the next run. So the same images arrive
+each time.
 
 If the run is interrupted, run the same command again: it resumes. Images that exist are skipped, transient
 failures are tried again, and permanent ones only with --retry_failed. Images that are missing at the end are
@@ -18,10 +19,10 @@ listed in download_failures.csv in the folder, with one of these reasons; the co
     transient:  rate_limited server_error web_page timeout connection tls
 
 On disk, images are also found in sub-folders (train/<id>.jpg) and with the endings .jpeg and .png, in either
-case; files of 0 bytes do not count. --refetch FAILURES_CSV downloads those again that a list of failures,
-such as process_failures.csv of process_images.py, names as bad, from the next source where one sends a bad
-image. Only an image that decodes replaces a file. One that cannot be replaced stays, and its image is listed;
-one newer than the list is kept.
+case; an empty file counts as missing. --refetch FAILURES_CSV downloads the images again that are in a list of
+failures, such as process_failures.csv of process_images.py. If a source sends a bad image, the next one is
+asked. Only an image that decodes replaces a file. A file that cannot be replaced stays, and its image is
+listed. A file newer than the list is kept.
 
 With --max_side images are verified and shrunk as they arrive, by the code and with the flags of
 process_images.py, and no original touches the disk: the folder is as if that step had worked on it in place

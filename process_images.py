@@ -12,7 +12,7 @@ Each image is decoded to its end, converted to RGB in sRGB, resized so that its 
 already is as asked keeps its bytes. EXIF orientation is neither applied nor written: Open Images' boxes are
 in the frame of the stored pixels, and --rotate_upright turns images and boxes together. Most annotation tools
 show images upright: for boxes drawn there, --exif_upright turns the images and leaves boxes and masks as they
-are. turned_by_exif counts the images with such an orientation, applied or not.
+are. turned_by_exif counts the images whose orientation is not upright, applied or not.
 
 On disk an image may also be in a sub-folder (train/<id>.jpg) or end in .jpeg or .png, in either case.
 

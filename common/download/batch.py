@@ -16,15 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from common.download.request import Requester
 from common.download.sources import host_of
-from common.download.types import (
-    PERMANENT,
-    Answer,
-    Batch,
-    Download,
-    DownloadSettings,
-    Fetched,
-    Outcome,
-)
+from common.download.types import PERMANENT, Answer, Batch, Download, DownloadSettings, Fetched, Outcome
 from common.files.failures import Failure
 from common.files.places import read_small, replace_file, status
 from common.images.finished import FinishedImage

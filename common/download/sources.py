@@ -74,13 +74,9 @@ def count_present(states: dict[str, int]) -> int:
 
 
 def wanted_images(
-    path: Path,
-    states: dict[str, int],
-    order: list[str],
-    mirror: str,
-    refusals: Refusals,
-    bad: dict[str, BadFile],
-) -> Iterator[WantedImage | Failure]:
+    path: Path, states: dict[str, int], order: list[str], mirror: str,
+    refusals: Refusals, bad: dict[str, BadFile],
+) -> Iterator[WantedImage | Failure]:  # fmt: skip
     """Yield the images of the index to download, with their sources in order, or why there are none."""
     for _, entry in read_index(path):
         if states.get(entry.id, PRESENT) < PRESENT:

@@ -1,8 +1,9 @@
 """Finished images of a folder: complete, and made from the same originals with the same settings.
 
 process_settings.json in the folder holds the settings. The journal .process_finished has a line for each
-image: size and time of its original, its turn, and its own width, height and size. With these, a run over a
-finished folder opens no image. In place the original is the finished image itself.
+image: size and time of its original, its turn, its own width, height and size, and the original's EXIF
+orientation if that turns it. With these, a run over a finished folder opens no image. In place the original
+is the finished image itself.
 
 The journal .process_masks has a line for each image whose masks were asked for: a hash of all that they
 depend on, and the masks. So masks may be asked for later, or made again, without making the images again.

@@ -62,7 +62,8 @@ def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[
     A file that already is as the settings ask (an RGB JPEG of that size, in sRGB, without an orientation tag)
     keeps its bytes. Raises BadImageError.
     """
-    check_file_size(len(data))
+    if len(data) > MAX_FILE_SIZE:
+        raise BadImageError("too_large", f"{len(data)} bytes, at most {MAX_FILE_SIZE} are read")
     if not data:
         raise BadImageError("truncated", "an empty file")
     try:
@@ -71,12 +72,6 @@ def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[
         return (data if processed.how == "unchanged" else _encode(image, settings)), processed
     except MemoryError:
         raise BadImageError("too_large", "not enough memory to decode it") from None
-
-
-def check_file_size(size: int) -> None:
-    """Raise BadImageError for a file that is too large to read."""
-    if size > MAX_FILE_SIZE:
-        raise BadImageError("too_large", f"{size} bytes, at most {MAX_FILE_SIZE} are read")
 
 
 def frame_size(data: bytes, settings: ImageSettings) -> tuple[int, int]:

@@ -40,34 +40,26 @@ class ImageSettings:
 def add_image_flags(parser: argparse.ArgumentParser, fits: Sequence[str], max_side_help: str = "") -> None:
     """Add the flags; with `max_side_help` --max_side has no default, and images stay as they are without."""
     add = parser.add_argument
-    add(
-        "--max_side", type=whole_number(1, most=MAX_JPEG_SIDE), metavar="PIXELS",
+    add("--max_side", type=whole_number(1, most=MAX_JPEG_SIDE), metavar="PIXELS",
         default=None if max_side_help else 256,
-        help=max_side_help or "largest longer side, or see --fit (default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--min_side", type=whole_number(1), default=1, metavar="PIXELS",
-        help="leave out images with a shorter side below this (reason: too_small; default: %(default)s)",
-    )  # fmt: skip
-    add(
-        "--fit", choices=fits, default="longer",
-        help="; ".join(f"{fit}: {text}" for fit, text in _FITS.items() if fit.split(",")[0] in fits)
-        + " (default: %(default)s)",
-    )  # fmt: skip
-    quality = "of the JPEGs (default: %(default)s)"
-    add("--quality", type=whole_number(1, most=100), default=85, metavar="1-100", help=quality)
-    precise = "decode larger and resize with Lanczos: sharper, 0.6 times the speed"
-    add("--precise", action="store_true", help=precise)
+        help=max_side_help or "largest longer side, or see --fit (default: %(default)s)")  # fmt: skip
+    add("--min_side", type=whole_number(1), default=1, metavar="PIXELS",
+        help="leave out images with a shorter side below this (too_small; default: %(default)s)")  # fmt: skip
+    offered = [f"{fit}: {text}" for fit, text in _FITS.items() if fit.split(",")[0] in fits]
+    add("--fit", choices=fits, default="longer", help="; ".join(offered) + " (default: %(default)s)")
+    add("--quality", type=whole_number(1, most=100), default=85, metavar="1-100",
+        help="of the JPEGs (default: %(default)s)")  # fmt: skip
+    add("--precise", action="store_true",
+        help="decode larger and resize with Lanczos: sharper, 0.6 times the speed")  # fmt: skip
     add("--keep_damaged", action="store_true", help="keep images that are damaged or lack only their end")
-    upright = "turn images by their EXIF orientation, for boxes that were drawn on the upright images"
-    add("--exif_upright", action="store_true", help=upright)
+    add("--exif_upright", action="store_true",
+        help="turn images by their EXIF orientation, for boxes drawn on upright images")  # fmt: skip
 
 
 def given_image_flags(args: argparse.Namespace) -> list[str]:
     """Return the flags, except --max_side, whose value is not the default."""
-    default = asdict(ImageSettings())
-    names = ("min_side", "fit", "quality", "precise", "keep_damaged", "exif_upright")
-    return [f"--{name}" for name in names if getattr(args, name) != default[name]]
+    default = asdict(ImageSettings(max_side=args.max_side))
+    return [f"--{name}" for name, value in asdict(image_settings(args)).items() if value != default[name]]
 
 
 def image_settings(args: argparse.Namespace) -> ImageSettings:

@@ -48,12 +48,9 @@ class ImageResult:
 
 
 def process_batch(
-    tasks: Sequence[ImageTask],
-    source: Path,
-    target: Path,
-    settings: ImageSettings,
+    tasks: Sequence[ImageTask], source: Path, target: Path, settings: ImageSettings,
     mask_files: MaskFiles | None = None,
-) -> list[ImageResult | Failure]:
+) -> list[ImageResult | Failure]:  # fmt: skip
     """Process a batch of images in a worker; return the results in order. In place `target` is `source`."""
     results = _read_finished([task for task in tasks if task.is_finished], target, settings)
     results |= {task.id: ImageResult("already_there", task.finished) for task in tasks if task.finished}
@@ -119,12 +116,9 @@ def _read_sizes(tasks: list[ImageTask], source: Path, settings: ImageSettings) -
 
 
 def _with_masks(
-    result: ImageResult,
-    task: ImageTask,
-    size: tuple[int, int] | None,
-    settings: ImageSettings,
+    result: ImageResult, task: ImageTask, size: tuple[int, int] | None, settings: ImageSettings,
     files: MaskFiles,
-) -> ImageResult:
+) -> ImageResult:  # fmt: skip
     """Return a result with its masks; without an original's `size` the finished image stands for it."""
     fit = result.image.fit(settings)
     size = size or (fit.scaled if task.turn % 180 == 0 else fit.scaled[::-1])
