@@ -13,11 +13,11 @@ from common.cli import progress
 from common.download.sources import FINISHED, MISSING, PRESENT, STALE
 from common.files.failures import Failure
 from common.files.journal import Journal
-from common.files.places import status
+from common.files.places import folder_of, status
 from common.images import finished
 from common.images.settings import ImageSettings
 from common.images.tasks import ImageTask, process_batch
-from common.openimages.ids import SETTINGS_NAME
+from common.openimages.ids import SETTINGS_NAME, image_file_name
 from common.workers.batches import batches
 from common.workers.window import Workers
 
@@ -27,13 +27,19 @@ BATCH = 64  # images a task
 def mark_finished(
     states: dict[str, int], folder: Path, settings: ImageSettings, overwrite: bool, dry_run: bool
 ) -> None:
-    """Set images in the folder's journal to FINISHED or STALE, and give the folder these settings."""
+    """Set unchanged images of the folder's journal to FINISHED or STALE, and give it these settings."""
     is_other = finished.has_other_settings(folder, settings, overwrite=overwrite)
     # Without settings no one knows what the journal is of.
     has_settings = status(folder / SETTINGS_NAME) is not None
+    status_of = folder_of(folder).statuses()
     for image_id, numbers in finished.read_finished(folder) if has_settings else ():
-        if states.get(image_id):
-            states[image_id] = STALE if is_other or not any(numbers) else FINISHED
+        if not states.get(image_id):
+            continue
+        if is_other or not any(numbers):
+            states[image_id] = STALE
+        else:  # unless the file was replaced since
+            is_same = (own := status_of(image_file_name(image_id))) and own[:2] == numbers[:2]
+            states[image_id] = FINISHED if is_same else PRESENT
     if is_other and not dry_run:
         finished.replace_settings(folder, settings, keep_stale=has_settings)
 

@@ -151,6 +151,16 @@ def test_what_could_not_be_shrunk_is_requested_again_with_other_settings(downloa
     }  # fmt: skip
 
 
+def test_an_original_among_shrunk_images_is_shrunk_by_the_next_run(download, folder):
+    download("--max_side", 100)
+    shrunk, listed = photos(folder)["page"], folder.with_name("bad.csv")
+    listed.write_text("id,reason,detail,url\npage,damaged,,\n")
+    download("--refetch", listed)
+    assert photos(folder)["page"] == LARGE
+    download("--max_side", 100)
+    assert photos(folder)["page"] == shrunk
+
+
 def test_a_bad_file_in_a_sub_folder_is_replaced_where_it_is(download, process, folder):
     (folder / "train").mkdir()
     (folder / "page.jpg").rename(folder / "train/page.JPG")
