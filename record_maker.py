@@ -130,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         report.write_preview(args.preview_path, sample, dict(enumerate(names, 1)))
     if args.report_path:
         statistics = report.gather(verify.read_sets(record_sets, settings.compression), len(classes))
-        lists = report.losses_by_step(stages, earlier, losses)
+        others = {name: counts[name] for name in work_list.LOST_OTHERS}
+        lists = report.losses_by_step(stages, earlier, others)
         pairs = list(zip(classes, names, strict=True))
         report.write_report(args.report_path, statistics, total, pairs, lists, stages)
     funnel.write_stages(funnel.counts_path(args.record_save_path), stages)

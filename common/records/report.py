@@ -256,9 +256,12 @@ def charts(statistics: Statistics) -> list[dict[str, Any]]:
 
 
 def losses_by_step(
-    stages: Sequence[Stage], lists: Mapping[str, Counter[str]], last: Mapping[str, int]
+    stages: Sequence[Stage], lists: Mapping[str, Counter[str]], others: Mapping[str, int]
 ) -> dict[str, dict[str, int]]:
-    """Return what each step lost, by reason: as its counts say or, without them, its list of failures."""
+    """Return what each step lost, by reason: as its counts say or, without them, its list of failures.
+
+    `others` are losses of step 7 that are not images.
+    """
     found: dict[int, Counter[str]] = defaultdict(Counter)
     for path, listed in lists.items():
         step = 5 if "missing" in listed or "process" in Path(path).name else 4
@@ -266,7 +269,7 @@ def losses_by_step(
             found[step] += listed
     for stage in stages:
         found[stage.step].update(stage.lost)
-    found[7] = Counter(last)
+    found[7].update(others)
     some = sorted(step for step in found if found[step].total())
     return {f"step {step}, {STEPS[step]}": lost_of(found[step], found[step]) for step in some}
 

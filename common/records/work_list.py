@@ -23,7 +23,8 @@ from common.openimages.ids import image_file_name, image_number
 from common.records.types import RecordSet, Work
 
 LOST_IMAGES = ("missing", "not_rgb", "without_boxes", "repeated_ids")
-LOSSES = (*LOST_IMAGES, "other_classes", "other_labels")
+LOST_OTHERS = ("other_classes", "other_labels")
+LOSSES = (*LOST_IMAGES, *LOST_OTHERS)
 
 
 def work_path(path: Path) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from common.openimages.funnel import Stage, counts_path, write_stages
+from common.openimages.funnel import DOWNLOAD_NAME, Stage, counts_path, write_stages
 from common.records.examples import example_features
 from common.records.report import (
     GALLERY_BYTES,
@@ -301,6 +301,22 @@ def test_the_funnel_begins_with_the_rows(script, inputs):
         ("3", "rows", "4,000"), ("3", "kept boxes", "20"), ("3", "images", "11"),
         ("4", "downloaded", "10"), ("5", "verified", "10"), ("7", "records", "9"),
     ]  # fmt: skip
+
+
+def test_what_step_4_lost_is_not_listed_again_as_missing(script, inputs):
+    write_stages(inputs / "images" / DOWNLOAD_NAME, [Stage(4, "downloaded", 10, 9, {"gone": 1})])
+    assert make_report(script, inputs).code == 0
+    page = (inputs / "out/report.html").read_text()
+    assert re.findall(r"<tr><td>(step \d).*?</td><td>([^<]*)</td>", page) == [("step 4", "gone")]
+
+
+def test_records_with_labels_alone_have_a_report(script, inputs):
+    label = {"label": "/m/01yrx", "confidence": 1}
+    points = [{"id": f"p{index}", "annotations": [], "image_labels": [label]} for index in range(9)]
+    (inputs / "points.json").write_text(json.dumps(points))
+    outcome = make_report(script, inputs)
+    assert outcome.code == 0, outcome.err
+    assert "Box sizes</b> <small>highest: 0<" in (inputs / "out/report.html").read_text()
 
 
 def test_an_image_that_cannot_be_drawn_is_named(script, inputs):
