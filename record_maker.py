@@ -27,11 +27,13 @@ file, made from the records: a funnel of what each step kept, charts and a galle
 --class_description_path, and the --failures_path of steps that left no counts beside their outputs.
 
 Datapoints with masks, from process_images.py --masks_directory, give records with a mask for each box.
+
 Left out and counted: images that are missing or not an RGB JPEG (or PNG), boxes and image labels of classes
 that are not in the list, and images without a box or a verified label of a class in the list. With
 --keep_without_boxes such images are written too, as background with empty lists, whatever else they show.
-NAME.manifest.json records what the files were made from. Run the same command again: it writes the missing
-files. With other inputs it writes all files, then removes the older shards.
+
+If the run is interrupted, run the same command again: it writes the missing files. NAME.manifest.json lists
+the files, with a hash of the inputs. With other inputs all files are written, then older shards are removed.
 Images, datapoints and records can be on an object store, at an address such as s3://bucket/records/train.
 
 Exit codes: 0 done, the counts list what was left out; 1 bad input, no record at all, a damaged file, or more
@@ -165,10 +167,7 @@ def count_records(sets: Sequence[RecordSet], counts: Counter[str]) -> dict[str, 
     """Return the counts of what was written, for the last line."""
     shards = [shard for records in sets for shard in records.shards]
     total = {"records": sum(shard["records"] for shard in shards), "boxes": counts["boxes"]}
-    if counts["masks"]:
-        total["masks"] = counts["masks"]
-    if counts["records_without_boxes"]:
-        total["records_without_boxes"] = counts["records_without_boxes"]
+    total |= {name: counts[name] for name in ("masks", "records_without_boxes") if counts[name]}
     total["files"] = len(shards)
     if len(sets) > 1:
         total["eval_records"] = len(sets[1].offsets)

@@ -10,6 +10,7 @@ import io
 import json
 import random
 import tarfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,24 +31,11 @@ CLICKS = "XClick1X,XClick2X,XClick3X,XClick4X,XClick1Y,XClick2Y,XClick3Y,XClick4
 LICENSE = "https://creativecommons.org/licenses/by/2.0/"
 PAGES = "https://photos.example"  # of an image's own page
 AUTHORS = (
-    "Ada Ohlsen",
-    "B. Quill, Jr.",
-    "José Nuñez",
-    "D&#x27;Arcy",
-    "Foto &amp; Film",
-    "Łucja „Lu” Żak",
-    "小林",
-)
+    "Ada Ohlsen", "B. Quill, Jr.", "José Nuñez", "D&#x27;Arcy", "Foto &amp; Film", "Łucja „Lu” Żak", "小林",
+)  # fmt: skip
 TITLES = (
-    "Field",
-    "Morning, by the road",
-    "The \"old\" quarter",
-    "Über den Dächern",
-    "Fish &amp; chips",
-    "it&#39;s late",
-    "#park #sunday, again",
-    " two blanks  ",
-    "",
+    "Field", "Morning, by the road", 'The "old" quarter', "Über den Dächern", "Fish &amp; chips",
+    "it&#39;s late", "#park #sunday, again", " two blanks  ", "",
 )  # fmt: skip
 
 Image = dict[str, Any]  # an entry of truth.json
@@ -93,39 +81,26 @@ def files(images: Sequence[Image], originals_url: str) -> Iterator[tuple[str, Li
 
 def tarballs(images: Sequence[Image], originals_url: str) -> Iterator[tuple[str, list[tuple[str, Lines]]]]:
     """Yield the name of each tarball of V2 and V3, and the path and lines of each file in it."""
-    by_split = {split: [image for image in images if image["subset"] == split] for split in SPLITS}
-    yield (
-        "images",
-        [(f"{split}/images.csv", index(by_split[split], originals_url, rotation=False)) for split in SPLITS],
-    )
-    yield (
-        "annotations_human_bbox",
-        [
-            (
-                f"{split}/annotations-human-bbox.csv",
-                box_rows(by_split[split], BOXES if split == "train" else f"{BOXES},{ATTRIBUTES}"),
-            )
-            for split in SPLITS
-        ],
-    )
-    yield (
-        "annotations_human",
-        [(f"{split}/annotations-human.csv", label_rows(by_split[split], boxable=False)) for split in SPLITS],
-    )
+    members: defaultdict[str, list[tuple[str, Lines]]] = defaultdict(list)
+    for split in SPLITS:
+        some = [image for image in images if image["subset"] == split]
+        header = BOXES if split == "train" else f"{BOXES},{ATTRIBUTES}"
+        for name, file, lines in (
+            ("images", "images.csv", index(some, originals_url, rotation=False)),
+            ("annotations_human_bbox", "annotations-human-bbox.csv", box_rows(some, header)),
+            ("annotations_human", "annotations-human.csv", label_rows(some, boxable=False)),
+        ):
+            members[name].append((f"{split}/{file}", lines))
     names = {one.label: one.name for one in CLASSES} | FURTHER_NAMES
-    yield (
-        "classes",
-        [
-            (
-                "class-descriptions.csv",
-                [f"{label},{quoted(name)}\r" for label, name in sorted(names.items())],
-            ),
-            ("classes.txt", sorted(names)),
-            ("classes-trainable.txt", sorted([*FURTHER_TRAINABLE, *(one.label for one in TRAINABLE)])),
-            ("classes-bbox.txt", sorted(one.label for one in CLASSES)),
-            ("classes-bbox-trainable.txt", [one.label for one in TRAINABLE]),
-        ],
-    )
+    trainable = [one.label for one in TRAINABLE]
+    members["classes"] = [
+        ("class-descriptions.csv", [f"{label},{quoted(name)}\r" for label, name in sorted(names.items())]),
+        ("classes.txt", sorted(names)),
+        ("classes-trainable.txt", sorted([*FURTHER_TRAINABLE, *trainable])),
+        ("classes-bbox.txt", sorted(one.label for one in CLASSES)),
+        ("classes-bbox-trainable.txt", trainable),
+    ]
+    yield from members.items()
 
 
 def index(images: Iterable[Image], originals_url: str, rotation: bool) -> Iterator[str]:

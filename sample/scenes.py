@@ -27,11 +27,7 @@ POLYGONS = {
     ),
 }  # fmt: skip
 # Pillow's ROTATE_ constants count counterclockwise; scenes are turned clockwise.
-TURNS = {
-    90: Image.Transpose.ROTATE_270,
-    180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_90,
-}
+TURNS = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
 LIGHT = 20  # colour levels between the two ends of the sky's gradient, and of the ground's
 
 Size = tuple[int, int]  # width, height
@@ -83,10 +79,7 @@ def background(rng: random.Random, size: Size) -> Image.Image:
     width, height = size
     horizon = round(height * rng.uniform(0.4, 0.6))
     image = Image.new("RGB", size)
-    for colour, top, bottom in (
-        (rng.choice(SKIES), 0, horizon),
-        (rng.choice(GROUNDS), horizon, height),
-    ):
+    for colour, top, bottom in ((rng.choice(SKIES), 0, horizon), (rng.choice(GROUNDS), horizon, height)):
         ramp = Image.linear_gradient("L").resize((width, bottom - top))
         channels = [ramp.point([level - LIGHT + v * LIGHT // 255 for v in range(256)]) for level in colour]
         image.paste(Image.merge("RGB", channels), (0, top))
@@ -148,19 +141,9 @@ def draw_object(
         pole = (left, y0, left + (x1 - x0) // 10, y1 - 1)
         canvas.rectangle(pole, fill=(175, 175, 175))
         stencil.rectangle(pole, fill=0)
-    return Box(
-        kind.label,
-        round(x0 / size[0], 6),
-        round(x1 / size[0], 6),
-        round(y0 / size[1], 6),
-        round(y1 / size[1], 6),
-        occluded=occluded,
-        truncated=truncated,
-        group_of=group,
-        depiction=int(rng.random() < 0.05),
-        inside=int(rng.random() < 0.02),
-        mask=mask,
-    )
+    corners = (round(x0 / size[0], 6), round(x1 / size[0], 6), round(y0 / size[1], 6), round(y1 / size[1], 6))
+    depiction, inside = int(rng.random() < 0.05), int(rng.random() < 0.02)
+    return Box(kind.label, *corners, occluded, truncated, group, depiction, inside, mask)
 
 
 def fill(canvas: ImageDraw.ImageDraw, shape: str, box: Area, colour: tuple[int, int, int] | int) -> None:

@@ -110,10 +110,11 @@ def draw_record(record: Record, names: dict[int, str]) -> Image.Image:
     scale = TILE / max(image.size)
     tile = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     draw = ImageDraw.Draw(tile)
-    boxes = sorted(record_boxes(record), key=lambda box: -_area(box[1:]))
-    for (number, *_), mask in zip(record_boxes(record), record_masks(record, tile.size), strict=True):
+    boxes = record_boxes(record)
+    for (number, *_), mask in zip(boxes, record_masks(record, tile.size), strict=True):
         if mask:
             tile.paste(class_colour(number), mask=mask.point([0] + [MASK_OPACITY] * 255))
+    boxes.sort(key=lambda box: -_area(box[1:]))
     width, height = tile.width - 1, tile.height - 1
     corners = [(x0 * width, x1 * width, y0 * height, y1 * height) for _, x0, x1, y0, y1 in boxes]
     for (number, *_), (x0, x1, y0, y1) in zip(boxes, corners, strict=True):

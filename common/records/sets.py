@@ -1,4 +1,4 @@
-"""The shards of a set of records, and the manifest that holds what they were made from."""
+"""The shards of a set of records, and the manifest that lists them with a hash of their inputs."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) ->
     """Write the missing shards of a set, remove those of an older set, and fill `records.shards`."""
     number = number_of_shards(records, settings)
     paths = shard_paths(records.path, number)
-    stated = [LAYOUT, records.digest.hexdigest(), settings.ids, settings.texts, number, settings.compression]
-    stated.append(settings.source_id)
+    stated = [LAYOUT, records.digest.hexdigest(), settings.ids, settings.texts, number]
+    stated += [settings.compression, settings.source_id]
     if settings.missing_masks:
         stated.append({"missing_masks": settings.missing_masks})
     inputs = hashlib.sha256(json.dumps(stated).encode()).hexdigest()
@@ -54,8 +54,7 @@ def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) ->
         if path.name not in finished
     ]
     work: Iterable[ShardTask] = tasks
-    no_worker_reads_the_list = not workers.on_this_machine and not folder_of(records.path.parent).mounts
-    if no_worker_reads_the_list:
+    if not (workers.on_this_machine or folder_of(records.path.parent).mounts):  # none can read the work list
         work = (with_lines(task, settings.work_list) for task in tasks)
     wanted = sum(len(task.offsets) for task in tasks)
     most = useful_processes(wanted, len(tasks))

@@ -69,10 +69,8 @@ def _features(missing_masks: str | None) -> dict[str, Any]:
     """Return the types of all features; those with a value in a record without boxes are single values."""
     empty = example_features(Work("", "", 0, [], [], (0, 0)), b"", {}, {}, missing_masks=missing_masks)
     features = {name: _feature(name, single=bool(values)) for name, values in empty.items()}
-    return {
-        "pythonClassName": f"{_CLASSES}.features_dict.FeaturesDict",
-        "featuresDict": {"features": features},
-    }
+    name = f"{_CLASSES}.features_dict.FeaturesDict"
+    return {"pythonClassName": name, "featuresDict": {"features": features}}
 
 
 def _feature(name: str, *, single: bool) -> dict[str, Any]:
@@ -81,11 +79,8 @@ def _feature(name: str, *, single: bool) -> dict[str, Any]:
         return {"pythonClassName": f"{_CLASSES}.sequence_feature.Sequence", "sequence": sequence}
     if name in _IMAGES:
         encoding, channels = _IMAGES[name]
-        image = {
-            "dtype": "uint8",
-            "encodingFormat": encoding,
-            "shape": {"dimensions": ["-1", "-1", channels]},
-        }
+        shape = {"dimensions": ["-1", "-1", channels]}
+        image = {"dtype": "uint8", "encodingFormat": encoding, "shape": shape}
         return {"pythonClassName": f"{_CLASSES}.image_feature.Image", "image": image}
     if feature_kind(name) == "bytes_list":
         return {"pythonClassName": f"{_CLASSES}.text_feature.Text", "text": {}}

@@ -165,9 +165,7 @@ def verify_shard(
     return counts, None
 
 
-def record_problem(
-    record: dict[str, list[Any]], text_of: dict[int, bytes], *, masked: bool = False
-) -> str | None:
+def record_problem(record: Record, text_of: dict[int, bytes], *, masked: bool = False) -> str | None:
     """Return the first problem of one record, None if it is sound; `text_of` is the label map."""
     try:
         (encoded,), (digest,) = record["image/encoded"], record["image/key/sha256"]

@@ -146,13 +146,9 @@ def check_enough(
     if counts["not_rgb"]:
         say(f"{counts['not_rgb']} images are not RGB JPEGs or PNGs: run process_images.py first")
     if sum(len(records.offsets) for records in sets) == counts["records_without_boxes"]:
-        without = "without a box or verified label of a trainable class"
-        causes = {
-            "missing": "missing in --saved_images_directory",
-            "not_rgb": "not an RGB JPEG or PNG",
-            "without_boxes": without,
-            "records_without_boxes": without,
-        }
+        causes = {"missing": "missing in --saved_images_directory", "not_rgb": "not an RGB JPEG or PNG"}
+        for name in ("without_boxes", "records_without_boxes"):
+            causes[name] = "without a box or verified label of a trainable class"
         found = [f"{number} {causes[name]}" for name, number in counts.most_common() if name in causes]
         raise InputError(
             f"{points_path}: no record can be made of its {counts['images']} images: {', '.join(found)}"
