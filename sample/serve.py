@@ -53,11 +53,7 @@ class Addresses:
     originals_url: str
 
     def environment(self) -> dict[str, str]:
-        return {
-            "OPEN_IMAGES_URL": self.open_images_url,
-            "MIRROR_URL": self.mirror_url,
-            "ORIGINALS_URL": self.originals_url,
-        }
+        return {name.upper(): url for name, url in vars(self).items()}
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -7,7 +7,7 @@ import hashlib
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import tee
@@ -78,27 +78,31 @@ def write_shard(task: ShardTask, settings: RecordSettings) -> dict[str, Any]:
 
 
 def read_work(task: ShardTask, settings: RecordSettings) -> Iterator[Work]:
-    """Yield the lines of the work list for one shard."""
-    decode = msgspec.json.Decoder(Work).decode
+    """Return the work of one shard, from the lines of its task or else from the work list."""
     if task.lines:
-        yield from map(decode, zlib.decompress(task.lines).splitlines())
-        return
-    with open(settings.work_list, "rb") as stream:
-        for offset in task.offsets:
+        lines = iter(zlib.decompress(task.lines).splitlines())
+    else:
+        lines = read_lines(settings.work_list, task.offsets)
+    return map(msgspec.json.Decoder(Work).decode, lines)
+
+
+def read_lines(work_list: Path, offsets: Iterable[int]) -> Iterator[bytes]:
+    """Yield the lines of the work list at these offsets."""
+    with open(work_list, "rb") as stream:
+        for offset in offsets:
             stream.seek(offset)
-            yield decode(stream.readline())
+            yield stream.readline()
 
 
 def with_lines(task: ShardTask, work_list: Path) -> ShardTask:
     """Return a task that carries its lines of the work list."""
     packer = zlib.compressobj(1)
-    with open(work_list, "rb") as stream:
-        parts = [packer.compress(stream.readline()) for offset in task.offsets if stream.seek(offset) >= 0]
+    parts = [packer.compress(line) for line in read_lines(work_list, task.offsets)]
     return replace(task, lines=b"".join((*parts, packer.flush())))
 
 
 def read_images(works: Iterator[Work], folder: Path) -> Iterator[tuple[Work, bytes | None]]:
-    """Yield each work with the bytes of its image, None if the file is missing; the next are on their way."""
+    """Yield each work with the bytes of its image, None if the file is missing; the next are read ahead."""
     works, ahead = tee(works)
     images = folder_of(folder).read_many(work.file for work in ahead)
     for work, image in zip(works, images, strict=True):
