@@ -56,6 +56,7 @@ from common.openimages import funnel
 from common.openimages.classes import class_ids, class_texts, describe, read_classes
 from common.openimages.ids import SPLITS
 from common.openimages.label_map import check_label_map
+from common.openimages.outputs import check_outputs
 from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
 
 if TYPE_CHECKING:
@@ -233,6 +234,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--tfds_metadata needs --num_shards or --shard_bytes, and no --compression")
     if args.coco_path is None and (args.hierarchy_path or args.attribution_path):
         parser.error("--hierarchy_path and --attribution_path go with --coco_path")
+    inputs = [args.points_path, args.trainable_classes_path, args.class_description_path, args.label_map_path]
+    inputs += [args.hierarchy_path, args.attribution_path, *args.failures_path]
+    outputs = [args.record_save_path, args.eval_record_save_path, args.coco_path, args.preview_path]
+    check_outputs(parser, inputs, [*outputs, args.report_path])
     return args
 
 

@@ -31,8 +31,6 @@ def make_sets(path: str, eval_path: str | None) -> list[RecordSet]:
     for records in sets:
         if is_folder(records.path):
             raise InputError(f"{records.path}: a folder, a file name for the records was expected")
-    if len({records.path.resolve() for records in sets}) < len(sets):
-        raise InputError(f"{sets[0].path}: training and evaluation records need different names")
     return sets
 
 
