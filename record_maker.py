@@ -20,7 +20,8 @@ the records are train.tfrecord and eval.tfrecord.
 
 --coco_path also writes the content of the records in COCO's format, for evaluation and other trainers; the
 file of the evaluation records is beside it, named like them. COCO's image ids are numbers: --source_id number
-writes them into image/source_id too, for Model Garden's evaluation. --label_map_path compares a label map.
+writes them into image/source_id too, for Model Garden's evaluation. --label_map_path stops the run if a label
+map has other ids or names than the records would have.
 
 --preview_path draws some records with their boxes and names on one sheet. --report_path writes one HTML
 file, made from the records: a funnel of what each step kept, charts and a gallery. It uses the names of
