@@ -141,7 +141,7 @@ def _number(key: str, text: str) -> float:
 
 
 def write_index(images: Images, wanted: bytearray, path: str, attribution_path: str | None) -> None:
-    """Write the index entries of the wanted positions and, if asked for, whom to name for them as CSV."""
+    """Write the index entries of the wanted positions and, if asked for, their attribution as CSV."""
 
     def kept() -> Iterator[bytes]:
         return compress((entry for _, (lines,) in images.entries for entry in lines.split(b"\n")), wanted)

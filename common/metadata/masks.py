@@ -1,4 +1,4 @@
-"""The instance masks: checked, spooled by image, and joined to the kept boxes, to which no key leads."""
+"""The instance masks: checked, spooled by image, and joined to the kept boxes without a common key."""
 
 from __future__ import annotations
 
@@ -74,10 +74,11 @@ def read_masks(classes: frozenset[str], header: tuple[str, ...], rows: Rows) -> 
     for mask in masks:
         if not FILE_NAME.fullmatch(mask.mask):
             raise ValueError(f"MaskPath is {mask.mask!r:.80}, a file name that ends in .png was expected")
-        for name, key in () if move_to_edges(mask, ROUNDING) else zip(CORNERS, COORDINATES, strict=True):
-            if not -ROUNDING <= getattr(mask, key) <= 1 + ROUNDING:
-                text = rows[0].decode().split("\0")[header.index(name)]
-                raise ValueError(f"{name} is {text!r:.80}, a number from 0 to 1 was expected")
+        if not move_to_edges(mask, ROUNDING):
+            corners = zip(CORNERS, COORDINATES, strict=True)
+            name = next(name for name, key in corners if not 0 <= getattr(mask, key) <= 1)
+            text = rows[0].decode().split("\0")[header.index(name)]
+            raise ValueError(f"{name} is {text!r:.80}, a number from 0 to 1 was expected")
     encode = msgspec.msgpack.Encoder().encode
     kept = [mask for mask in masks if mask.label in classes]
     regions = msgspec.convert(kept, list[Region], from_attributes=True)

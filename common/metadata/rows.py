@@ -1,8 +1,8 @@
 """Rows of a CSV file, read a block of lines at a time in worker processes.
 
-A block with a byte or a row that is wrong, or that cannot be told apart from one, stops the blocks. From
-there on the csv module reads row after row in this process: it names the line that is wrong, or reads the
-rest of the file, several times slower.
+The first block with a byte or a row that is wrong, or may be wrong, ends the reading in blocks. From there on
+the csv module reads row after row in this process: it names the line that is wrong, or reads the rest of the
+file, several times slower.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def read_rows(
 
 
 def _blocks(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield a file in blocks that end in a line end outside quotes, as far as counting quotes can tell."""
+    """Yield blocks that end in a line end after an even number of quotes, so mostly outside quotes."""
     data = b""
     while chunk := stream.read(BLOCK):
         data += chunk

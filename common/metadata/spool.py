@@ -22,7 +22,7 @@ _decode = msgspec.msgpack.Decoder(list[tuple[int, bytes]]).decode
 class Spool:
     """Items of bytes, each with a number, added in any order and read back by number.
 
-    Each temporary file, a bucket, holds the items of so many numbers. One bucket is in memory at a time.
+    Each temporary file, a bucket, holds the items of `bucket_size` numbers; one is in memory at a time.
     """
 
     def __init__(self, bucket_size: int) -> None:
@@ -64,7 +64,7 @@ class Spool:
 
     def close(self) -> None:
         for file in self.buckets:
-            with suppress(OSError):  # on a full disk, what waits in memory is not wanted any more
+            with suppress(OSError):  # on a full disk, what waits in memory is no longer needed
                 file.close()
 
 

@@ -30,7 +30,7 @@ from common.workers.window import Submit, Workers
 CONNECT_SECONDS = 10
 CHECK_SECONDS = 60  # in which a worker must have answered whether it is usable
 LONELY_SECONDS = 60  # to wait for a worker when none is usable
-LOOK_SECONDS = 1.0  # between two looks at the list of workers
+LOOK_SECONDS = 1.0  # between two checks of the list of workers
 
 cloudpickle.register_pickle_by_value(needs_module)
 
@@ -41,7 +41,7 @@ def connect(
 ) -> Iterator[Cluster]:
     """Yield the cluster of a Dask scheduler; its workers were checked as `open_workers` says."""
     for logger in ("distributed", "distributed.client", "tornado.application", "asyncio"):
-        logging.getLogger(logger).setLevel(logging.CRITICAL)  # what matters we say, in one line
+        logging.getLogger(logger).setLevel(logging.CRITICAL)  # we report what matters, in one line
     warnings.simplefilter("ignore", VersionMismatchWarning)
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -72,7 +72,7 @@ class Member(NamedTuple):
 
 
 class Cluster(Workers):
-    """The workers of a scheduler, those that come late or are restarted included."""
+    """The workers of a scheduler, including those that come late or are restarted."""
 
     on_this_machine = False
     batch_factor = 8  # a transfer takes 10 ms
@@ -102,7 +102,7 @@ class Cluster(Workers):
         call = _make_call()
 
         async def run(payload: bytes) -> Any:
-            # Waits on if a result is lost together with its worker, until there is another.
+            # If a result is lost together with its worker, this waits for another.
             return await self.client.submit(call, payload, resources={self.needs.resource: 1}, pure=False)
 
         def submit(task: Any) -> concurrent.futures.Future[Any]:
@@ -132,7 +132,7 @@ class Cluster(Workers):
             raise InputError(f"worker {self.members[address]}: {problem}{several}")
 
     def look(self) -> int:
-        """Note who came and who went, once a second. Return the number of ready workers."""
+        """Check once a second which workers came or went. Return the number of ready workers."""
         if self.client.status != "running":
             raise self._lost()
         now = time.monotonic()

@@ -94,7 +94,7 @@ async def prepare(
     if problem:
         return problem
     await dask_worker.set_resources(**{resource: 1})
-    # Tasks that no worker could take are looked at again only when a worker starts to run: let it seem so.
+    # Tasks that no worker could take are tried again only when a worker starts to run: make it seem so.
     running = dask_worker.status
     dask_worker.status = type(running).paused
     dask_worker.status = running

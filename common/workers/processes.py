@@ -46,7 +46,7 @@ class Processes(Workers):
                 "with fewer workers if memory is short"
             ) from None
         finally:
-            if not is_done:  # what still runs is not wanted any more
+            if not is_done:  # what still runs is no longer needed
                 if not pool._broken:
                     # These end the pool's threads that read half a result, or write a task that nobody reads.
                     # A broken pool does so itself, at this moment.

@@ -33,7 +33,7 @@ class Workers(ABC):
 
     @abstractmethod
     def running(self, function: Callable[[Any], Any], *, spawn: bool, most: int | None) -> Running:
-        """Yield what submits a task, returning a future, and what says how many may be unfinished."""
+        """Yield two functions: submit a task, returning its future; return how many may be unfinished."""
 
     def map(
         self,
