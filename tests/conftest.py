@@ -37,8 +37,8 @@ if importlib.util.find_spec("hypothesis"):  # make interop has none
 
 @pytest.hookimpl(optionalhook=True)  # make interop has no xdist
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one process more than there are cores, since many tests wait for a server or a deadline."""
-    return usable_cores() + 1
+    """Return twice as many processes as there are cores, since many tests wait for a server or a deadline."""
+    return 2 * usable_cores()
 
 
 # Files with the longest tests, the longest first: begun last, they would keep one core busy and leave the others idle.
