@@ -183,7 +183,7 @@ class BatchWork:
                 return
             except BadImageError as bad:
                 answer = Answer(reason=bad.reason, detail=bad.detail)
-                # Step 5 would request it from no other source: only a bad file is reason to.
+                # Step 5 would leave this image out: another source is asked only to replace a bad file.
                 refused, asks_next = download.broken, image.bad is not None
         failure = Failure(image.id, answer.reason, f"{source.name}: {answer.detail}", source.url)
         if answer.reason in PERMANENT:

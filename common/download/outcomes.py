@@ -22,7 +22,7 @@ from common.images.settings import ImageSettings
 FIRST = 200  # images; when all of them fail transiently, the fault is not theirs
 COUNTS = ("images", "downloaded", "already_there", "failed", *REFUSALS, *TRANSIENT)
 SHRINKING = ("resized", "unchanged", "damaged_kept", *BAD_IMAGE_REASONS)
-UNREACHABLE = frozenset({"web_page", "timeout", "connection", "tls"})  # a host may be for all images
+UNREACHABLE = frozenset({"web_page", "timeout", "connection", "tls"})  # a host may fail so for all images
 MAX_SHOWN = 200  # characters of a detail or an address in a message
 LOST = (*REFUSALS, *TRANSIENT, *BAD_IMAGE_REASONS)
 REFUSED_NAME = ".download_refused"
@@ -93,8 +93,8 @@ class Refusals(Journal):
     """The sources that refused an image permanently, in this run and earlier ones: they are not asked again.
 
     A journal in the folder of images: `key,reason,detail` a line, the key a hash of the image's id and the
-    address. Images that were received but could not be shrunk are in it too, with the settings of shrinking
-    in their keys, as the folder's settings file has them. With `forget` nothing is known.
+    address. Sources that sent an unusable image are in it too; with --max_side their keys contain the
+    settings, as the folder's settings file has them. With `forget` nothing is known.
     """
 
     def __init__(self, folder: Path, *, forget: bool, shrink: ImageSettings | None) -> None:

@@ -33,7 +33,7 @@ def check_index(path: Path) -> dict[str, int]:
 
 
 def mark_present(states: dict[str, int], folder: Path, *, shrinks: bool) -> None:
-    """Set the images that exist in the folder to PRESENT, by one listing; an empty file is none."""
+    """Set the images that exist in the folder to PRESENT, by one listing; an empty file is missing."""
     there, files = folder_of(folder), None
     for image_id, name, listed in image_files(folder):
         if image_id in states and (found := listed or there.status(name)) and found.size:

@@ -135,10 +135,7 @@ def _is_common(header: JpegHeader) -> bool:
 
 
 def _read_orientation(source: bytes | Image) -> int:
-    """Return the orientation in an EXIF segment or an image: 1 is upright, 0 stands for an unreadable one.
-
-    A segment costs a twentieth of a millisecond, no segment nothing.
-    """
+    """Return the orientation in an EXIF segment or an image: 1 is upright, 0 stands for an unreadable one."""
     from PIL import Image
 
     if not source:

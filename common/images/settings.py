@@ -33,7 +33,7 @@ class ImageSettings:
     exif_upright: bool = False
 
     def remembered(self) -> dict[str, Any]:
-        """Return the settings as a folder remembers them: exif_upright, which older folders lack, if set."""
+        """Return the settings as a folder remembers them: exif_upright only if set, as older versions."""
         return {name: value for name, value in asdict(self).items() if value or name != "exif_upright"}
 
 
