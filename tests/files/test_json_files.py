@@ -100,7 +100,10 @@ EVIL = {
     "the same below 0": ("[\n1,\n-1.5E+999\n]", "a.json:3: not JSON (-1.5E+999 is too large a number)"),
     "the same on a line of our own": ("[\n1e400,\n1]", "a.json:2: not JSON (1E+400 is too large a number)"),
     "nested too deeply": ("[" * 200_000, "a.json:1: nested too deeply"),
-    "nested too deeply on a line": ("[\n" + "[" * 50_000 + "]" * 50_000 + "\n]", "a.json:2: nested too deeply"),
+    "nested too deeply on a line": (
+        "[\n" + "[" * 50_000 + "]" * 50_000 + "\n]",
+        "a.json:2: nested too deeply",
+    ),
     "binary": ("[\n\0\0", "a.json:2: not JSON (invalid char in json text)"),
 }
 
