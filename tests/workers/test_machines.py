@@ -140,6 +140,7 @@ def test_the_downloads_of_a_worker_that_is_cut_off_go_to_the_others(tmp_path):
     }
     assert {path.name for path in folder.iterdir()} == {
         *(f"{name}.jpg" for name in ids),
+        "download_counts.json",
         "download_failures.csv",
         ".download_refused",
     }
