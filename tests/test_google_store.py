@@ -104,7 +104,7 @@ def test_three_steps_on_googles_store_leave_what_they_leave_on_a_disk(script, ph
         assert [outcome.out for outcome in outcomes[0]] == [outcome.out for outcome in outcomes[1]], way
     assert outcomes[1][2].counts["verified_records"] == NUMBER
     here, there = map(contents, places)
-    assert len(there) == 2 * NUMBER + 6  # three lists, two files of records, a manifest
+    assert len(there) == 2 * NUMBER + 8  # lists of three steps, records and manifest, counts of two
     assert here == there
 
 
