@@ -58,12 +58,11 @@ from common.openimages.classes import class_ids, class_texts, describe, read_cla
 from common.openimages.ids import SPLITS
 from common.openimages.label_map import check_label_map
 from common.openimages.outputs import check_outputs
-from common.workers.batches import add_scheduler_flag, open_workers, usable_cores
+from common.workers.pool import Workers, add_scheduler_flag, open_workers, usable_cores
 
 if TYPE_CHECKING:
     from common.records.coco import CocoSettings
     from common.records.types import RecordSet, RecordSettings
-    from common.workers.window import Workers
 
 PACKAGES = ("msgspec", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them
 

@@ -12,7 +12,7 @@ import pytest
 
 from common import cli
 from common.files.places import parse_path
-from common.workers.batches import usable_cores
+from common.workers.pool import usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 PROXY_VARIABLES = (

@@ -19,7 +19,7 @@ from itertools import count
 from common.download.batch import fetch_batch
 from common.download.sources import host_of
 from common.download.types import Batch, Download, DownloadSettings, Fetched, Outcome, WantedImage
-from common.workers.window import Workers
+from common.workers.pool import Workers
 
 FIRST = 4  # images a thread in the first batches
 LARGEST = 2000  # images a batch

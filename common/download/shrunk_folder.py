@@ -18,8 +18,7 @@ from common.images import finished
 from common.images.settings import ImageSettings
 from common.images.tasks import ImageTask, process_batch
 from common.openimages.ids import SETTINGS_NAME, image_file_name
-from common.workers.batches import batches
-from common.workers.window import Workers
+from common.workers.pool import Workers, batches
 
 BATCH = 64  # images a task
 

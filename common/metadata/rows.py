@@ -20,8 +20,7 @@ from common.cli import InputError, progress, say
 from common.files.csv_files import columns, csv_rows
 from common.files.places import parse_path, status
 from common.files.whole_files import bytes_read, open_input, read_lines
-from common.workers.batches import batches, usable_cores
-from common.workers.processes import Processes
+from common.workers.pool import Processes, batches, usable_cores
 
 BLOCK = 1 << 20  # bytes that a worker gets at a time
 FEW = 9  # blocks: fewer are read here in less time than workers take to start

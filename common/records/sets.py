@@ -18,7 +18,7 @@ from common.cli import InputError, progress, say
 from common.files.places import folder_of, is_folder, parse_path, read_small, replace_file
 from common.records.types import RecordSet, RecordSettings, ShardTask
 from common.records.write import with_lines, write_shard
-from common.workers.window import Workers
+from common.workers.pool import Workers
 
 RECORDS_A_PROCESS = 2000  # fewer take less time than a further process takes to load TensorFlow
 LAYOUT = 3  # raised when the same inputs give other records than before

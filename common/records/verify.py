@@ -20,7 +20,7 @@ from common.images.header import DECODE_ERRORS
 from common.records.sets import useful_processes
 from common.records.types import RecordSet, RecordSettings
 from common.records.write import load_tensorflow
-from common.workers.window import Workers
+from common.workers.pool import Workers
 
 CORNERS = ("xmin", "xmax", "ymin", "ymax")
 

@@ -25,7 +25,7 @@ from distributed.versions import VersionMismatchWarning
 from common.cli import InputError, say
 from common.workers import needs as needs_module
 from common.workers.needs import Needs, find_needs, list_members, prepare
-from common.workers.window import Submit, Workers
+from common.workers.pool import Submit, Workers
 
 CONNECT_SECONDS = 10
 CHECK_SECONDS = 60  # in which a worker must have answered whether it is usable

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from common.metadata.spool import Spool
-from common.workers.batches import batches
+from common.workers.pool import batches
 from tests.conftest import ROOT
 
 

@@ -18,7 +18,7 @@ from common.cli import InputError
 from common.openimages.classes import read_classes
 from common.workers import cluster as common_cluster
 from common.workers.cluster import connect
-from common.workers.window import WINDOW
+from common.workers.pool import WINDOW
 from tests.conftest import ROOT
 from tests.support.dask_cluster import PATIENCE, cluster, free_port, lines_of
 from tests.support.step5 import arguments, contents, folder

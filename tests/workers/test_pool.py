@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 
 from common.cli import InputError
-from common.workers.batches import batches
-from common.workers.processes import Processes
+from common.workers.pool import Processes, batches
 from tests.conftest import ROOT
 
 JOBS = r"""
 import os, signal, sys, time
-from common.workers.processes import Processes
+from common.workers.pool import Processes
 def wait(path):
     with open(path, 'w') as stream:
         stream.write(str(os.getpid()))
