@@ -69,7 +69,7 @@ PACKAGES = ("msgspec", "pillow", "protobuf", "tensorflow")  # of workers: the by
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    from common.records import coco, report, sets, tfds, types, verify, work_list  # no package for --help
+    from common.records import coco, report, shards, tfds, types, verify, work_list  # no package for --help
 
     classes, descriptions = read_classes(args.trainable_classes_path), args.class_description_path
     names = describe(classes, args.trainable_classes_path, descriptions) if descriptions else classes
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = parse_path(args.saved_images_directory)
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder, the resized images were expected")
-    record_sets = sets.make_sets(args.record_save_path, args.eval_record_save_path)
+    record_sets = shards.make_sets(args.record_save_path, args.eval_record_save_path)
     if args.tfds_metadata:
         tfds.check_names(record_sets)
     if args.dask_scheduler:  # its workers run in other folders
@@ -150,10 +150,10 @@ def write_all(
     workers: Workers, *, tfds_metadata: bool, verifies: bool,
 ) -> Counter[str]:  # fmt: skip
     """Write all records and what is asked for beside them; return the counts of a verification."""
-    from common.records import coco, sets, tfds, verify
+    from common.records import coco, shards, tfds, verify
 
     for records in record_sets:
-        sets.write_set(records, settings, workers)
+        shards.write_set(records, settings, workers)
     if tfds_metadata:
         tfds.write_metadata(record_sets, settings.missing_masks)
     if coco_settings:

@@ -30,7 +30,7 @@ from typing import Any
 from benchmarks.image_script import peak_memory
 from benchmarks.images import jpeg, mosaic, photographs
 from benchmarks.tables import print_in_short
-from common.records.sets import RECORDS_A_PROCESS
+from common.records.shards import RECORDS_A_PROCESS
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = [f"/m/0c{number}" for number in range(601)]

@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from common import cli
-from common.records import sets
+from common.records import shards
 from common.records.examples import example_features
 from tests.conftest import ROOT
 from tests.support.step7 import CAT, DOG, TREE, annotation, many, mask_of, photo, read_back, record_work
@@ -115,7 +115,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_workers_do_not_change_a_byte(step, tmp_path, monkeypatch):
-    monkeypatch.setattr(sets, "RECORDS_A_PROCESS", 6)  # fewer are written by one process
+    monkeypatch.setattr(shards, "RECORDS_A_PROCESS", 6)  # fewer are written by one process
     points, images = many(12)
     assert step(points, images, "--num_shards", 3).code == 0
     assert step(points, images, "--num_shards", 3, "--workers", 2, save="two/data.tfrecord").code == 0

@@ -17,9 +17,8 @@ from PIL import Image
 from common.cli import InputError, progress, say
 from common.files.places import folder_of
 from common.images.header import DECODE_ERRORS
-from common.records.sets import useful_processes
+from common.records.shards import load_tensorflow, useful_processes
 from common.records.types import RecordSet, RecordSettings
-from common.records.write import load_tensorflow
 from common.workers.pool import Workers
 
 CORNERS = ("xmin", "xmax", "ymin", "ymax")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.records.sets import deal
+from common.records.shards import deal
 from tests.support.step7 import annotation, many, read_back
 from tests.support.step7 import step as step
 
