@@ -51,7 +51,8 @@ from common.files.places import folder_of, is_folder, parse_path
 from common.files.whole_files import locked_folder
 from common.images.settings import add_image_flags, given_image_flags, image_settings
 from common.openimages.funnel import DOWNLOAD_NAME, Stage, lost_of, write_stages
-from common.workers.pool import Workers, add_scheduler_flag, open_workers, usable_cores
+from common.workers.pool import Workers, usable_cores
+from common.workers.scheduler import add_scheduler_flag, open_workers
 
 if TYPE_CHECKING:  # these import requests
     from common.download.outcomes import Refusals, Tally

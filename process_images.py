@@ -58,7 +58,8 @@ from common.images.settings import add_image_flags, exif_warning, image_settings
 from common.images.tasks import ImageResult, ImageTask, finished_point, mask_names, process_batch
 from common.openimages.funnel import Stage, add_stage, counts_path, lost_of, read_stages, write_stages
 from common.openimages.ids import ImageFiles, image_file_name, is_image_id
-from common.workers.pool import Workers, add_scheduler_flag, batches, open_workers, usable_cores
+from common.workers.pool import Workers, batches, usable_cores
+from common.workers.scheduler import add_scheduler_flag, open_workers
 
 BATCH_IMAGES = 64  # of a task, which takes a quarter of a second
 PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the images depend on them

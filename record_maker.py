@@ -58,7 +58,8 @@ from common.openimages.classes import class_ids, class_texts, describe, read_cla
 from common.openimages.ids import SPLITS
 from common.openimages.label_map import check_label_map
 from common.openimages.outputs import check_outputs
-from common.workers.pool import Workers, add_scheduler_flag, open_workers, usable_cores
+from common.workers.pool import Workers, usable_cores
+from common.workers.scheduler import add_scheduler_flag, open_workers
 
 if TYPE_CHECKING:
     from common.records.coco import CocoSettings

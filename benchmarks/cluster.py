@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.tables import print_head, print_in_short, print_row
-from common.workers.pool import open_workers
+from common.workers.scheduler import open_workers
 from sample.scenes import draw
 from tests.support.dask_cluster import cluster
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from common.files.folders import Status
 from common.images.finished import FinishedImage
 from common.images.tasks import ImageResult, ImageTask
-from common.workers.pool import batches, open_workers
+from common.workers.pool import batches
+from common.workers.scheduler import open_workers
 from process_images import BATCH_IMAGES
 
 ROOT = Path(__file__).resolve().parent.parent

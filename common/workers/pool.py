@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import queue
@@ -10,13 +9,12 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from common.cli import InputError
@@ -183,47 +181,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-# --- for scripts -----------------------------------------------------------------------------------------
-
-
 def usable_cores() -> int:
     """Return how many cores this process may use: a container often has fewer than its machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def add_scheduler_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dask_scheduler", metavar="ADDRESS",
-        help="work on the Dask cluster of this scheduler, as tcp://10.0.0.1:8786 (default: on this machine)",
-    )  # fmt: skip
-
-
-@contextmanager
-def open_workers(
-    processes: int,
-    scheduler: str | None,
-    packages: Sequence[str],
-    reads: Sequence[Path],
-    writes: Sequence[Path],
-) -> Iterator[Workers]:
-    """Yield `processes` workers of this machine or, if a scheduler is given, those of its cluster.
-
-    The workers of a cluster must have these packages as they are here, see the files and folders `reads`, and
-    be able to write into the folders `writes`. InputError names the first that does not.
-    """
-    if scheduler is None:
-        yield Processes(processes)
-        return
-    try:
-        import distributed  # noqa: F401
-    except ImportError:
-        raise InputError("--dask_scheduler needs Dask: pip install -r requirements-cluster.txt") from None
-    from common.workers.cluster import connect
-
-    with connect(scheduler, packages, reads, writes) as cluster:
-        yield cluster
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
