@@ -56,7 +56,7 @@ from common.workers.scheduler import add_scheduler_flag, open_workers
 
 if TYPE_CHECKING:  # these import requests
     from common.download.outcomes import Refusals, Tally
-    from common.download.types import DownloadSettings, WantedImage
+    from common.download.types import Download, DownloadSettings
 
 MIRROR = "https://open-images-dataset.s3.amazonaws.com"
 SOURCES = ("mirror", "original", "thumbnail")
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = make_settings(args, folder)
     shrink = settings.shrink
 
-    from common.download import outcomes, shrunk_folder, sources
+    from common.download import outcomes, sources
 
     with ExitStack() as stack:
         if is_folder(folder) or not args.dry_run:
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sources.mark_present(states, folder, shrinks=shrink is not None)
         refusals = outcomes.Refusals(folder, forget=args.retry_failed, shrink=shrink)
         if shrink:
-            shrunk_folder.mark_finished(states, folder, shrink, args.overwrite, args.dry_run)
+            sources.mark_finished(states, folder, shrink, args.overwrite, args.dry_run)
         bad = sources.mark_bad(states, folder, parse_path(args.refetch)) if args.refetch else {}
         images = sources.wanted_images(index, states, args.image_source, args.mirror_url, refusals, bad)
         if args.dry_run:
@@ -100,13 +100,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         opened = open_workers(args.processes, args.dask_scheduler, packages, [], [folder])
         workers = stack.enter_context(opened)
         if shrink:
-            shrunk_folder.shrink_in_place(states, folder, shrink, workers)
+            sources.shrink_in_place(states, folder, shrink, workers)
         failures = stack.enter_context(FailureList(failures_path))
         if args.retry_failed:
             refusals.drop()
         stack.enter_context(refusals)
         tally = download_all(images, states, settings, workers, refusals, failures)
-        failures.finish(image_id for image_id, state in states.items() if state < sources.PRESENT)
+        failures.finish(image_id for image_id, state in states.items() if not state)
     lost, number = lost_of(tally.counts, outcomes.LOST), tally.counts["images"]
     kept = number - tally.counts["failed"]
     write_stages(folder / DOWNLOAD_NAME, [Stage(4, "downloaded", number, kept, lost)])
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def download_all(
-    images: Iterator[WantedImage | Failure], states: dict[str, int], settings: DownloadSettings,
+    images: Iterator[Download | Failure], states: dict[str, int], settings: DownloadSettings,
     workers: Workers, refusals: Refusals, failures: FailureList,
 ) -> Tally:  # fmt: skip
     """Download the images that are worth a request, and write down at once what became of each."""
@@ -134,7 +134,7 @@ def download_all(
         if settings.shrink:
             finished = stack.enter_context(Journal(settings.folder / JOURNAL_NAME))
 
-        def wanted() -> Iterator[WantedImage]:
+        def wanted() -> Iterator[Download]:
             for image in images:
                 if isinstance(image, Failure):
                     failures.note(image)
@@ -144,7 +144,7 @@ def download_all(
                     yield image
 
         for outcome in stack.enter_context(closing(download(wanted(), number, settings, workers))):
-            refusals.note(outcome)
+            refusals.add(outcome.refused)
             if outcome.failure:
                 failures.note(outcome.failure)
             else:

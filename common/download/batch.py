@@ -12,8 +12,9 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from common.download.outcomes import refusal_line
 from common.download.request import Requester
 from common.download.sources import host_of
 from common.download.types import PERMANENT, Answer, Batch, Download, DownloadSettings, Fetched, Outcome
@@ -102,15 +103,13 @@ class BatchWork:
         self.settings = settings
         self.requester = requester
         self.hosts = hosts
-        self.fetched = Fetched([], [], {})
+        self.outcomes: list[Outcome] = []
+        self.later: list[tuple[float, Download]] = []
         self.changed = threading.Condition()
         self.waiting: dict[str, Host] = {}  # those with images that are ready
         self.is_over = False
         now = time.monotonic()
         self.ends = now + BATCH_SECONDS
-        for host in hosts.values():
-            host.ready.clear()
-            host.active = host.asked_before = 0
         for name, seconds in batch.pauses.items():
             if now + seconds > self.host(name).paused_until + SAME_PAUSE:
                 self.host(name).pause(now + seconds)
@@ -122,9 +121,10 @@ class BatchWork:
         now = time.monotonic()
         for host in self.waiting.values():
             seconds = 0.0 if host.is_closed else max(0.0, host.paused_until - now)
-            self.fetched.later.extend((seconds, download) for download in host.ready)
-        pauses = {name: until - now for name, until in self.fetched.pauses.items()}
-        return replace(self.fetched, pauses=pauses)
+            self.later.extend((seconds, download) for download in host.ready)
+            host.ready.clear()
+        pauses = {name: host.paused_until - now for name, host in self.hosts.items() if host.paused_until}
+        return Fetched(self.outcomes, self.later, pauses)
 
     def host(self, name: str) -> Host:
         limit = self.batch.max_per_host
@@ -132,7 +132,7 @@ class BatchWork:
 
     def put(self, download: Download) -> None:
         """Have an image requested from the source it is at, in this batch if its host may be asked."""
-        name = host_of(download.source.url)
+        name = host_of(download.sources[0].url)
         with self.changed:
             self.waiting[name] = self.host(name)
             self.waiting[name].ready.append(download)
@@ -160,41 +160,40 @@ class BatchWork:
         """Download one image after another: the work of one thread."""
         while taken := self.take():
             host, download = taken
-            seconds = download.left if download.is_slow else min(download.left, self.batch.patience)
+            left = self.settings.deadline - download.seconds
+            seconds = left if download.is_slow else min(left, self.batch.patience)
             begun = time.monotonic()
-            answer = CLOSED if host.is_closed else self.requester.get(download.source, seconds)
+            answer = CLOSED if host.is_closed else self.requester.get(download.sources[0], seconds)
             with self.changed:
                 host.done(well=not answer.reason)
                 self.changed.notify()
-            if answer.is_late and seconds < download.left:
+            if answer.is_late and seconds < left:
                 download.is_slow = True
-                self.fetched.later.append((0.0, download))
+                self.later.append((0.0, download))
             else:
-                download.left -= time.monotonic() - begun
+                download.seconds += time.monotonic() - begun
                 self.settle(download, answer)
 
     def settle(self, download: Download, answer: Answer) -> None:
         """Save an image, or have it requested again or from the next source, or give up."""
-        image, source = download.image, download.source
-        refused, asks_next = download.refused, True
+        source, shrink, asks_next = download.sources[0], None, True
         if not answer.reason:
             try:
-                self.fetched.outcomes.append(self.save(download, answer.data))
+                self.outcomes.append(self.save(download, answer.data))
                 return
             except BadImageError as bad:
                 answer = Answer(reason=bad.reason, detail=bad.detail)
                 # Step 5 would leave this image out: another source is asked only to replace a bad file.
-                refused, asks_next = download.broken, image.bad is not None
-        failure = Failure(image.id, answer.reason, f"{source.name}: {answer.detail}", source.url)
+                shrink, asks_next = self.settings.shrink, download.bad is not None
+        failure = Failure(download.id, answer.reason, f"{source.name}: {answer.detail}", source.url)
         if answer.reason in PERMANENT:
-            refused.append(failure)
-            if asks_next and download.position + 1 < len(image.sources):
-                download.position += 1
-                download.tries = 0
+            download.refused += refusal_line(failure, shrink)
+            if asks_next and len(download.sources) > 1:
+                download.sources, download.tries = download.sources[1:], 0
                 self.put(download)
                 return
             if asks_next:
-                failure = image.refusal or failure
+                failure = download.refusal or failure
         else:
             longest = min(self.settings.backoff * 2**download.tries, LONGEST_BACKOFF)
             delay = longest * random.uniform(0.5, 1.5)  # noqa: S311  # so that few come at once
@@ -202,33 +201,34 @@ class BatchWork:
             if answer.is_busy:  # it waits for the pause of its hosts
                 self.pause(answer, delay)
                 delay = 0.0
-            if answer.retry and download.tries <= self.settings.retries and delay < download.left:
-                download.left -= delay
+            left = self.settings.deadline - download.seconds
+            if answer.retry and download.tries <= self.settings.retries and delay < left:
+                download.seconds += delay
                 if delay:
-                    self.fetched.later.append((delay, download))
+                    self.later.append((delay, download))
                 else:
                     self.put(download)
                 return
-        self.fetched.outcomes.append(Outcome(image.id, 0, failure, *download.known()))
+        self.outcomes.append(Outcome(download.id, 0, failure, download.refused))
 
     def save(self, download: Download, data: bytes) -> Outcome:
         """Write an image, shrunk if that is asked for: then its original is never on disk.
 
         Raises BadImageError for an image that is unusable, or no better than the bad file it would replace.
         """
-        image, shrink, made, how, line = download.image, self.settings.shrink, data, "", ""
-        path = self.settings.folder / (image.bad.name if image.bad else image_file_name(image.id))
-        if shrink or image.bad:
+        bad, shrink, made, how, line = download.bad, self.settings.shrink, data, "", ""
+        path = self.settings.folder / (bad.name if bad else image_file_name(download.id))
+        if shrink or bad:
             with _shrinking:
                 made, done = process_bytes(data, shrink or ImageSettings())
         # By --min_side of step 5, which is not known here.
-        if image.bad and image.bad.reason == "too_small" and data == read_small(path):
+        if bad and bad.reason == "too_small" and data == read_small(path):
             raise BadImageError("too_small", "the file that it would replace")
         replace_file(path, made if shrink else data)
         if shrink:
             size = (*done.fit.scaled, len(made))
-            how, line = done.how, FinishedImage(image.id, status(path), 0, *size, done.orientation).line()
-        return Outcome(image.id, len(data), None, *download.known(), how, line)
+            how, line = done.how, FinishedImage(download.id, status(path), 0, *size, done.orientation).line()
+        return Outcome(download.id, len(data), None, download.refused, how, line)
 
     def pause(self, answer: Answer, delay: float) -> None:
         """Pause the hosts that are busy, for as long as they ask, or else for our own delay."""
@@ -238,5 +238,4 @@ class BatchWork:
         with self.changed:
             for name in answer.hosts:
                 self.host(name).pause(time.monotonic() + seconds)
-                self.fetched.pauses[name] = self.host(name).paused_until
             self.changed.notify_all()

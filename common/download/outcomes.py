@@ -8,6 +8,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Collection
+from functools import cache
 from operator import attrgetter
 from pathlib import Path
 
@@ -99,7 +100,7 @@ class Refusals(Journal):
 
     def __init__(self, folder: Path, *, forget: bool, shrink: ImageSettings | None) -> None:
         super().__init__(folder / REFUSED_NAME)
-        self.shrinking = json.dumps(shrink.remembered()) if shrink else ""
+        self.shrink = shrink
         self.known: dict[bytes, tuple[str, str]] = {}
         shared: dict[tuple[str, str], tuple[str, str]] = {}  # one copy of each text for all images
         for file in read_journal(self.path) if not forget else []:
@@ -112,28 +113,30 @@ class Refusals(Journal):
                     raise InputError(f"{file}:{line}: key, reason and detail of a refusal were expected")
                 self.known[key] = shared.setdefault(why, why)
 
-    def find(self, image_id: str, url: str) -> Failure | None:
+    def find(self, image_id: str, url: str, shrink: ImageSettings | None = None) -> Failure | None:
         """Return why a source refused an image, None where it did not."""
-        why = self.known.get(_key(image_id, url))
+        why = self.known.get(_key(image_id, url, shrink))
         return Failure(image_id, *why, url) if why else None
 
-    def find_broken(self, image_id: str, url: str) -> Failure | None:
+    def find_unusable(self, image_id: str, url: str) -> Failure | None:
         """Return why an image from this source could not be shrunk, None where that is not known."""
-        why = self.known.get(_key(image_id, url, self.shrinking)) if self.shrinking else None
-        return Failure(image_id, *why, url) if why else None
-
-    def note(self, outcome: Outcome) -> None:
-        """Write down the sources that refused an image, and those whose image is unusable."""
-        keyed = [(_key(failure.id, failure.url), failure) for failure in outcome.refused]
-        keyed += [(_key(failure.id, failure.url, self.shrinking), failure) for failure in outcome.broken]
-        lines = io.StringIO()
-        rows = csv.writer(lines, lineterminator="\n")
-        for key, failure in keyed:
-            detail = " ".join(failure.detail.replace("\0", " ").split())
-            rows.writerow([key.hex(), failure.reason, detail])
-        self.add(lines.getvalue())
+        return self.find(image_id, url, self.shrink) if self.shrink else None
 
 
-def _key(image_id: str, url: str, shrinking: str = "") -> bytes:
-    text = " ".join(filter(None, (image_id, url, shrinking)))
+def refusal_line(failure: Failure, shrink: ImageSettings | None) -> str:
+    """Return the journal's line for a source that refused an image or, with `shrink`, one unusable so."""
+    detail = " ".join(failure.detail.replace("\0", " ").split())
+    line = io.StringIO()
+    row = [_key(failure.id, failure.url, shrink).hex(), failure.reason, detail]
+    csv.writer(line, lineterminator="\n").writerow(row)
+    return line.getvalue()
+
+
+def _key(image_id: str, url: str, shrink: ImageSettings | None) -> bytes:
+    text = " ".join([image_id, url, *([_remembered(shrink)] if shrink else [])])
     return hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=8).digest()
+
+
+@cache
+def _remembered(shrink: ImageSettings) -> str:
+    return json.dumps(shrink.remembered())

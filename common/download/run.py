@@ -14,11 +14,10 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from heapq import heappop, heappush
-from itertools import count
 
 from common.download.batch import fetch_batch
 from common.download.sources import host_of
-from common.download.types import Batch, Download, DownloadSettings, Fetched, Outcome, WantedImage
+from common.download.types import Batch, Download, DownloadSettings, Fetched, Outcome
 from common.workers.pool import Workers
 
 FIRST = 4  # images a thread in the first batches
@@ -28,7 +27,7 @@ PATIENCE = 10.0  # seconds for an image; a slower one goes out again with others
 
 
 def download(
-    images: Iterator[WantedImage], number: int, settings: DownloadSettings, workers: Workers
+    images: Iterator[Download], number: int, settings: DownloadSettings, workers: Workers
 ) -> Generator[Outcome, None, None]:
     """Yield the outcome of each of at most `number` images, in no order; closing it ends all work."""
     run = _Run(images, number, settings, workers)
@@ -44,7 +43,7 @@ class _Run:
     """State of a run: the shares given out, the paused hosts, the waiting images."""
 
     def __init__(
-        self, images: Iterator[WantedImage], number: int, settings: DownloadSettings, workers: Workers
+        self, images: Iterator[Download], number: int, settings: DownloadSettings, workers: Workers
     ) -> None:
         self.name = secrets.token_hex(8)
         self.images = images
@@ -55,9 +54,8 @@ class _Run:
         self.size = 0  # images of the next batch
         self.patience = PATIENCE
         self.pauses: dict[str, float] = {}  # until when, by time.monotonic(); infinite for a closed host
-        self.waiting: list[tuple[float, int, Download]] = []  # a heap, by when they are due
+        self.waiting: list[tuple[float, str, Download]] = []  # a heap, by when they are due, and by id
         self.slow: deque[Download] = deque()
-        self.order = count()
         self.has_more = True
 
     def batches(self) -> Iterator[Batch | None]:
@@ -95,14 +93,14 @@ class _Run:
         while len(found) < most:
             if self.waiting and self.waiting[0][0] <= now:
                 download = heappop(self.waiting)[2]
-            elif len(self.waiting) < MOST_WAITING and (image := next(self.images, None)):
-                download = Download(image, self.settings.deadline)
+            elif len(self.waiting) < MOST_WAITING and (new := next(self.images, None)):
+                download = new
             else:
                 self.has_more = self.has_more and len(self.waiting) >= MOST_WAITING
                 break
-            until = self.pauses.get(host_of(download.source.url), 0.0) if self.pauses else 0.0
+            until = self.pauses.get(host_of(download.sources[0].url), 0.0) if self.pauses else 0.0
             if now < until < float("inf"):
-                heappush(self.waiting, (until, next(self.order), download))
+                heappush(self.waiting, (until, download.id, download))
             elif download.is_slow:
                 self.slow.append(download)
             else:
@@ -117,7 +115,7 @@ class _Run:
         for host, seconds in fetched.pauses.items():
             self.pauses[host] = max(self.pauses.get(host, 0.0), now + seconds)
         for seconds, download in fetched.later:
-            heappush(self.waiting, (now + seconds, next(self.order), download))
+            heappush(self.waiting, (now + seconds, download.id, download))
         at_once = [download.is_slow for seconds, download in fetched.later if not seconds]
         done, slow = len(fetched.outcomes), sum(at_once)
         self.size = max(1, done) if len(at_once) > slow else max(self.size, min(2 * done, LARGEST))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,15 +32,6 @@ class BadFile(NamedTuple):
     reason: str
 
 
-class WantedImage(NamedTuple):
-    """An image to download, with its sources in the order to ask."""
-
-    id: str
-    sources: tuple[ImageSource, ...]
-    refusal: Failure | None = None  # by a source after these, in an earlier run
-    bad: BadFile | None = None  # replaced by a usable image alone
-
-
 @dataclass(frozen=True, slots=True)
 class DownloadSettings:
     """Settings of a download; times in seconds. With `shrink` images are shrunk as they arrive."""
@@ -60,23 +51,16 @@ class DownloadSettings:
 
 @dataclass(slots=True)
 class Download:
-    """An image under way: the source being asked, the tries at it, the seconds left for the whole image."""
+    """An image to download: its sources, of which the first is asked next, and what became of it so far."""
 
-    image: WantedImage
-    left: float
-    position: int = 0
-    tries: int = 0
-    refused: list[Failure] = field(default_factory=list)
-    broken: list[Failure] = field(default_factory=list)
+    id: str
+    sources: list[ImageSource]
+    refusal: Failure | None = None  # by a source after these, in an earlier run
+    bad: BadFile | None = None  # replaced by a usable image alone
+    tries: int = 0  # at the first source
+    seconds: float = 0.0  # taken so far, of the deadline
+    refused: str = ""  # lines of the journal of refusals
     is_slow: bool = False  # it took longer than a batch of others waits for one image
-
-    @property
-    def source(self) -> ImageSource:
-        return self.image.sources[self.position]
-
-    def known(self) -> tuple[tuple[Failure, ...], tuple[Failure, ...]]:
-        """Return the sources that refused the image, and those whose image is unusable."""
-        return tuple(self.refused), tuple(self.broken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +78,12 @@ class Answer:
 
 
 class Outcome(NamedTuple):
-    """The end of an image's download: the bytes received and how they were saved, or a failure.
-
-    `refused` are the sources that refused it permanently, `broken` those that sent an unusable image.
-    """
+    """The end of an image's download: the bytes received and how they were saved, or a failure."""
 
     id: str
     size: int = 0
     failure: Failure | None = None
-    refused: tuple[Failure, ...] = ()
-    broken: tuple[Failure, ...] = ()
+    refused: str = ""  # lines of the journal of refusals
     how: str = ""  # it was shrunk: a key of step 5's counts
     line: str = ""  # of the journal of finished images
 
@@ -127,4 +107,4 @@ class Fetched:
 
     outcomes: list[Outcome]
     later: list[tuple[float, Download]]
-    pauses: dict[str, float]  # seconds left by host, of those that asked for one
+    pauses: dict[str, float]  # as in Batch

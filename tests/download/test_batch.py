@@ -9,7 +9,6 @@ from common.download.types import (
     Batch,
     Download,
     ImageSource,
-    WantedImage,
 )  # fmt: skip
 from tests.support.downloads import download_settings, server
 from tests.support.fault_server import photo
@@ -30,7 +29,7 @@ def fetch(tmp_path):
 
 def wanted(server, route: str, name: str) -> Download:
     source = ImageSource("original", f"{server.base}/{route}/{name}")
-    return Download(WantedImage(name, (source,)), left=20.0)
+    return Download(name, [source])
 
 
 def test_a_slow_image_comes_back_and_has_its_time_among_others_of_its_kind(server, fetch):
@@ -46,8 +45,8 @@ def test_a_slow_image_comes_back_and_has_its_time_among_others_of_its_kind(serve
     assert time.monotonic() - begun < 2
     assert {outcome.id for outcome in fetched.outcomes} == {f"g{n}" for n in range(9)}
     [(seconds, download)] = fetched.later
-    assert (seconds, download.image.id, download.is_slow) == (0, "s", True)
-    assert (download.left, download.tries) == (20, 0)  # what we cut short is not held against it
+    assert (seconds, download.id, download.is_slow) == (0, "s", True)
+    assert (download.seconds, download.tries) == (0, 0)  # what we cut short is not held against it
     [outcome] = fetch(download).outcomes
     assert (outcome.failure, outcome.size) == (None, len(photo("s")))
 
