@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cloudpickle
 from distributed import CancelledError, Client, KilledWorker
@@ -24,7 +24,7 @@ from distributed.versions import VersionMismatchWarning
 
 from common.cli import InputError, say
 from common.workers import needs as needs_module
-from common.workers.needs import Needs, find_needs, list_members, prepare
+from common.workers.needs import Needs, find_needs, list_workers, prepare
 from common.workers.pool import Submit, Workers
 
 CONNECT_SECONDS = 10
@@ -58,19 +58,6 @@ def connect(
             client.close(timeout=1)
 
 
-class Member(NamedTuple):
-    """A worker as its scheduler knows it."""
-
-    address: str
-    name: str
-    threads: int
-    python: str
-    resources: Sequence[str]
-
-    def __str__(self) -> str:
-        return self.name if self.name == self.address else f"{self.name} ({self.address})"
-
-
 class Cluster(Workers):
     """The workers of a scheduler, including those that come late or are restarted."""
 
@@ -82,7 +69,7 @@ class Cluster(Workers):
         self.loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop  # type: ignore[union-attr]
         self.address = address
         self.needs = needs
-        self.members: dict[str, Member] = {}  # by address
+        self.names: dict[str, str] = {}  # by address
         self.checks: dict[str, concurrent.futures.Future[str]] = {}  # what each lacks, "" if ready
         self.is_started = False
         self.looked = 0.0
@@ -99,11 +86,21 @@ class Cluster(Workers):
     def running(
         self, function: Callable[[Any], Any], *, spawn: bool, most: int | None
     ) -> Iterator[tuple[Submit, Callable[[], int]]]:
-        call = _make_call()
+        # The scheduler, which has none of our modules, unpickles this function and its argument: nested, the
+        # function travels with its code, and the task travels as bytes.
+        def run_task(payload: bytes) -> Any:
+            from distributed import get_worker
+
+            function, task = pickle.loads(payload)  # noqa: S301  # from our own client
+            try:
+                return function(task)
+            except OSError as error:
+                text = f"{error.strerror or error}, on worker {get_worker().name}"
+                raise OSError(error.errno, text, error.filename) from error
 
         async def run(payload: bytes) -> Any:
             # If a result is lost together with its worker, this waits for another.
-            return await self.client.submit(call, payload, resources={self.needs.resource: 1}, pure=False)
+            return await self.client.submit(run_task, payload, resources={self.needs.resource: 1}, pure=False)
 
         def submit(task: Any) -> concurrent.futures.Future[Any]:
             return asyncio.run_coroutine_threadsafe(run(pickle.dumps((function, task))), self.loop)
@@ -129,7 +126,7 @@ class Cluster(Workers):
         problems = {address: problem for address, check in self.checks.items() if (problem := check.result())}
         for address, problem in problems.items():
             several = f" ({len(problems)} workers of {len(self.checks)} are not usable)" * (len(problems) > 1)
-            raise InputError(f"worker {self.members[address]}: {problem}{several}")
+            raise InputError(f"worker {self.names[address]}: {problem}{several}")
 
     def look(self) -> int:
         """Check once a second which workers came or went. Return the number of ready workers."""
@@ -138,7 +135,7 @@ class Cluster(Workers):
         now = time.monotonic()
         if now > self.looked + LOOK_SECONDS:
             self.looked = now
-            self._list_members()
+            self._list_workers()
         if self.slots or not all(check.done() for check in self.checks.values()):
             self.lonely_since = now
         elif now > self.lonely_since + LONELY_SECONDS:
@@ -147,39 +144,39 @@ class Cluster(Workers):
             )
         return self.slots
 
-    def _list_members(self) -> None:
+    def _list_workers(self) -> None:
         """Begin to check workers that are new, and forget those that are gone."""
         ready = self._ready()
         try:
-            members = [Member(*fields) for fields in self.client.run_on_scheduler(list_members)]
+            found = self.client.run_on_scheduler(list_workers, self.needs.resource)
         except (CancelledError, OSError):
             raise self._lost() from None
-        offers = {each.address for each in members if self.needs.resource in each.resources}
         for address in ready:
-            if address not in offers:  # or restarted at the same address
-                say(f"worker {self.members[address]} is gone, its tasks go to others")
+            if address not in found or not found[address][-1]:  # or restarted at the same address
+                say(f"worker {self.names[address]} is gone, its tasks go to others")
                 del self.checks[address]
-        self.members = {each.address: each for each in members}
-        self.checks = {address: check for address, check in self.checks.items() if address in self.members}
-        for address in self.members.keys() - self.checks.keys():
-            check = self._check(self.members[address])
+        self.names = {address: name for address, (name, *_) in found.items()}
+        self.checks = {address: check for address, check in self.checks.items() if address in found}
+        for address in found.keys() - self.checks.keys():
+            _, python, threads, _ = found[address]
+            check = self._check(address, python, threads)
             self.checks[address] = asyncio.run_coroutine_threadsafe(check, self.loop)
 
-    async def _check(self, member: Member) -> str:
+    async def _check(self, address: str, python: str, threads: int) -> str:
         """Make a worker ready. Return what it lacks, "" if nothing."""
-        problem = _python_problem(member.python)
-        if member.threads > 1:
-            problem = f"{member.threads} threads, 1 was expected: start it with --nworkers -1 --nthreads 1"
+        problem = _python_problem(python)
+        if threads > 1:
+            problem = f"{threads} threads, 1 was expected: start it with --nworkers -1 --nthreads 1"
         try:
             if not problem:
-                answer = self.client.run(prepare, *self.needs, workers=[member.address])
-                problem = (await asyncio.wait_for(answer, CHECK_SECONDS))[member.address]
+                answer = self.client.run(prepare, *self.needs, workers=[address])
+                problem = (await asyncio.wait_for(answer, CHECK_SECONDS))[address]
         except TimeoutError:
             problem = f"no answer for {CHECK_SECONDS} seconds"
         except Exception as error:  # noqa: BLE001  # whatever it is, this worker gets no tasks
             problem = " ".join(f"{type(error).__name__}: {error}".split())
         if problem and self.is_started:
-            say(f"worker {member} gets no tasks: {problem}")
+            say(f"worker {self.names[address]} gets no tasks: {problem}")
         return problem
 
     def _lost(self) -> InputError:
@@ -195,23 +192,3 @@ def _python_problem(found: str) -> str:
     if found.split(".")[:2] == here.split(".")[:2]:
         return ""
     return f"Python {'.'.join(found.split('.')[:3])}, {here} as here was expected"
-
-
-def _make_call() -> Callable[[bytes], Any]:
-    """Return the function that runs a task in a worker.
-
-    A nested function travels with its code, one of a module by its name. The scheduler unpickles both but has
-    no modules of ours; so the task travels as bytes.
-    """
-
-    def call(payload: bytes) -> Any:
-        from distributed import get_worker
-
-        function, task = pickle.loads(payload)  # noqa: S301  # from our own client
-        try:
-            return function(task)
-        except OSError as error:
-            text = f"{error.strerror or error}, on worker {get_worker().name}"
-            raise OSError(error.errno, text, error.filename) from error
-
-    return call

@@ -1,6 +1,6 @@
 """Needs of a run on a cluster: packages, files, folders and our code, to be checked in each worker.
 
-`list_members` runs in the scheduler and `prepare` in each worker. Both travel by value, so they use the
+`list_workers` runs in the scheduler and `prepare` in each worker. Both travel by value, so they use the
 standard library alone.
 """
 
@@ -72,12 +72,14 @@ def _first_bytes(file: Path) -> bytes:
 # --- in the scheduler, and in a worker -----------------------------------------------------------
 
 
-def list_members(dask_scheduler: Any) -> list[tuple[str, str, int, str, list[str]]]:
-    """Return the address, name, number of threads, Python and resources of each worker."""
-    return [
-        (each.address, str(each.name), each.nthreads, each.versions["host"]["python"], list(each.resources))
-        for each in dask_scheduler.workers.values()
-    ]
+def list_workers(resource: str, dask_scheduler: Any) -> dict[str, tuple[str, str, int, bool]]:
+    """Return by address the name, Python and threads of each worker, and whether it offers the resource."""
+    found = {}
+    for each in dask_scheduler.workers.values():
+        name = each.address if each.name == each.address else f"{each.name} ({each.address})"
+        python = each.versions["host"]["python"]
+        found[each.address] = name, python, each.nthreads, resource in each.resources
+    return found
 
 
 async def prepare(

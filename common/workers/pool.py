@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from multiprocessing.connection import wait
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from common.cli import InputError
 
@@ -63,55 +63,42 @@ class Workers(ABC):
         must name files by full paths. On this machine no more than `most` processes are started, and a
         single one is the calling process itself unless `spawn`.
         """
+        source = iter(tasks)
         begun: deque[Future[Any]] = deque()  # not yielded, in the order of their tasks
+        ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        running = 0
+        has_more = True
         try:
             with self.running(function, spawn=spawn, most=most) as (submit, limit):
-                yield from _run_window(submit, limit, tasks, begun, ordered=ordered)
+                while True:
+                    while has_more and running < (allowed := limit()) and len(begun) < WINDOW * allowed:
+                        task = next(source, _END)
+                        has_more = task is not _END
+                        if task is None or task is _END:
+                            break
+                        begun.append(submit(task))
+                        begun[-1].add_done_callback(ended.put)
+                        running += 1
+                    if not begun and not has_more:
+                        return
+                    if ordered and begun and begun[0].done():
+                        future = begun[0]
+                    else:
+                        try:
+                            future = ended.get(timeout=POLL_SECONDS)
+                        except queue.Empty:
+                            continue
+                        running -= 1
+                        if ordered:
+                            continue
+                    # Taken out after its result: whatever is left here when we are interrupted is cancelled.
+                    result = future.result()
+                    begun.remove(future)
+                    yield result
         finally:
             # Not before local processes are stopped: the executor of Python 3.11 fails on a cancelled future.
             for future in begun:
                 future.cancel()
-
-
-def _run_window(
-    submit: Submit,
-    limit: Callable[[], int],
-    tasks: Iterable[Item | None],
-    begun: deque[Future[Any]],
-    *,
-    ordered: bool,
-) -> Generator[Any, None, None]:
-    """Yield the results of tasks, of which `begun` holds those that are not yielded yet."""
-    source = iter(tasks)
-    finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
-    running = 0
-    has_more = True
-    while True:
-        while has_more and running < (most := limit()) and len(begun) < WINDOW * most:
-            task = next(source, _END)
-            has_more = task is not _END
-            if task is None or task is _END:
-                break
-            begun.append(submit(cast(Item, task)))
-            begun[-1].add_done_callback(finished.put)
-            running += 1
-        if ordered and begun and begun[0].done():
-            # Taken out last: whatever is left here when we are interrupted is cancelled.
-            result = begun[0].result()
-            begun.popleft()
-            yield result
-            continue
-        if not begun and not has_more:
-            return
-        try:
-            future = finished.get(timeout=POLL_SECONDS)
-        except queue.Empty:
-            continue
-        running -= 1
-        if not ordered:
-            result = future.result()
-            begun.remove(future)
-            yield result
 
 
 # --- processes of this machine ---------------------------------------------------------------------------
