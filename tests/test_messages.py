@@ -161,7 +161,7 @@ CASES = [
     case(METADATA, "masks.csv: no such file", masks_input_path="masks.csv"),
     case(METADATA, "masks.csv:1: no column MaskPath, BoxXMin, BoxXMax, BoxYMin, BoxYMax; the header has ImageID, LabelName", {"masks.csv": "ImageID,LabelName\n"}, masks_input_path="masks.csv"),
     case(METADATA, "masks.csv:2: MaskPath is '../m.png', a file name that ends in .png was expected", {"masks.csv": f"{MASKS}../m.png,a1,{CAT},0.1,0.9,0.2,0.8\n"}, masks_input_path="masks.csv"),
-    case(METADATA, "masks.csv:2: BoxXMin is 'left', a number was expected", {"masks.csv": f"{MASKS}m.png,a1,{CAT},left,0.9,0.2,0.8\n"}, masks_input_path="masks.csv"),
+    case(METADATA, "masks.csv:2: BoxXMin is 'left', a number from 0 to 1 was expected", {"masks.csv": f"{MASKS}m.png,a1,{CAT},left,0.9,0.2,0.8\n"}, masks_input_path="masks.csv"),
     case(METADATA, "masks.csv:2: BoxXMax is '9', a number from 0 to 1 was expected", {"masks.csv": f"{MASKS}m.png,a1,{CAT},0.1,9,0.2,0.8\n"}, masks_input_path="masks.csv"),
     case(METADATA, f"masks.csv: no mask matches a box of boxes.csv: the first mask is b2 {CAT} 0.1 0.9 0.2 0.8, the first kept box a1 {CAT} 0.1 0.9 0.2 0.8; the masks of the same split were expected", {"masks.csv": f"{MASKS}m.png,b2,{CAT},0.1,0.9,0.2,0.8\n"}, masks_input_path="masks.csv"),
     case(METADATA, "boxes.csv: no box to keep: most are images_not_in_index; rows=3, images_not_in_index=1, images_without_mask=1", {"boxes.csv": f"{BOXES}a1,x,{CAT},1,0.1,0.9,0.2,0.8,0\na1,x,{DOG},1,0.1,0.9,0.2,0.8,0\nb2,x,{DOG},1,0.1,0.9,0.2,0.8,0\n", "masks.csv": f"{MASKS}m.png,a1,{CAT},0.1,0.9,0.2,0.8\n"}, masks_input_path="masks.csv", boxes_without_mask="drop_image"),

@@ -5,22 +5,21 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import compress, islice
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from common.cli import InputError
-from common.files.csv_files import parse_number, write_csv
+from common.files.csv_files import write_csv
 from common.files.json_files import json_writer
-from common.metadata.rows import Rows, read_rows
+from common.metadata.rows import NUMBER, Rows, check_id, parse_field, read_rows
 from common.metadata.spool import Spool
 from common.openimages.datapoints import INDEX_COLUMNS
-from common.openimages.ids import is_image_id
 
 KEYS = {column: key for key, column in INDEX_COLUMNS.items()}
-NUMBERS: dict[str, type[int] | type[float]] = {"size": int, "rotation": float}  # bytes, degrees
+KINDS = {"size": Annotated[int, Meta(ge=0, le=(1 << 63) - 1)], "rotation": NUMBER}  # bytes, degrees
 ATTRIBUTION = ("id", "author", "title", "landing_url", "license", "author_profile_url", "url")
 HEAD = ("subset", "rotation")  # keys that a datapoint has before its annotations
 BUCKET = 1 << 17  # index entries read into memory together: 80 MB
@@ -109,35 +108,19 @@ def read_index(path: str, images: Images) -> Counter[str]:
 
 def read_entries(header: tuple[str, ...], rows: Rows) -> Entries:
     """Return the entries of rows, empty fields left out; a reader as `read_rows` takes it."""
-    keys = [KEYS.get(name, name) for name in header]
     encode = msgspec.json.Encoder().encode
-    heads: dict[tuple[object, ...], str] = {}  # by the texts they are made of
+    keys = [KEYS.get(name, name) for name in header]
     entries = []
     for row in rows:
-        fields = row.decode().split("\0")
-        entry: dict[str, Any] = dict(zip(keys, fields, strict=True))
-        if "" in fields:
-            entry = {key: text for key, text in entry.items() if text}
-        image_id = entry.get("id")
-        if not is_image_id(image_id):
-            raise ValueError(f"ImageID {image_id!r:.80}, an image id was expected")
-        of_head = tuple(map(entry.get, HEAD))
-        for key, kind in NUMBERS.items():
-            if text := entry.get(key):
-                is_plain = len(text) < 16 and text.isascii() and text.isdecimal()
-                entry[key] = kind(text) if is_plain else _number(key, text)
-        if of_head not in heads:
-            heads[of_head] = encode({key: entry[key] for key in HEAD if key in entry})[1:-1].decode()
-        entries.append((str(image_id), heads[of_head], encode(entry)))
+        fields = zip(keys, row.decode().split("\0"), strict=True)
+        entry: dict[str, Any] = {key: text for key, text in fields if text}
+        check_id(entry.get("id", ""))
+        for key, kind in KINDS.items():
+            if key in entry:
+                entry[key] = parse_field(key, kind, entry[key])
+        head = {key: entry[key] for key in HEAD if key in entry}
+        entries.append((entry["id"], encode(head)[1:-1].decode(), encode(entry)))
     return entries
-
-
-@lru_cache  # for the few different rotations
-def _number(key: str, text: str) -> float:
-    value, kind = parse_number(text), NUMBERS[key]
-    if value is None or not 0 <= value < 1 << 63 or kind(value) != value:
-        raise ValueError(f"{key} is {text!r:.80}, a number was expected")
-    return kind(value)
 
 
 def write_index(images: Images, wanted: bytearray, path: str, attribution_path: str | None) -> None:

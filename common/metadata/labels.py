@@ -6,18 +6,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from functools import partial
 from itertools import chain, groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import msgspec
 
 from common.cli import InputError
 from common.metadata.index import Images
-from common.metadata.rows import Rows, read_rows
+from common.metadata.rows import VERIFIED, Columns, Rows, read_rows, typed_rows
 from common.metadata.spool import Spool
 from common.openimages.ids import one_of_each
 
 REQUIRED = ("ImageID", "LabelName", "Confidence")
-CONFIDENCES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # verified absent, verified present
+COLUMNS: Columns = tuple(zip(REQUIRED, ("id", "label", "confidence"), (str, str, VERIFIED), strict=True))
 
 # By confidence, absent or present: the classes that a row of a class counts for.
 LabelRules = tuple[Mapping[str, Set[str]], Mapping[str, Set[str]]]
@@ -57,20 +57,11 @@ def spool_labels(path: str, rules: LabelRules, images: Images, labels: Spool) ->
 
 def read_labels(rules: LabelRules, header: tuple[str, ...], rows: Rows) -> list[Item]:
     """Return the labels of each image; a reader as `read_rows` takes it."""
-    image, label, confidence = map(header.index, REQUIRED)
     items = []
-    table = (row.decode().split("\0") for row in rows)
-    for image_id, same_image in groupby(table, key=itemgetter(image)):
-        labels: list[tuple[str, int]] = []
-        of_image = list(same_image)
-        of_other_classes = 0
-        for row in of_image:
-            value = CONFIDENCES.get(row[confidence])
-            if value is None:
-                raise ValueError(f"Confidence is {row[confidence]!r:.80}, 0 or 1 was expected")
-            classes = rules[value].get(row[label], ())
-            of_other_classes += not classes
-            labels += ((mid, value) for mid in classes)
+    for image_id, same_image in groupby(typed_rows(header, COLUMNS, rows), key=attrgetter("id")):
+        of_image = [(rules[row.confidence].get(row.label, ()), row.confidence) for row in same_image]
+        labels = [(mid, confidence) for classes, confidence in of_image for mid in classes]
+        of_other_classes = sum(not classes for classes, _ in of_image)
         items.append((image_id, len(of_image), of_other_classes, msgspec.msgpack.encode(labels)))
     return items
 

@@ -8,8 +8,9 @@ from itertools import islice
 
 from common.cli import print_counts, say
 from common.files.csv_files import columns, parse_number, read_csv
-from common.metadata.boxes import CLIPPED, REQUIRED, ROUNDING
+from common.metadata.boxes import CLIPPED, REQUIRED
 from common.metadata.index import Images
+from common.metadata.rows import ROUNDING
 from common.openimages.datapoints import ATTRIBUTES, COORDINATES
 from common.openimages.funnel import Stage, lost_of
 from common.openimages.ids import one_of_each

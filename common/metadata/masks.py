@@ -13,10 +13,9 @@ import msgspec
 
 from common.cli import InputError
 from common.files.csv_files import columns, read_csv
-from common.metadata.boxes import NUMBER, ROUNDING, Columns, move_to_edges, typed_rows
 from common.metadata.index import Images
 from common.metadata.points import BUCKET, Point, Tables, read_points
-from common.metadata.rows import Rows, read_rows
+from common.metadata.rows import SHARE, Columns, Rows, read_rows, typed_rows
 from common.metadata.spool import Spool
 from common.openimages.datapoints import COORDINATES
 
@@ -24,7 +23,7 @@ CORNERS = ("BoxXMin", "BoxXMax", "BoxYMin", "BoxYMax")
 REQUIRED = ("MaskPath", "ImageID", "LabelName", *CORNERS)
 COLUMNS: Columns = (
     *zip(REQUIRED, ("mask", "id", "label"), (str, str, str), strict=False),
-    *((name, key, NUMBER) for name, key in zip(CORNERS, COORDINATES, strict=True)),
+    *((name, key, SHARE) for name, key in zip(CORNERS, COORDINATES, strict=True)),
 )
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,250}\.png")
 NEAR = 0.005 + 1e-9  # largest difference of a coordinate between a mask and its box, and a float's rounding
@@ -74,11 +73,6 @@ def read_masks(classes: frozenset[str], header: tuple[str, ...], rows: Rows) -> 
     for mask in masks:
         if not FILE_NAME.fullmatch(mask.mask):
             raise ValueError(f"MaskPath is {mask.mask!r:.80}, a file name that ends in .png was expected")
-        if not move_to_edges(mask, ROUNDING):
-            corners = zip(CORNERS, COORDINATES, strict=True)
-            name = next(name for name, key in corners if not 0 <= getattr(mask, key) <= 1)
-            text = rows[0].decode().split("\0")[header.index(name)]
-            raise ValueError(f"{name} is {text!r:.80}, a number from 0 to 1 was expected")
     encode = msgspec.msgpack.Encoder().encode
     kept = [mask for mask in masks if mask.label in classes]
     regions = msgspec.convert(kept, list[Region], from_attributes=True)
