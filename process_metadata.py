@@ -43,7 +43,6 @@ import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
-from functools import partial
 
 from common.cli import InputError, make_parser, run, whole_number
 from common.files.csv_files import parse_number
@@ -60,14 +59,13 @@ ALL = 10**9  # images
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    from common.metadata.boxes import BoxFilter, spool_boxes
-    from common.metadata.choice import ImageChoice, find_listed, read_image_ids
+    from common.metadata.boxes import BoxFilter, read_boxes
+    from common.metadata.choice import ImageChoice, read_listed
     from common.metadata.index import Images, read_index, write_index
-    from common.metadata.labels import spool_labels
+    from common.metadata.labels import read_labels
     from common.metadata.losses import nothing_kept, print_losses, say_outside, stages
-    from common.metadata.masks import MaskRules, join_masks, spool_masks
-    from common.metadata.points import BUCKET, Tables, read_points, write_points
-    from common.metadata.spool import Spool
+    from common.metadata.masks import read_masks
+    from common.metadata.points import PointRules, read_points, write_points
 
     annotations, index = args.annotations_input_path, args.image_index_input_path
     masks_path, labels_path = args.masks_input_path, args.image_labels_input_path
@@ -85,34 +83,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = BoxFilter(frozenset(classes), args.exclude, args.min_box_side, args.clip_boxes)
     present, absent = (kept_relatives(classes, each) for each in (ancestors, descendants(ancestors)))
     copies = {mid: sorted(present[mid] - {mid}) for mid in classes} if args.expand_hierarchy else {}
-    asked_ids = read_image_ids(args.image_ids_path) if args.image_ids_path else frozenset()
+    rules = PointRules(
+        annotations,
+        masks_path,
+        labels_path is not None,
+        args.keep_labels_only,
+        args.boxes_without_mask,
+        copies,
+    )
 
-    boxes, labels, masks = (Spool(BUCKET) for _ in range(3))
-    images = Images()
-    with closing(images.entries), closing(boxes), closing(labels), closing(masks):
-        index_counts = read_index(index, images)
-        listed = None
-        if asked_ids:
-            listed, missing = find_listed(args.image_ids_path, asked_ids, index, images)
-            index_counts["listed_not_found"] = missing
+    counts: Counter[str] = Counter()
+    with closing(Images()) as images:
+        read_index(index, images, counts)
+        listed = read_listed(args.image_ids_path, index, images, counts) if args.image_ids_path else None
         choice = ImageChoice(listed, args.max_images_per_class, args.max_images, args.seed)
-        counts = spool_boxes(annotations, wanted, images, boxes)
-        number = args.keep_images_without_boxes
-        background = images.number_all(choice.background(images.without_boxes(), number) if number else ())
-        if args.keep_labels_only:
-            images.number_all(images.of_index())
-        if labels_path:
-            index_counts += spool_labels(labels_path, (absent, present), images, labels)
-        tables = Tables(images, boxes, labels if labels_path else None, copies, background)
-        read = partial(read_points, tables)
+        read_boxes(annotations, wanted, images, counts)
         if masks_path:
-            counts += spool_masks(masks_path, wanted.classes, images, masks)
-            mask_rules = MaskRules(annotations, masks_path, args.boxes_without_mask, args.keep_labels_only)
-            read = partial(join_masks, tables, masks, mask_rules)
-        chosen = choice.choose(read(Counter()), counts)
+            read_masks(masks_path, wanted.classes, images, counts)
+        if args.keep_images_without_boxes:
+            choice.add_background(images, args.keep_images_without_boxes)
+        if args.keep_labels_only:
+            images.number_all(images.positions)
+        if labels_path:
+            read_labels(labels_path, (absent, present), images, counts)
+        chosen = choice.choose(read_points(images, rules, Counter()), counts)
         with json_writer(args.point_output_path) as write:
-            written = bytearray(images.indexed)
-            for point in write_points(read(counts), chosen, write, counts):
+            written = bytearray(len(images.positions))
+            for point in write_points(read_points(images, rules, counts), chosen, write, counts):
                 written[point.position] = True
             if counts["images"] == counts["images_without_boxes"]:
                 raise InputError(nothing_kept(annotations, index, classes, images, counts))
@@ -122,7 +119,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         with open_output(args.trainable_classes_output_path) as stream:
             stream.writelines(f"{mid}\n".encode() for mid in classes)
     write_stages(counts_path(args.point_output_path), stages(counts), args.point_output_path)
-    counts += index_counts
     counts["classes"] = len(classes)
     print_losses(counts, masked=masks_path is not None)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common import cli
 from common.files.whole_files import open_output
-from common.metadata.points import BUCKET
+from common.metadata.index import BUCKET
 from tests.support.step3 import (
     CAT,
     DOG,
@@ -146,7 +146,7 @@ def test_rows_in_any_order_give_the_same_boxes(tmp_path_factory, rows, bucket):
         lines = (box(image, corners=f"0.{number},0.9,0.1,0.2") for image, number in order)
         (folder / "boxes.csv").write_text(table(TRAIN_V3, *lines))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("common.metadata.points.BUCKET", bucket)
+            patch.setattr("common.metadata.index.BUCKET", bucket)
             main([
                 "--annotations_input_path", str(folder / "boxes.csv"),
                 "--image_index_input_path", str(folder / "images.csv"),
@@ -224,10 +224,11 @@ def test_no_room_for_grouping_on_disk_is_one_line(step, tmp_path):
     ids = [f"{number:016x}" for number in range(15000)]
     many = table(TRAIN_V3, *map(box, ids), box(ids[0], DOG))
     (tmp_path / "many.csv").write_text(many)
+    index = table("ImageID,OriginalURL", *(f"{image}," for image in ids))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        outcome = step(GOOD, INDEX, "--annotations_input_path", tmp_path / "many.csv")
+        outcome = step(GOOD, index, "--annotations_input_path", tmp_path / "many.csv")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert outcome.code == 1
@@ -258,15 +259,14 @@ def test_an_id_is_held_in_at_most_200_bytes():
 
     number = 50_000
     images = Images()
-    images.entries.add([(0, b"")])  # opens the temporary file
+    images.entries.add("entries", [(0, b"")])  # opens the temporary file
     tracemalloc.start()
     for value in range(number):
-        images.add_indexed([(f"{value:016x}", f'"rotation":{90.0 * (value % 4)}', b"{}")])
-    for value in range(number):
-        assert images.number(f"{value:016x}") == value
+        images.add_entries([(f"{value:016x}", f'"rotation":{90.0 * (value % 4)}', b"{}")])
+    images.number_all(f"{value:016x}" for value in range(number))
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    images.entries.close()
+    images.close()
     assert held <= 200 * number
 
 

@@ -1,4 +1,4 @@
-"""The box annotations of every release, their columns by name: checked, filtered, and spooled by image."""
+"""The box annotations of every release, their columns by name: checked, filtered, and kept by image."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ import msgspec
 
 from common.metadata.index import Images
 from common.metadata.rows import NUMBER, ROUNDING, Columns, Rows, check_id, read_rows, typed_rows
-from common.metadata.spool import Spool
 from common.openimages.datapoints import ATTRIBUTES, COORDINATES, Attribute
 
 REQUIRED = ("ImageID", "LabelName", *COORDINATES.values())
-CLIPPED = 0.01  # with --clip_boxes this little: pixels that were rounded before they were divided
-
+CLIPPED = 0.01  # with --clip_boxes an edge may be so far outside: pixels rounded before they were divided
 COLUMNS: Columns = (  # in the order of a box's keys
     ("ImageID", "id", str),
     ("LabelName", "label", str),
@@ -35,7 +33,7 @@ COLUMNS: Columns = (  # in the order of a box's keys
 Found = tuple[Counter[str], list[tuple[str, bytes]], set[str]]
 
 
-# An item of the spool: a key of 4 bytes for each box of an image, of its row, and the JSON of each in a line.
+# An item: a key of 4 bytes for each box of an image, of its row, and the JSON of each in a line.
 # Boxes with the same key and the same JSON have the same row.
 _decode = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 _encode = msgspec.msgpack.Encoder().encode
@@ -50,52 +48,54 @@ class BoxFilter:
     min_side: float = 0.0  # of width and height, normalised
     clip: bool = False  # move edges that are up to CLIPPED outside the image
 
-    def reason(self, box: Any) -> str:
-        """Return why a box is dropped, "" if it is not."""
+    def outcome(self, box: Any) -> str:
+        """Return why a box is dropped; "" if it is kept, "clipped" if it had to be."""
+        outcome = ""
         if box.label not in self.classes:
             return "other_classes"
         if not (0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1):
-            is_inside = min(box.x0, box.x1, box.y0, box.y1) >= 0 and max(box.x0, box.x1, box.y0, box.y1) <= 1
-            return "without_area" if is_inside else "outside_image"
+            if not move_to_edges(box, ROUNDING):
+                if not (self.clip and move_to_edges(box, CLIPPED + ROUNDING)):
+                    return "outside_image"
+                outcome = "clipped"
+            if box.x0 >= box.x1 or box.y0 >= box.y1:
+                return "without_area"
         for key in self.exclude:
             if getattr(box, key) == 1:
                 return f"excluded_{key}"
-        return "too_small" if min(box.x1 - box.x0, box.y1 - box.y0) < self.min_side else ""
+        if self.min_side and min(box.x1 - box.x0, box.y1 - box.y0) < self.min_side:
+            return "too_small"
+        return outcome
 
 
-def spool_boxes(path: str, wanted: BoxFilter, images: Images, boxes: Spool) -> Counter[str]:
-    """Add the kept boxes to a spool, in items of one image; return counts of the rows dropped by reason.
+def read_boxes(path: str, wanted: BoxFilter, images: Images, counts: Counter[str]) -> None:
+    """Keep the boxes by image; count the rows dropped by reason, and images that the index lacks.
 
     Images get their numbers in the order of their first kept row.
     """
-    counts: Counter[str] = Counter()
     required = (*REQUIRED, *(ATTRIBUTES[key] for key in wanted.exclude))
-    for found, items, lost in read_rows(path, required, partial(read_boxes, wanted)):
+    for found, items, lost in read_rows(path, required, partial(find_boxes, wanted)):
         counts.update(found)
-        images.add_lost(lost)
-        boxes.add((images.number(image_id), item) for image_id, item in items)
-    return counts
+        images.number_all(image_id for image_id, _ in items)
+        images.add("boxes", items)
+        for image_id in images.positions.keys() & lost:
+            images.lost[images.positions[image_id]] = True
+    counts["images_not_in_index"] = len(images.others)
 
 
-def read_boxes(wanted: BoxFilter, header: tuple[str, ...], rows: Rows) -> Found:
+def find_boxes(wanted: BoxFilter, header: tuple[str, ...], rows: Rows) -> Found:
     """Return what a slice of rows has; a reader as `read_rows` takes it."""
     boxes = typed_rows(header, COLUMNS, rows)
     for image_id in {box.id for box in boxes}:
         check_id(image_id)
     counts = Counter(rows=len(boxes))
-    classes = wanted.classes  # what reason() checks, in a third of the time
-    is_kept = [
-        box.label in classes and 0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1 for box in boxes
-    ]
+    outcomes = list(map(wanted.outcome, boxes))
     lost = set()
-    if wanted.exclude or wanted.min_side or not all(is_kept):
-        for box in compress(boxes, map(not_, is_kept)):
-            if box.label in classes and not move_to_edges(box, ROUNDING) and wanted.clip:
-                counts["clipped"] += move_to_edges(box, CLIPPED + ROUNDING) and not wanted.reason(box)
-        reasons = list(map(wanted.reason, boxes))
-        counts.update(filter(None, reasons))
-        lost = {box.id for box, reason in zip(boxes, reasons, strict=True) if reason and box.label in classes}
-        is_kept = list(map(not_, reasons))
+    if any(outcomes):
+        counts.update(filter(None, outcomes))
+        is_lost = [outcome not in ("", "clipped") for outcome in outcomes]
+        lost = {box.id for box in compress(boxes, is_lost) if box.label in wanted.classes}
+        is_kept = list(map(not_, is_lost))
         boxes, rows = list(compress(boxes, is_kept)), list(compress(rows, is_kept))
     keys, lines = array("I", map(crc32, rows)), _json_lines(header, boxes)
     items, end = [], 0
@@ -105,15 +105,14 @@ def read_boxes(wanted: BoxFilter, header: tuple[str, ...], rows: Rows) -> Found:
     return counts, items, lost
 
 
-def merge(items: Iterable[bytes]) -> tuple[bytes, int, int]:
-    """Return the JSON of an image's boxes, a line each, their number, and how many more were duplicates."""
+def merge_boxes(items: Iterable[bytes]) -> tuple[list[bytes], int]:
+    """Return the JSON of each box of an image, and how many more were duplicates."""
     found = list(map(_decode, items))
     keys = array("I", b"".join([keys for keys, _ in found]))
-    json = b"\n".join([json for _, json in found])
-    if len(set(keys)) == len(keys):
-        return json, len(keys), 0
-    lines = [line for line, _ in dict.fromkeys(zip(json.split(b"\n"), keys, strict=True))]
-    return b"\n".join(lines), len(lines), len(keys) - len(lines)
+    boxes = b"\n".join([lines for _, lines in found]).split(b"\n") if found else []
+    if len(set(keys)) < len(keys):
+        boxes = [box for box, _ in dict.fromkeys(zip(boxes, keys, strict=True))]
+    return boxes, len(keys) - len(boxes)
 
 
 def _json_lines(header: tuple[str, ...], boxes: Sequence[Any]) -> list[bytes]:

@@ -9,9 +9,8 @@ import hashlib
 import heapq
 import re
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from common.cli import InputError
 from common.files.whole_files import read_lines
@@ -62,20 +61,22 @@ class ImageChoice:
             chosen = set(heapq.nsmallest(self.max_images, chosen, key=self._hash))
         return chosen
 
-    def background(self, images: Iterable[str], number: int) -> list[str]:
-        """Return so many of these images, in their order: those of the list that have the lowest hashes."""
-        listed = [image_id for image_id in images if self.image_ids is None or image_id in self.image_ids]
+    def add_background(self, images: Images, number: int) -> None:
+        """Add so many images without boxes: of the list, in the order of the index, by lowest hash."""
+        listed = [one for one in images.without_boxes() if self.image_ids is None or one in self.image_ids]
         chosen = set(heapq.nsmallest(number, listed, key=self._hash))
-        return [image_id for image_id in listed if image_id in chosen]
+        images.number_all(image_id for image_id in listed if image_id in chosen)
+        images.add("background", ((image_id, b"") for image_id in chosen))
 
     def _hash(self, image_id: str) -> int:
         return int.from_bytes(hashlib.sha256(f"{self.seed}:{image_id}".encode()).digest()[:16])
 
 
-def read_image_ids(path: str | Path) -> frozenset[str]:
-    """Return the image ids of a file, one a line, as `list_key` has them.
+def read_listed(path: str, index_path: str, images: Images, counts: Counter[str]) -> frozenset[str]:
+    """Return the images of the index that a file lists, one a line, and count the others.
 
-    A line may hold a path or address of the image, or be one of `aws s3 ls`, whose last column counts.
+    A line may hold a path or address of the image, or be one of `aws s3 ls`, whose last column counts. Ids
+    are compared as `list_key` has them.
     """
     ids = set()
     for line, text in read_lines(path):
@@ -86,14 +87,10 @@ def read_image_ids(path: str | Path) -> frozenset[str]:
     ids.discard("")
     if not ids:
         raise InputError(f"{path}: no image ids in it, one a line was expected")
-    return frozenset(ids)
-
-
-def find_listed(path: str, ids: Set[str], index_path: str, images: Images) -> tuple[frozenset[str], int]:
-    """Return the images of the index that a list names, and the number of its ids that the index lacks."""
-    of_index = images.of_index()
+    of_index = images.positions
     listed = frozenset(image_id for image_id in of_index if image_id in ids or list_key(image_id) in ids)
     if not listed:
-        shown = one_of_each("list", min(ids), "index", next(iter(images.positions)))
+        shown = one_of_each("list", min(ids), "index", next(iter(of_index)))
         raise InputError(f"{path}: none of its {len(ids)} image ids is in {index_path}: {shown}")
-    return listed, len(ids) - len(set(map(list_key, listed)))
+    counts["listed_not_found"] = len(ids) - len(set(map(list_key, listed)))
+    return listed

@@ -1,12 +1,16 @@
-"""The image index of every release, its columns by name, and the attribution of its images."""
+"""The image index: its images in memory, and in temporary files what was read of each."""
 
 from __future__ import annotations
 
+import pickle
+import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import compress, islice
-from typing import Annotated, Any
+from contextlib import contextmanager, suppress
+from itertools import compress
+from sys import intern
+from typing import IO, Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -15,95 +19,135 @@ from common.cli import InputError
 from common.files.csv_files import write_csv
 from common.files.json_files import json_writer
 from common.metadata.rows import NUMBER, Rows, check_id, parse_field, read_rows
-from common.metadata.spool import Spool
 from common.openimages.datapoints import INDEX_COLUMNS
 
 KEYS = {column: key for key, column in INDEX_COLUMNS.items()}
 KINDS = {"size": Annotated[int, Meta(ge=0, le=(1 << 63) - 1)], "rotation": NUMBER}  # bytes, degrees
 ATTRIBUTION = ("id", "author", "title", "landing_url", "license", "author_profile_url", "url")
 HEAD = ("subset", "rotation")  # keys that a datapoint has before its annotations
-BUCKET = 1 << 17  # index entries read into memory together: 80 MB
+ENTRIES = 1 << 17  # index entries read into memory together: 80 MB
+BUCKET = 1 << 15  # images whose boxes, labels and masks are read into memory together: 100 MB
+BUFFER = 1 << 18  # bytes that wait in memory for each temporary file
 
 Entries = list[tuple[str, str, bytes]]  # id, what datapoints take from it as JSON keys, all of it as JSON
 
 
-class Images:
-    """The images of an index and of the boxes, in at most 200 bytes an id; their index entries are on disk.
+class Spool:
+    """Items of bytes, each of a kind and with a number, added in any order and read back by number.
 
-    A release has 1.7 million ids with boxes. Each has a position: that in the index, or a later one if it is
-    not in the index. Each image that may get a datapoint has a number: the place of its datapoint.
+    They are in temporary files without a name, so nothing is left even by kill -9. Each file holds the items
+    of `bucket_size` numbers; those of one file are in memory at a time.
+    """
+
+    def __init__(self, bucket_size: int) -> None:
+        self.bucket_size = bucket_size
+        self.buckets: list[IO[bytes]] = []
+
+    def add(self, kind: str, items: Iterable[tuple[int, bytes]]) -> None:
+        """Add items with their numbers; a full disk is an InputError that names the folder."""
+        by_place: dict[int, list[tuple[int, bytes]]] = {}
+        for item in items:
+            by_place.setdefault(item[0] // self.bucket_size, []).append(item)
+        with _needs_room():
+            for place, some in by_place.items():
+                while len(self.buckets) <= place:
+                    self.buckets.append(tempfile.TemporaryFile(buffering=BUFFER))  # noqa: SIM115  # see close
+                pickle.dump((kind, some), self.buckets[place])
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, list[bytes]]]]:
+        """Yield each number with its items by kind, in the order they were added."""
+        for file in self.buckets:
+            with _needs_room():
+                file.seek(0)  # writes what is left in the buffer
+            by_kind: dict[str, dict[int, list[bytes]]] = {}
+            with suppress(EOFError):
+                while True:
+                    kind, some = pickle.load(file)  # noqa: S301  # of add
+                    items = by_kind.setdefault(kind, {})
+                    for number, item in some:
+                        items.setdefault(number, []).append(item)
+            for number in sorted(set().union(*by_kind.values())):
+                yield number, {kind: items[number] for kind, items in by_kind.items() if number in items}
+
+    def close(self) -> None:
+        for file in self.buckets:
+            with suppress(OSError):  # on a full disk, what waits in memory is no longer needed
+                file.close()
+
+
+@contextmanager
+def _needs_room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = tempfile.gettempdir()
+        raise InputError(f"{where}: {error.strerror}; set TMPDIR to a folder with more room") from None
+
+
+class Images:
+    """The images of an index, in at most 200 bytes an id; what was read of them is on disk.
+
+    Each has a position: that in the index. Each that may get a datapoint has a number, too: the place of its
+    datapoint.
     """
 
     def __init__(self) -> None:
         self.positions: dict[str, int] = {}
-        self.heads: dict[str, int] = {}  # the few different heads of datapoints, and the place of each
-        self.head_places = array("I")  # by position
+        self.heads: list[str] = []  # by position; few are different
         self.numbers = array("i")  # by position, -1: none yet
         self.by_number = array("I")  # positions
-        self.lost = bytearray()  # by position in the index: whether boxes of the classes were dropped
-        self.indexed = 0
-        self.entries = Spool(BUCKET)  # of several at a time a line each, by the position of the first
+        self.lost = bytearray()  # by position: whether boxes of the classes were dropped
+        self.others: set[str] = set()  # ids with boxes to keep that the index lacks
+        self.entries = Spool(ENTRIES)  # of several at a time a line each, by the position of the first
+        self.items = Spool(BUCKET)  # boxes, labels, masks and marks of background, by number
 
-    def add_indexed(self, entries: Entries) -> None:
-        """Add images of the index, before any other; duplicates are ignored."""
-        added, first = [], self.indexed
+    def add_entries(self, entries: Entries) -> None:
+        """Add images of the index; duplicates are ignored."""
+        added, first = [], len(self.positions)
         for image_id, head, entry in entries:
-            if self.positions.setdefault(image_id, self.indexed) == self.indexed:
-                self.indexed += 1
+            if image_id not in self.positions:
+                self.positions[image_id] = len(self.positions)
+                self.heads.append(intern(head))
                 self.numbers.append(-1)
                 self.lost.append(False)
-                self.head_places.append(self.heads.setdefault(head, len(self.heads)))
                 added.append(entry)
         if added:
-            self.entries.add([(first, b"\n".join(added))])
+            self.entries.add("entries", [(first, b"\n".join(added))])
 
-    def number_all(self, image_ids: Iterable[str]) -> range:
-        """Give the next numbers to those of these images that have none; return the new numbers."""
-        first = len(self.by_number)
+    def number_all(self, image_ids: Iterable[str]) -> None:
+        """Give the next numbers to those of these images that have none."""
         for image_id in image_ids:
-            self.number(image_id)
-        return range(first, len(self.by_number))
+            position = self.positions.get(image_id)
+            if position is None:
+                self.others.add(image_id)
+            elif self.numbers[position] < 0:
+                self.numbers[position] = len(self.by_number)
+                self.by_number.append(position)
 
-    def of_index(self) -> Iterator[str]:
-        """Yield the images of the index, in its order."""
-        return islice(self.positions, self.indexed)
-
-    def add_lost(self, image_ids: Iterable[str]) -> None:
-        """Note that boxes of these images were dropped, though they are of the classes."""
-        for image_id in filter(self.is_indexed, image_ids):
-            self.lost[self.positions[image_id]] = True
+    def add(self, kind: str, items: Iterable[tuple[str, bytes]]) -> None:
+        """Keep the items of images that have a number."""
+        found = ((self.positions.get(image_id), item) for image_id, item in items)
+        numbered = ((self.numbers[position], item) for position, item in found if position is not None)
+        self.items.add(kind, ((number, item) for number, item in numbered if number >= 0))
 
     def without_boxes(self) -> Iterator[str]:
-        """Yield the images of the index that have no number and lost no box."""
-        images = zip(self.positions, self.numbers, self.lost, strict=False)
+        """Yield the images that have no number and lost no box."""
+        images = zip(self.positions, self.numbers, self.lost, strict=True)
         return (image_id for image_id, number, is_lost in images if number < 0 and not is_lost)
 
-    def is_indexed(self, image_id: str) -> bool:
-        return self.positions.get(image_id, self.indexed) < self.indexed
-
-    def has_number(self, image_id: str) -> bool:
-        return self.numbers[self.positions[image_id]] >= 0
-
-    def number(self, image_id: str) -> int:
-        """Return the number of an image, the next one if it has none."""
-        position = self.positions.setdefault(image_id, len(self.positions))
-        if position == len(self.numbers):
-            self.numbers.append(-1)
-        if self.numbers[position] < 0:
-            self.numbers[position] = len(self.by_number)
-            self.by_number.append(position)
-        return self.numbers[position]
+    def close(self) -> None:
+        self.entries.close()
+        self.items.close()
 
 
-def read_index(path: str, images: Images) -> Counter[str]:
-    """Add the images of an index; return counts of its rows and duplicate ids. No image is an error."""
-    rows = 0
+def read_index(path: str, images: Images, counts: Counter[str]) -> None:
+    """Add the images of an index; count its rows and duplicate ids. No image is an error."""
     for entries in read_rows(path, ("ImageID", "OriginalURL"), read_entries):
-        rows += len(entries)
-        images.add_indexed(entries)
-    if not images.indexed:
+        counts["index_rows"] += len(entries)
+        images.add_entries(entries)
+    counts["repeated_ids"] = counts["index_rows"] - len(images.positions)
+    if not images.positions:
         raise InputError(f"{path}: no images in it")
-    return Counter(index_rows=rows, repeated_ids=rows - images.indexed)
 
 
 def read_entries(header: tuple[str, ...], rows: Rows) -> Entries:
@@ -127,7 +171,8 @@ def write_index(images: Images, wanted: bytearray, path: str, attribution_path: 
     """Write the index entries of the wanted positions and, if asked for, their attribution as CSV."""
 
     def kept() -> Iterator[bytes]:
-        return compress((entry for _, (lines,) in images.entries for entry in lines.split(b"\n")), wanted)
+        lines = (entry for _, items in images.entries for entry in items["entries"][0].split(b"\n"))
+        return compress(lines, wanted)
 
     with json_writer(path) as write:
         for entry in kept():

@@ -1,4 +1,4 @@
-"""The verified image-level labels: checked, and spooled by image."""
+"""The verified image-level labels: checked, and kept by image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import msgspec
 from common.cli import InputError
 from common.metadata.index import Images
 from common.metadata.rows import VERIFIED, Columns, Rows, read_rows, typed_rows
-from common.metadata.spool import Spool
 from common.openimages.ids import one_of_each
 
 REQUIRED = ("ImageID", "LabelName", "Confidence")
@@ -21,41 +20,36 @@ COLUMNS: Columns = tuple(zip(REQUIRED, ("id", "label", "confidence"), (str, str,
 
 # By confidence, absent or present: the classes that a row of a class counts for.
 LabelRules = tuple[Mapping[str, Set[str]], Mapping[str, Set[str]]]
-Item = tuple[str, int, int, bytes]  # image id, rows, those of other classes, labels
+Found = list[tuple[str, int, int, bytes]]  # image id, rows, those of other classes, labels
 
 _decode = msgspec.msgpack.Decoder(list[tuple[str, int]]).decode
 
 
-def spool_labels(path: str, rules: LabelRules, images: Images, labels: Spool) -> Counter[str]:
-    """Add the labels of the images that have a number to a spool, in items of one image.
+def read_labels(path: str, rules: LabelRules, images: Images, counts: Counter[str]) -> None:
+    """Keep the labels of the images that have a number, in items of one image.
 
     An item is a list in msgpack, of classes and their confidences. Rows of a class without a rule, or of an
     image that is not in the index, only count. A file without a row of the index's images is an error.
     """
-    counts: Counter[str] = Counter()
     other_id = "none"
-    for items in read_rows(path, REQUIRED, partial(read_labels, rules)):
-        added = []
-        for image_id, rows, of_other_classes, item in items:
+    for items in read_rows(path, REQUIRED, partial(find_labels, rules)):
+        images.add("labels", ((one, labels) for one, rows, others, labels in items if others < rows))
+        for image_id, rows, of_other_classes, _ in items:
             counts["label_rows"] += rows
-            if not images.is_indexed(image_id):
+            if image_id in images.positions:
+                counts["labels_of_other_classes"] += of_other_classes
+            else:
                 counts["labels_not_in_index"] += rows
                 other_id = image_id
-                continue
-            counts["labels_of_other_classes"] += of_other_classes
-            if images.has_number(image_id) and of_other_classes < rows:
-                added.append((images.number(image_id), item))
-        labels.add(added)
     if counts["label_rows"] == counts["labels_not_in_index"]:
         shown = one_of_each("label file", other_id, "index", next(iter(images.positions)))
         raise InputError(
             f"{path}: none of its {counts['label_rows']} image labels is of an image in the index, those of "
             f"the same release and split were expected: {shown}"
         )
-    return counts
 
 
-def read_labels(rules: LabelRules, header: tuple[str, ...], rows: Rows) -> list[Item]:
+def find_labels(rules: LabelRules, header: tuple[str, ...], rows: Rows) -> Found:
     """Return the labels of each image; a reader as `read_rows` takes it."""
     items = []
     for image_id, same_image in groupby(typed_rows(header, COLUMNS, rows), key=attrgetter("id")):

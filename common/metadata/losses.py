@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 
 from common.cli import print_counts, say
 from common.files.csv_files import columns, parse_number, read_csv
@@ -44,11 +43,10 @@ def nothing_kept(
         return f"{annotations}: no boxes in it"
     others = ("outside_image", "without_area", "images_without_mask")
     if counts["images_not_in_index"] > max(counts[name] for name in others):
-        ids = list(islice(images.positions, images.indexed + 1))
         return (
             f"{index}: none of the {counts['images_not_in_index']} images with boxes to keep in "
             f"{annotations} is in this index, one of the same release and split was expected: "
-            + one_of_each("index", ids[0], "box file", ids[-1])
+            + one_of_each("index", next(iter(images.positions)), "box file", min(images.others))
         )
     if counts["images_not_chosen"]:
         flag = "--max_images" if counts["over_max_images"] else "--image_ids_path"

@@ -1,4 +1,4 @@
-"""Datapoints from spooled boxes and labels: merged by image, and chosen."""
+"""Datapoints from the boxes, labels and masks of each image: merged, and written if they are chosen."""
 
 from __future__ import annotations
 
@@ -8,49 +8,40 @@ from dataclasses import dataclass
 
 import msgspec
 
-from common.cli import progress
-from common.metadata.boxes import merge
+from common.cli import InputError, progress
+from common.metadata.boxes import merge_boxes
 from common.metadata.index import Images
 from common.metadata.labels import merge_labels
-from common.metadata.spool import Spool
-from common.openimages.datapoints import Annotation
-
-BUCKET = 1 << 15  # images whose boxes and labels are read into memory together: 100 MB
-
-
-_decode_box = msgspec.json.Decoder(Annotation).decode
+from common.metadata.masks import decode_region, match_masks, no_match
 
 
 @dataclass(frozen=True)
-class Tables:
-    """Inputs as read: the images, and by their number the boxes and, if asked for, the labels.
+class PointRules:
+    """What becomes of the boxes and labels of an image; the files are named in errors."""
 
-    `background` are the numbers of images that are kept without boxes, unless a label is verified present.
-    """
-
-    images: Images
-    boxes: Spool
-    labels: Spool | None
+    annotations_path: str
+    masks_path: str | None
+    has_labels: bool
+    keep_labels_only: bool  # images that lose all boxes stay if they have labels
+    boxes_without_mask: str  # keep, drop_box or drop_image
     ancestors: Mapping[str, Sequence[str]]  # of a class those that get a copy of each of its boxes
-    background: range = range(0)
 
 
 class Point(msgspec.Struct, gc=False):
-    """The datapoint of an image, its boxes as JSON."""
+    """The datapoint of an image."""
 
     id: str
     position: int  # in images
     head: str  # JSON of the keys between id and labels
     labels: dict[str, int] | None  # the confidence of each class
-    boxes: bytes  # JSON, a line each
-    box_count: int
-    mask_count: int = 0  # of these boxes, not of their copies
+    boxes: list[bytes]  # JSON
+    masks: int = 0  # of these boxes, not of their copies
     is_background: bool = False
 
     def classes(self) -> set[str]:
         """Return the classes of the boxes, or without boxes those verified present."""
         if self.boxes:
-            return {_decode_box(box).label for box in self.boxes.split(b"\n")}
+            return {decode_region(box).label for box in self.boxes}
         return {mid for mid, confidence in (self.labels or {}).items() if confidence}
 
     def json(self) -> bytes:
@@ -58,41 +49,72 @@ class Point(msgspec.Struct, gc=False):
         if self.labels is not None:
             labels = [{"label": mid, "confidence": self.labels[mid]} for mid in sorted(self.labels)]
             head += f',"image_labels":{msgspec.json.encode(labels).decode()}'
-        return b'%b,"annotations":[%b]}' % (head.encode(), self.boxes.replace(b"\n", b","))
+        return b'%b,"annotations":[%b]}' % (head.encode(), b",".join(self.boxes))
 
 
-def read_points(tables: Tables, counts: Counter[str]) -> Iterator[Point]:
-    """Yield the datapoint of each image that is in the index, by number; count what is dropped or added."""
-    images, labels = tables.images, tables.labels
-    ids, heads = list(images.positions), list(images.heads)
-    size, numbers = tables.boxes.bucket_size, tables.background
+def read_points(images: Images, rules: PointRules, counts: Counter[str]) -> Iterator[Point]:
+    """Yield the datapoint of each image, by number; count what is dropped or added.
+
+    Without a mask that matches any box, if there are boxes, InputError.
+    """
+    ids = list(images.positions)
     bar = progress(len(images.by_number), "image", "boxes by image")
-    for place in range(-(-len(images.by_number) // size)):
-        box_items = tables.boxes.bucket(place)
-        label_items = labels.bucket(place) if labels is not None else {}
-        background = range(max(numbers.start, place * size), min(numbers.stop, (place + 1) * size))
-        for number in sorted({*box_items, *label_items, *background}):
-            bar.update()
-            boxes, box_count, repeated = merge(box_items.get(number, ()))
-            counts["repeated_rows"] += repeated
-            position = images.by_number[number]
-            if position >= images.indexed:
-                counts["images_not_in_index"] += 1
+    example: tuple[str, bytes] | None = None  # a kept box
+    has_match = False
+    for number, items in images.items:
+        bar.update()
+        position = images.by_number[number]
+        boxes, duplicates = merge_boxes(items.get("boxes", ()))
+        counts["repeated_rows"] += duplicates
+        labels = merge_labels(items["labels"]) if "labels" in items else {}
+        point = Point(
+            ids[position], position, images.heads[position], labels if rules.has_labels else None, boxes,
+            is_background="background" in items,
+        )  # fmt: skip
+        if point.is_background and any(labels.values()):
+            counts["present_without_boxes"] += 1
+            continue
+        if rules.masks_path and boxes:
+            example = example or (point.id, boxes[0])
+            is_kept = _add_masks(point, items.get("masks", ()), rules, counts)
+            has_match = has_match or point.masks > 0
+            if not is_kept:
+                counts["images_without_mask"] += 1
                 continue
-            of_image = merge_labels(label_items.get(number, ()))
-            if number in background and any(of_image.values()):
-                counts["present_without_boxes"] += 1
-                continue
-            if tables.ancestors and boxes:
-                expanded = list(_expanded(boxes.split(b"\n"), tables.ancestors))
-                counts["expanded"] += len(expanded) - box_count
-                boxes, box_count = b"\n".join(expanded), len(expanded)
-            head = heads[images.head_places[position]]
-            yield Point(
-                ids[position], position, head, of_image if labels is not None else None, boxes, box_count,
-                is_background=number in background,
-            )  # fmt: skip
+        if rules.ancestors:
+            expanded = [copy for box in point.boxes for copy in _with_copies(box, rules.ancestors)]
+            counts["expanded"] += len(expanded) - len(point.boxes)
+            point.boxes = expanded
+        yield point
     bar.close()
+    if rules.masks_path and example and not has_match:
+        raise InputError(no_match(rules.masks_path, rules.annotations_path, *example))
+
+
+def _add_masks(point: Point, masks: Iterable[bytes], rules: PointRules, counts: Counter[str]) -> bool:
+    """Add the masks of an image to its boxes, and drop boxes without one; return whether the image stays."""
+    found = match_masks(point.boxes, masks)
+    point.masks = len(found)
+    counts["masks_without_box"] -= len(found)
+    if rules.boxes_without_mask == "drop_image" and len(found) < len(point.boxes):
+        return False
+    boxes = []
+    for place, box in enumerate(point.boxes):
+        if place in found:
+            boxes.append(b'%b,"mask":"%b"}' % (box[:-1], found[place]))
+        elif rules.boxes_without_mask == "keep":
+            boxes.append(box)
+    counts["boxes_without_mask"] += len(point.boxes) - len(boxes)
+    point.boxes = boxes
+    return bool(boxes or (rules.keep_labels_only and point.labels))
+
+
+def _with_copies(box: bytes, ancestors: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
+    """Yield a box and its copies for the ancestors of its class."""
+    yield box
+    label = decode_region(box).label
+    for ancestor in ancestors.get(label, ()):
+        yield box.replace(msgspec.json.encode(label), msgspec.json.encode(ancestor), 1)
 
 
 def write_points(
@@ -100,21 +122,12 @@ def write_points(
 ) -> Iterator[Point]:
     """Write the chosen points, all if that is None, and yield them; count these and the others."""
     for point in points:
-        if chosen is None or point.id in chosen:
-            write(point.json())
-            counts["images"] += 1
-            counts["boxes"] += point.box_count
-            counts["masks"] += point.mask_count
-            counts["images_without_boxes"] += point.is_background
-            yield point
-        else:
+        if chosen is not None and point.id not in chosen:
             counts["images_not_chosen"] += 1
-
-
-def _expanded(boxes: Iterable[bytes], ancestors: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
-    """Yield each box and its copies for the ancestors of its class."""
-    for box in boxes:
-        yield box
-        label = _decode_box(box).label
-        for ancestor in ancestors.get(label, ()):
-            yield box.replace(msgspec.json.encode(label), msgspec.json.encode(ancestor), 1)
+            continue
+        write(point.json())
+        counts["images"] += 1
+        counts["boxes"] += len(point.boxes)
+        counts["masks"] += point.masks
+        counts["images_without_boxes"] += point.is_background
+        yield point

@@ -309,7 +309,7 @@ def test_background_with_a_label_verified_present_is_none(background, tmp_path):
     (tmp_path / "labels.csv").write_text(table("ImageID,LabelName,Confidence", *rows))
     flags = ("--keep_images_without_boxes", 99, "--image_labels_input_path", tmp_path / "labels.csv")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.metadata.points.BUCKET", 2)
+        patch.setattr("common.metadata.index.BUCKET", 2)
         found, counts = background(*flags)
     assert (found, counts["present_without_boxes"]) == ([A, B, *OTHERS[1:]], 1)
     points = results(tmp_path)[0]
@@ -458,7 +458,7 @@ def test_labels_of_many_images_in_any_order(step, tmp_path):
     random.Random(1).shuffle(rows)
     (tmp_path / "labels.csv").write_text(table("ImageID,LabelName,Confidence", *rows, f"{ids[0]},{CAT},1.0"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.metadata.points.BUCKET", 64)
+        patch.setattr("common.metadata.index.BUCKET", 64)
         patch.setattr("common.metadata.rows.BLOCK", 20_000)
         outcome = step(
             table(TRAIN_V3, *map(box, ids[::2])), table(INDEX_V3, *map(entry, ids)),

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from common.metadata.spool import Spool
+from common.metadata.index import Spool
 from common.workers.pool import batches
 from tests.conftest import ROOT
 
@@ -31,16 +31,16 @@ def test_items_come_back_by_number_in_the_order_they_were_added(temporary):
         for number, item in items:
             wanted.setdefault(number, []).append(item)
         for some in batches(items, 70):
-            spool.add(some)
+            spool.add("boxes", some)
         assert not list(temporary.iterdir())
-        found = list(spool)
+        found = [(number, items["boxes"]) for number, items in spool]
     assert found == sorted(wanted.items())
 
 
 def test_nothing_is_left_after_kill_9(temporary):
     code = (
-        "import os, signal\nfrom common.metadata.spool import Spool\nspool = Spool(8)\n"
-        "for number in range(100): spool.add([(number, bytes(100_000))])\n"
+        "import os, signal\nfrom common.metadata.index import Spool\nspool = Spool(8)\n"
+        "for number in range(100): spool.add('boxes', [(number, bytes(100_000))])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = {**os.environ, "TMPDIR": str(temporary)}
