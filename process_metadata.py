@@ -47,10 +47,9 @@ from contextlib import closing
 from common.cli import InputError, make_parser, run, whole_number
 from common.files.csv_files import parse_number
 from common.files.json_files import json_writer
-from common.files.whole_files import check_rereadable, open_output
+from common.files.whole_files import open_output
 from common.openimages.class_choice import asked_classes, choose_classes, hint_at_subclasses
 from common.openimages.classes import read_classes
-from common.openimages.funnel import counts_path, write_stages
 from common.openimages.hierarchy import descendants, read_ancestors
 from common.openimages.outputs import check_outputs
 
@@ -63,64 +62,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     from common.metadata.choice import ImageChoice, read_listed
     from common.metadata.index import Images, read_index, write_index
     from common.metadata.labels import read_labels
-    from common.metadata.losses import nothing_kept, print_losses, say_outside, stages
+    from common.metadata.losses import nothing_kept, report
     from common.metadata.masks import read_masks
     from common.metadata.points import PointRules, read_points, write_points
 
     annotations, index = args.annotations_input_path, args.image_index_input_path
-    masks_path, labels_path = args.masks_input_path, args.image_labels_input_path
-    for path in filter(None, (annotations, index, masks_path, labels_path)):
-        check_rereadable(path)  # a wrong line is named in a second reading
+    masks, labels = args.masks_input_path, args.image_labels_input_path
     ancestors = read_ancestors(args.hierarchy_path) if args.hierarchy_path else {}
     classes = read_classes(args.trainable_classes_path)
     if args.classes is not None or args.classes_path is not None:
         asked = asked_classes(args.classes, args.classes_path)
-        descriptions = args.class_description_path
-        named = choose_classes(asked, classes, descriptions)
+        named = choose_classes(asked, classes, args.class_description_path)
         if not args.hierarchy_path:
-            hint_at_subclasses(named, classes, descriptions or args.trainable_classes_path, descriptions)
+            class_files = args.class_description_path or args.trainable_classes_path
+            hint_at_subclasses(named, classes, class_files, args.class_description_path)
         classes = [mid for mid in classes if not {mid, *ancestors.get(mid, ())}.isdisjoint(named)]
     wanted = BoxFilter(frozenset(classes), args.exclude, args.min_box_side, args.clip_boxes)
     present, absent = (kept_relatives(classes, each) for each in (ancestors, descendants(ancestors)))
     copies = {mid: sorted(present[mid] - {mid}) for mid in classes} if args.expand_hierarchy else {}
     rules = PointRules(
-        annotations,
-        masks_path,
-        labels_path is not None,
-        args.keep_labels_only,
-        args.boxes_without_mask,
-        copies,
+        annotations, masks, args.boxes_without_mask, bool(labels), args.keep_labels_only, copies
     )
-
-    counts: Counter[str] = Counter()
+    counts: Counter[str] = Counter(classes=len(classes))
     with closing(Images()) as images:
         read_index(index, images, counts)
         listed = read_listed(args.image_ids_path, index, images, counts) if args.image_ids_path else None
         choice = ImageChoice(listed, args.max_images_per_class, args.max_images, args.seed)
         read_boxes(annotations, wanted, images, counts)
-        if masks_path:
-            read_masks(masks_path, wanted.classes, images, counts)
+        if masks:
+            read_masks(masks, wanted.classes, images, counts)
         if args.keep_images_without_boxes:
             choice.add_background(images, args.keep_images_without_boxes)
         if args.keep_labels_only:
             images.number_all(images.positions)
-        if labels_path:
-            read_labels(labels_path, (absent, present), images, counts)
+        if labels:
+            read_labels(labels, (absent, present), images, counts)
         chosen = choice.choose(read_points(images, rules, Counter()), counts)
         with json_writer(args.point_output_path) as write:
-            written = bytearray(len(images.positions))
-            for point in write_points(read_points(images, rules, counts), chosen, write, counts):
-                written[point.position] = True
+            written = write_points(images, rules, chosen, write, counts)
             if counts["images"] == counts["images_without_boxes"]:
                 raise InputError(nothing_kept(annotations, index, classes, images, counts))
         write_index(images, written, args.image_index_output_path, args.attribution_output_path)
-    say_outside(annotations, counts)
     if args.trainable_classes_output_path:
         with open_output(args.trainable_classes_output_path) as stream:
             stream.writelines(f"{mid}\n".encode() for mid in classes)
-    write_stages(counts_path(args.point_output_path), stages(counts), args.point_output_path)
-    counts["classes"] = len(classes)
-    print_losses(counts, masked=masks_path is not None)
+    report(counts, annotations, args.point_output_path)
 
 
 def kept_relatives(classes: Sequence[str], relatives: Mapping[str, Set[str]]) -> dict[str, Set[str]]:

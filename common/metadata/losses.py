@@ -1,17 +1,20 @@
-"""Losses of step 3: their counts, the funnel, why no box is left, and boxes that are outside their images."""
+"""Losses of step 3: their counts, the funnel, and what may be wrong if there are many."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from common.cli import print_counts, say
-from common.files.csv_files import columns, parse_number, read_csv
-from common.metadata.boxes import CLIPPED, REQUIRED
+from common.files.csv_files import columns, read_csv
+from common.metadata.boxes import CLIPPED
 from common.metadata.index import Images
+from common.metadata.masks import REQUIRED as MASK_COLUMNS
 from common.metadata.rows import ROUNDING
 from common.openimages.datapoints import ATTRIBUTES, COORDINATES
-from common.openimages.funnel import Stage, lost_of
+from common.openimages.funnel import Stage, counts_path, lost_of, write_stages
 from common.openimages.ids import one_of_each
 
 COUNTS = (
@@ -55,60 +58,70 @@ def nothing_kept(
     largest = next(iter(lost))
     why = f"most are {largest}"
     if largest == "outside_image":
-        why = outside_example(annotations)
+        why = _outside_example(annotations)
     elif largest == "other_classes":
-        rows = read_csv(annotations)
-        place = columns(annotations, next(rows)[1], REQUIRED)["LabelName"]
-        labels = Counter(row[place] for _, row in rows)
+        labels = Counter(label for _, (label,) in _fields(annotations, ["LabelName"]))
         has = [mid for mid, _ in labels.most_common()]
-        why = f"asked for {shown(classes)}, the file has {shown(has)}"
+        why = f"asked for {_shown(classes)}, the file has {_shown(has)}"
     numbers = ", ".join(f"{name}={number}" for name, number in ({"rows": counts["rows"]} | lost).items())
     return f"{annotations}: no box to keep: {why}; {numbers}"
 
 
-def shown(classes: Sequence[str]) -> str:
+def no_match(masks: str, annotations: str, box: bytes) -> str:
+    """Return the error that no mask matches, which shows the first mask and a kept box."""
+    _, mask = next(_fields(masks, MASK_COLUMNS[1:]), (0, ["missing"]))
+    values = msgspec.json.decode(box)
+    shown = " ".join(str(values[key]) for key in ("id", "label", *COORDINATES))
+    return (
+        f"{masks}: no mask matches a box of {annotations}: the first mask is {' '.join(mask)}, the first "
+        f"kept box {shown}; the masks of the same split were expected"
+    )
+
+
+def _fields(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line number and these fields of each row of a file that was read before."""
+    rows = read_csv(path)
+    places = columns(path, next(rows)[1], tuple(names))
+    for line, row in rows:
+        yield line, [row[places[name]] for name in names]
+
+
+def _shown(classes: Sequence[str]) -> str:
     """Return the number of classes and the first of them."""
     rest = f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
     return f"{len(classes)} classes ({', '.join(classes[:SHOWN])}{rest})"
 
 
-def say_outside(annotations: str, counts: Counter[str]) -> None:
-    """Show the user one of the boxes outside their images, if most boxes of the classes are."""
-    if counts["outside_image"] * 2 > counts["rows"] - counts["other_classes"]:
-        say(f"{annotations}: most boxes are outside the image: {outside_example(annotations)}")
-
-
-def outside_example(path: str) -> str:
+def _outside_example(path: str) -> str:
     """Return the first coordinate of a file that is outside the image, and what it may mean."""
-    rows = read_csv(path)
-    places = columns(path, next(rows)[1], REQUIRED)
-    fields = ((line, name, row[places[name]]) for line, row in rows for name in COORDINATES.values())
-    for line, name, text in fields:
-        away = abs((parse_number(text) or 0.0) - 0.5) - 0.5
-        if away > ROUNDING:
-            expected = "pixels? A number from 0 to 1" if away > 1 else "a number from 0 to 1"
-            hint = "; see --clip_boxes" if away <= CLIPPED + ROUNDING else ""
-            return f"line {line}: {name} is {text:.80}, {expected} was expected{hint}"
-    raise AssertionError("no coordinate is outside")
+    names = list(COORDINATES.values())
+    line, name, text, away = next(
+        (line, name, text, away)
+        for line, fields in _fields(path, names)
+        for name, text in zip(names, fields, strict=True)
+        if (away := abs(float(text) - 0.5) - 0.5) > ROUNDING
+    )
+    expected = "pixels? A number from 0 to 1" if away > 1 else "a number from 0 to 1"
+    hint = "; see --clip_boxes" if away <= CLIPPED + ROUNDING else ""
+    return f"line {line}: {name} is {text:.80}, {expected} was expected{hint}"
 
 
-def stages(counts: Counter[str]) -> list[Stage]:
-    """Return what became of the rows."""
+def report(counts: Counter[str], annotations: str, points_path: str) -> None:
+    """Print the counts, some even if they are 0; write the funnel; show a box outside if most are."""
+    if counts["outside_image"] * 2 > counts["rows"] - counts["other_classes"]:
+        say(f"{annotations}: most boxes are outside the image: {_outside_example(annotations)}")
     rows, boxes, images = (counts[name] for name in ("rows", "boxes", "images"))
     lost_boxes, lost_images = lost_of(counts, LOST_BOXES), lost_of(counts, LOST_IMAGES)
     of_lost_images = rows + counts["expanded"] - boxes - sum(lost_boxes.values())
     if of_lost_images > 0:
         lost_boxes["of_images_left_out"] = of_lost_images
-    return [
+    stages = [
         Stage(3, "rows", rows, rows),
         Stage(3, "kept boxes", rows, boxes, lost_boxes),
         Stage(3, "images", images + sum(lost_images.values()), images, lost_images),
     ]
-
-
-def print_losses(counts: Counter[str], *, masked: bool) -> None:
-    """Print the counts; some are shown even if they are 0."""
-    always = (*COUNTS, "masks", "masks_without_box") if masked else COUNTS
+    write_stages(counts_path(points_path), stages, points_path)
+    always = (*COUNTS, "masks", "masks_without_box") if "masks_without_box" in counts else COUNTS
     more = sorted(name for name in counts if name not in always and counts[name])
     print_counts(
         {name: counts[name] for name in (*always, *more)}, came_in=CAME_IN, went_out=WENT_OUT,

@@ -6,11 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import islice
 
 import msgspec
 
-from common.files.csv_files import columns, read_csv
 from common.metadata.index import Images
 from common.metadata.rows import SHARE, Columns, Rows, read_rows, typed_rows
 from common.openimages.datapoints import COORDINATES
@@ -80,16 +78,3 @@ def match_masks(boxes: Sequence[bytes], masks: Iterable[bytes]) -> dict[int, byt
 
 def _distance(a: Region, b: Region) -> float:
     return max(abs(a.x0 - b.x0), abs(a.x1 - b.x1), abs(a.y0 - b.y0), abs(a.y1 - b.y1))
-
-
-def no_match(path: str, annotations: str, image_id: str, box: bytes) -> str:
-    """Return the error that no mask matches, which shows the first mask and a kept box."""
-    rows = read_csv(path)
-    places = columns(path, next(rows)[1], REQUIRED)
-    mask = " ".join(row[places[name]] for _, row in islice(rows, 1) for name in REQUIRED[1:])
-    region = decode_region(box)
-    corners = f"{region.x0} {region.x1} {region.y0} {region.y1}"
-    return (
-        f"{path}: no mask matches a box of {annotations}: the first mask is {mask or 'missing'}, the first "
-        f"kept box {image_id} {region.label} {corners}; the masks of the same split were expected"
-    )

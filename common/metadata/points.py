@@ -12,7 +12,8 @@ from common.cli import InputError, progress
 from common.metadata.boxes import merge_boxes
 from common.metadata.index import Images
 from common.metadata.labels import merge_labels
-from common.metadata.masks import decode_region, match_masks, no_match
+from common.metadata.losses import no_match
+from common.metadata.masks import decode_region, match_masks
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class PointRules:
 
     annotations_path: str
     masks_path: str | None
+    boxes_without_mask: str  # keep, drop_box or drop_image
     has_labels: bool
     keep_labels_only: bool  # images that lose all boxes stay if they have labels
-    boxes_without_mask: str  # keep, drop_box or drop_image
     ancestors: Mapping[str, Sequence[str]]  # of a class those that get a copy of each of its boxes
 
 
@@ -59,7 +60,7 @@ def read_points(images: Images, rules: PointRules, counts: Counter[str]) -> Iter
     """
     ids = list(images.positions)
     bar = progress(len(images.by_number), "image", "boxes by image")
-    example: tuple[str, bytes] | None = None  # a kept box
+    example = b""  # a kept box
     has_match = False
     for number, items in images.items:
         bar.update()
@@ -75,7 +76,7 @@ def read_points(images: Images, rules: PointRules, counts: Counter[str]) -> Iter
             counts["present_without_boxes"] += 1
             continue
         if rules.masks_path and boxes:
-            example = example or (point.id, boxes[0])
+            example = example or boxes[0]
             is_kept = _add_masks(point, items.get("masks", ()), rules, counts)
             has_match = has_match or point.masks > 0
             if not is_kept:
@@ -88,7 +89,7 @@ def read_points(images: Images, rules: PointRules, counts: Counter[str]) -> Iter
         yield point
     bar.close()
     if rules.masks_path and example and not has_match:
-        raise InputError(no_match(rules.masks_path, rules.annotations_path, *example))
+        raise InputError(no_match(rules.masks_path, rules.annotations_path, example))
 
 
 def _add_masks(point: Point, masks: Iterable[bytes], rules: PointRules, counts: Counter[str]) -> bool:
@@ -118,16 +119,25 @@ def _with_copies(box: bytes, ancestors: Mapping[str, Sequence[str]]) -> Iterator
 
 
 def write_points(
-    points: Iterable[Point], chosen: Set[str] | None, write: Callable[[bytes], None], counts: Counter[str]
-) -> Iterator[Point]:
-    """Write the chosen points, all if that is None, and yield them; count these and the others."""
-    for point in points:
+    images: Images,
+    rules: PointRules,
+    chosen: Set[str] | None,
+    write: Callable[[bytes], None],
+    counts: Counter[str],
+) -> bytearray:
+    """Write the chosen points, all if that is None; count these and the others.
+
+    Return whether the image at each position of the index is written.
+    """
+    written = bytearray(len(images.positions))
+    for point in read_points(images, rules, counts):
         if chosen is not None and point.id not in chosen:
             counts["images_not_chosen"] += 1
             continue
         write(point.json())
+        written[point.position] = True
         counts["images"] += 1
         counts["boxes"] += len(point.boxes)
         counts["masks"] += point.masks
         counts["images_without_boxes"] += point.is_background
-        yield point
+    return written

@@ -23,7 +23,7 @@ from msgspec import Meta
 from common.cli import InputError, progress, say
 from common.files.csv_files import columns, csv_rows, parse_number
 from common.files.places import parse_path, status
-from common.files.whole_files import bytes_read, open_input, read_lines
+from common.files.whole_files import bytes_read, check_rereadable, open_input, read_lines
 from common.openimages.datapoints import Attribute
 from common.openimages.ids import is_image_id
 from common.workers.pool import Processes, batches, usable_cores
@@ -55,6 +55,7 @@ def read_rows(
     The header must have the required columns. Where a row is wrong the reader raises ValueError; its text
     must be true of the first row.
     """
+    check_rereadable(path)  # a wrong line is named in a second reading
     found = status(parse_path(path))
     with open_input(path) as stream, progress(found and found.size, "B", PurePath(path).name) as bar:
         lines = read_lines(path)
