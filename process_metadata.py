@@ -48,7 +48,7 @@ from common.cli import InputError, make_parser, run, whole_number
 from common.files.csv_files import parse_number
 from common.files.json_files import json_writer
 from common.files.whole_files import open_output
-from common.openimages.class_choice import asked_classes, choose_classes, hint_at_subclasses
+from common.openimages.class_choice import asked_classes, choose_classes
 from common.openimages.classes import read_classes
 from common.openimages.hierarchy import descendants, read_ancestors
 from common.openimages.outputs import check_outputs
@@ -59,12 +59,11 @@ ALL = 10**9  # images
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     from common.metadata.boxes import BoxFilter, read_boxes
-    from common.metadata.choice import ImageChoice, read_listed
-    from common.metadata.index import Images, read_index, write_index
+    from common.metadata.index import Images, read_index, read_listed, write_index
     from common.metadata.labels import read_labels
     from common.metadata.losses import nothing_kept, report
     from common.metadata.masks import read_masks
-    from common.metadata.points import PointRules, read_points, write_points
+    from common.metadata.points import ImageChoice, PointRules, read_points, write_points
 
     annotations, index = args.annotations_input_path, args.image_index_input_path
     masks, labels = args.masks_input_path, args.image_labels_input_path
@@ -72,17 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     classes = read_classes(args.trainable_classes_path)
     if args.classes is not None or args.classes_path is not None:
         asked = asked_classes(args.classes, args.classes_path)
-        named = choose_classes(asked, classes, args.class_description_path)
-        if not args.hierarchy_path:
-            class_files = args.class_description_path or args.trainable_classes_path
-            hint_at_subclasses(named, classes, class_files, args.class_description_path)
-        classes = [mid for mid in classes if not {mid, *ancestors.get(mid, ())}.isdisjoint(named)]
+        paths = args.trainable_classes_path, args.class_description_path
+        classes = choose_classes(asked, classes, *paths, ancestors)
     wanted = BoxFilter(frozenset(classes), args.exclude, args.min_box_side, args.clip_boxes)
     present, absent = (kept_relatives(classes, each) for each in (ancestors, descendants(ancestors)))
     copies = {mid: sorted(present[mid] - {mid}) for mid in classes} if args.expand_hierarchy else {}
-    rules = PointRules(
-        annotations, masks, args.boxes_without_mask, bool(labels), args.keep_labels_only, copies
-    )
+    rules = PointRules(annotations, masks, args.boxes_without_mask, labels, args.keep_labels_only, copies)
     counts: Counter[str] = Counter(classes=len(classes))
     with closing(Images()) as images:
         read_index(index, images, counts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import tempfile
 from array import array
 from collections import Counter
@@ -18,8 +19,10 @@ from msgspec import Meta
 from common.cli import InputError
 from common.files.csv_files import write_csv
 from common.files.json_files import json_writer
+from common.files.whole_files import read_lines
 from common.metadata.rows import NUMBER, Rows, check_id, parse_field, read_rows
 from common.openimages.datapoints import INDEX_COLUMNS
+from common.openimages.ids import is_image_id, list_key, one_of_each
 
 KEYS = {column: key for key, column in INDEX_COLUMNS.items()}
 KINDS = {"size": Annotated[int, Meta(ge=0, le=(1 << 63) - 1)], "rotation": NUMBER}  # bytes, degrees
@@ -28,6 +31,7 @@ HEAD = ("subset", "rotation")  # keys that a datapoint has before its annotation
 ENTRIES = 1 << 17  # index entries read into memory together: 80 MB
 BUCKET = 1 << 15  # images whose boxes, labels and masks are read into memory together: 100 MB
 BUFFER = 1 << 18  # bytes that wait in memory for each temporary file
+LISTED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} .*\s")  # in a line of `aws s3 ls`, what is before the name
 
 Entries = list[tuple[str, str, bytes]]  # id, what datapoints take from it as JSON keys, all of it as JSON
 
@@ -165,6 +169,30 @@ def read_entries(header: tuple[str, ...], rows: Rows) -> Entries:
         head = {key: entry[key] for key in HEAD if key in entry}
         entries.append((entry["id"], encode(head)[1:-1].decode(), encode(entry)))
     return entries
+
+
+def read_listed(path: str, index_path: str, images: Images, counts: Counter[str]) -> frozenset[str]:
+    """Return the images of the index that a file lists, one a line, and count the others.
+
+    A line may hold a path or address of the image, or be one of `aws s3 ls`, whose last column counts. Ids
+    are compared as `list_key` has them.
+    """
+    ids = set()
+    for line, text in read_lines(path):
+        name = LISTED.sub("", text.strip()).rpartition("/")[2]
+        if name and not is_image_id(name):
+            raise InputError(f"{path}:{line}: {name[:80]!r}, an image id was expected")
+        ids.add(list_key(name))
+    ids.discard("")
+    if not ids:
+        raise InputError(f"{path}: no image ids in it, one a line was expected")
+    of_index = images.positions
+    listed = frozenset(image_id for image_id in of_index if image_id in ids or list_key(image_id) in ids)
+    if not listed:
+        shown = one_of_each("list", min(ids), "index", next(iter(of_index)))
+        raise InputError(f"{path}: none of its {len(ids)} image ids is in {index_path}: {shown}")
+    counts["listed_not_found"] = len(ids) - len(set(map(list_key, listed)))
+    return listed
 
 
 def write_index(images: Images, wanted: bytearray, path: str, attribution_path: str | None) -> None:

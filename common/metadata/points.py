@@ -1,7 +1,13 @@
-"""Datapoints from the boxes, labels and masks of each image: merged, and written if they are chosen."""
+"""Datapoints from the boxes, labels and masks of each image: merged, chosen, and written.
+
+Images are chosen by the hash of seed and id: the lowest of each class, then the lowest of all. The order of
+the files does not matter, and a larger number only adds images.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -23,7 +29,7 @@ class PointRules:
     annotations_path: str
     masks_path: str | None
     boxes_without_mask: str  # keep, drop_box or drop_image
-    has_labels: bool
+    labels_path: str | None
     keep_labels_only: bool  # images that lose all boxes stay if they have labels
     ancestors: Mapping[str, Sequence[str]]  # of a class those that get a copy of each of its boxes
 
@@ -69,7 +75,7 @@ def read_points(images: Images, rules: PointRules, counts: Counter[str]) -> Iter
         counts["repeated_rows"] += duplicates
         labels = merge_labels(items["labels"]) if "labels" in items else {}
         point = Point(
-            ids[position], position, images.heads[position], labels if rules.has_labels else None, boxes,
+            ids[position], position, images.heads[position], labels if rules.labels_path else None, boxes,
             is_background="background" in items,
         )  # fmt: skip
         if point.is_background and any(labels.values()):
@@ -116,6 +122,57 @@ def _with_copies(box: bytes, ancestors: Mapping[str, Sequence[str]]) -> Iterator
     label = decode_region(box).label
     for ancestor in ancestors.get(label, ()):
         yield box.replace(msgspec.json.encode(label), msgspec.json.encode(ancestor), 1)
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """Limits on the number of images, and the ids to choose from; None stands for all."""
+
+    image_ids: frozenset[str] | None = None
+    max_images_per_class: int | None = None
+    max_images: int | None = None
+    seed: int = 0
+
+    def choose(self, points: Iterable[Point], counts: Counter[str]) -> set[str] | None:
+        """Return the ids of the points to keep, None for all; count what each limit drops."""
+        number = self.max_images_per_class
+        if self.image_ids is None and number is None and self.max_images is None:
+            return None
+        chosen: set[str] = set()
+        lowest: dict[str, list[tuple[int, str]]] = {}  # of each class a heap with the highest hash on top
+        listed = 0
+        for point in points:
+            if self.image_ids is not None and point.id not in self.image_ids:
+                counts["not_listed"] += 1
+                continue
+            listed += 1
+            if number is None or point.is_background:
+                chosen.add(point.id)
+                continue
+            item = (-self._hash(point.id), point.id)
+            for mid in point.classes():
+                heap = lowest.setdefault(mid, [])
+                heapq.heappush(heap, item)
+                if len(heap) > number:
+                    heapq.heappop(heap)
+        chosen.update(image_id for heap in lowest.values() for _, image_id in heap)
+        if self.image_ids is not None:
+            counts["listed_without_boxes"] += len(self.image_ids) - listed
+        counts["over_max_images_per_class"] += listed - len(chosen)
+        if self.max_images is not None:
+            counts["over_max_images"] += max(len(chosen) - self.max_images, 0)
+            chosen = set(heapq.nsmallest(self.max_images, chosen, key=self._hash))
+        return chosen
+
+    def add_background(self, images: Images, number: int) -> None:
+        """Add so many images without boxes: of the list, in the order of the index, by lowest hash."""
+        listed = [one for one in images.without_boxes() if self.image_ids is None or one in self.image_ids]
+        chosen = set(heapq.nsmallest(number, listed, key=self._hash))
+        images.number_all(image_id for image_id in listed if image_id in chosen)
+        images.add("background", ((image_id, b"") for image_id in chosen))
+
+    def _hash(self, image_id: str) -> int:
+        return int.from_bytes(hashlib.sha256(f"{self.seed}:{image_id}".encode()).digest()[:16])
 
 
 def write_points(

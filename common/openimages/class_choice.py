@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,13 +49,18 @@ def asked_classes(classes: str | None, classes_path: str | Path | None) -> list[
 
 
 def choose_classes(
-    asked: Sequence[tuple[str, str]], trainable: Sequence[str], descriptions: str | Path | None
+    asked: Sequence[tuple[str, str]],
+    trainable: Sequence[str],
+    trainable_path: str | Path,
+    descriptions: str | Path | None,
+    ancestors: Mapping[str, Set[str]],
 ) -> list[str]:
-    """Return the trainable classes that are `asked` for, in the order of the trainable list.
+    """Return the trainable classes `asked` for and their subclasses, in the order of the trainable list.
 
     Names match whatever their case. A class that V7 renamed is also found by its other name, unless that is
     the name of a class in the descriptions. A name that is unknown, not trainable, or shared by several
-    trainable classes is an error that names its place and the candidates.
+    trainable classes is an error that names its place and the candidates. Without ancestors, those of no
+    --hierarchy_path, a hint names the subclasses that are left out.
     """
     names = read_descriptions(descriptions) if descriptions is not None else {}
     mids: dict[str, list[str]] = {}  # by name
@@ -75,7 +80,9 @@ def choose_classes(
         if key in renamed:
             say(f"{where}: {text!r} is named {names[mid]!r} in {descriptions} ({mid})")
         wanted.add(mid)
-    return [mid for mid in trainable if mid in wanted]
+    if not ancestors:
+        _hint_at_subclasses(wanted, trainable, descriptions or trainable_path, descriptions)
+    return [mid for mid in trainable if not wanted.isdisjoint({mid, *ancestors.get(mid, ())})]
 
 
 def _other_names(names: dict[str, str]) -> dict[str, str]:
@@ -83,8 +90,8 @@ def _other_names(names: dict[str, str]) -> dict[str, str]:
     return {name.casefold(): mid for mid in RENAMED if mid in names for name in RENAMED[mid]}
 
 
-def hint_at_subclasses(
-    chosen: Sequence[str], trainable: Sequence[str], class_files: str | Path, descriptions: str | Path | None
+def _hint_at_subclasses(
+    chosen: set[str], trainable: Sequence[str], class_files: str | Path, descriptions: str | Path | None
 ) -> None:
     """Name the trainable subclasses of the chosen classes that are not chosen themselves.
 
@@ -95,7 +102,7 @@ def hint_at_subclasses(
     ancestors: dict[str, set[str]] = {}
     with suppress(InputError):
         ancestors = read_ancestors(hierarchy)
-    left = [mid for mid in trainable if mid not in chosen and ancestors.get(mid, set()) & {*chosen}]
+    left = [mid for mid in trainable if mid not in chosen and ancestors.get(mid, set()) & chosen]
     if left:
         names = read_descriptions(descriptions) if descriptions is not None else {}
         shown = ", ".join(names.get(mid, mid) for mid in left[:SHOWN])
