@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,9 @@ from tests.support.masks import (
     write_points,
     write_zips,
 )  # fmt: skip
+from tests.support.running import wait_in_run
 from tests.support.step5 import arguments, contents
+from tests.support.step5_cluster import STEP
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools 2.0.11 with NumPy 2
 
@@ -52,16 +56,23 @@ def mask_names(image_id: str) -> list[str]:
     return [name for name in NAMES if name.startswith(image_id)]
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def drawn_folder(tmp_path_factory):
     """Return a folder with four images, their masks in `masks` and their datapoints; one box has no mask."""
-    (tmp_path / "photos").mkdir()
+    folder = tmp_path_factory.mktemp("drawn")
+    (folder / "photos").mkdir()
     for image_id, size in IMAGES.items():
-        Image.new("RGB", size, "teal").save(tmp_path / "photos" / f"{image_id}.jpg")
-    write_zips(tmp_path / "masks", {n: png(drawn(shape, MASK_SIZES[n[:4]])) for n, shape in NAMES.items()})
+        Image.new("RGB", size, "teal").save(folder / "photos" / f"{image_id}.jpg")
+    write_zips(folder / "masks", {n: png(drawn(shape, MASK_SIZES[n[:4]])) for n, shape in NAMES.items()})
     points = [masked_point(each, [*mask_names(each), None], rotation=90) for each in IMAGES]
-    write_points(tmp_path / "points.json", points)
-    return tmp_path
+    write_points(folder / "points.json", points)
+    return folder
+
+
+@pytest.fixture
+def folder(drawn_folder, tmp_path):
+    """Return a copy of that folder."""
+    return shutil.copytree(drawn_folder, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -478,30 +489,34 @@ def fill(folder: Path, number: int) -> None:
 
 
 def test_a_run_interrupted_then_killed_resumes_and_ends_the_same(script, tmp_path):
-    number = 300
+    number = 150
     for name in ("disturbed", "undisturbed"):
         fill(tmp_path / name, number)
     folder = tmp_path / "disturbed"
     flags = arguments(folder, "--masks_directory", folder / "masks", "--workers", 2)
     journal = folder / "small" / ".process_masks"
+
+    def done() -> int:
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    def is_past(least: int) -> bool:
+        return done() > least
+
     for signum, least in ((signal.SIGINT, number // 6), (signal.SIGKILL, number // 2)):
         with subprocess.Popen(
-            [sys.executable, str(ROOT / "process_images.py"), *flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            [sys.executable, "-c", STEP, *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as run:
-            while not (journal.exists() and journal.read_bytes().count(b"\n") > least):
-                assert run.poll() is None, run.stderr.read()
+            wait_in_run(run, partial(is_past, least))
             run.send_signal(signum)
             run.stdout.read()  # ends when the last worker has ended
     assert not (folder / "out.json").exists()
     with open(journal, "ab") as stream:
         stream.write(b"0123456789abcdef [[")  # as a kill in the middle of a write leaves it
-    done = journal.read_bytes().count(b"\n")
-    outcome = script("process_images", *flags)
+    before = done()
+    outcome = script("process_images", *arguments(folder, "--masks_directory", folder / "masks"))
     assert (outcome.code, outcome.counts["masks"]) == (0, 2 * number)
-    assert done <= outcome.counts["already_there"] < number
-    assert journal.read_bytes().count(b"\n") == number  # none was made twice
+    assert before <= outcome.counts["already_there"] < number
+    assert done() == number  # none was made twice
     undisturbed = tmp_path / "undisturbed"
     flags = arguments(undisturbed, "--masks_directory", undisturbed / "masks")
     assert script("process_images", *flags).code == 0
