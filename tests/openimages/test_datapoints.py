@@ -1,8 +1,8 @@
 """The schema of datapoints and index entries, for files that anyone may have written."""
 
+import importlib
 import json
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from common.cli import InputError
 from common.openimages.datapoints import ATTRIBUTES, read_datapoints, read_index, read_raw_datapoints
 from tests.conftest import ROOT
+from tests.support.step3 import CAT, INDEX_V3, V4, A, B, box, entry, table
+from tests.support.step7 import photo, read_back
 
 BOX = {"label": "/m/01yrx", "x0": 0.1, "x1": 0.2, "y0": 0.3, "y1": 0.4}
 POINT = {"id": "000000000000000a", "annotations": [BOX]}
@@ -172,46 +174,52 @@ def test_numbers_of_the_index_can_be_strings(tmp_path):
 # --- the recipe for a new attribute, in CONTRIBUTING.md -----------------------------------------------------
 
 
-def test_a_new_attribute_of_a_box_is_one_line(tmp_path, sample_directory):
-    """A copy of the project with one line more reads the column IsWild, drops by it, and writes it to records."""
-    for script in ("process_metadata.py", "process_images.py", "record_maker.py"):
-        shutil.copy(ROOT / script, tmp_path)
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Yield the folder of a copy of the project, whose modules are imported instead of ours meanwhile."""
+    scripts = ("process_metadata", "process_images", "record_maker")
+    for name in scripts:
+        shutil.copy(ROOT / f"{name}.py", tmp_path)
     shutil.copytree(ROOT / "common", tmp_path / "common", ignore=shutil.ignore_patterns("__pycache__"))
-    schema = tmp_path / "common/openimages/datapoints.py"
+
+    def take_out():
+        names = [name for name in sys.modules if name.partition(".")[0] in ("common", *scripts)]
+        return {name: sys.modules.pop(name) for name in names}
+
+    ours = take_out()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    take_out()
+    sys.modules |= ours
+
+
+def test_a_new_attribute_of_a_box_is_one_line(project):
+    """With one line more the column IsWild is read, boxes are dropped by it, and records have it."""
+    schema = project / "common/openimages/datapoints.py"
     lines = schema.read_text().splitlines(keepends=True)
     (place,) = (number for number, line in enumerate(lines) if line.startswith("    inside: "))
     lines.insert(place + 1, '    wild: Annotated[Attribute, "IsWild"] = -1  # lives in the wild\n')
     schema.write_text("".join(lines))
 
-    release = sample_directory / "release/2018_04"
-    header, *rows = (release / "validation/validation-annotations-bbox.csv").read_text().splitlines()
-    wild = [f"{row},{number % 3 - 1}" for number, row in enumerate(rows)]  # -1, 0 or 1
-    (tmp_path / "boxes.csv").write_text("\n".join([f"{header},IsWild", *wild, ""]))
-    descriptions = (release / "class-descriptions-boxable.csv").read_text().splitlines()
-    (tmp_path / "classes.txt").write_text("\n".join(line.split(",")[0] for line in descriptions))
-    for command in (
-        ["process_metadata.py", "--annotations_input_path", "boxes.csv", "--trainable_classes_path", "classes.txt",
-         "--image_index_input_path", release / "validation/validation-images-with-rotation.csv", "--exclude", "wild",
-         "--point_output_path", "points.json", "--image_index_output_path", "images.json"],
-        ["process_images.py", "--image_directory", sample_directory / "mirror/validation", "--workers", "1",
-         "--image_saving_directory", "resized", "--datapoints_input_path", "points.json",
-         "--datapoints_output_path", "resized.json"],
-        ["record_maker.py", "--points_path", "resized.json", "--record_save_path", "records",
-         "--trainable_classes_path", "classes.txt", "--saved_images_directory", "resized", "--workers", "1"],
+    rows = [box(image, more=f",0,0,0,0,0,{wild}") for image in (A, B) for wild in (0, 1, -1)]
+    (project / "boxes.csv").write_text(table(f"{V4},IsWild", *rows))
+    (project / "images.csv").write_text(table(INDEX_V3, entry(A), entry(B)))
+    (project / "classes.txt").write_text(f"{CAT}\n")
+    (project / "photos").mkdir()
+    for image in (A, B):
+        (project / f"photos/{image}.jpg").write_bytes(photo())
+    for name, flags in (
+        ("process_metadata", "--annotations_input_path boxes.csv --image_index_input_path images.csv --exclude wild "
+         "--trainable_classes_path classes.txt --point_output_path points.json --image_index_output_path index.json"),
+        ("process_images", "--image_directory photos --image_saving_directory resized --workers 1 "
+         "--datapoints_input_path points.json --datapoints_output_path resized.json"),
+        ("record_maker", "--points_path resized.json --saved_images_directory resized --workers 1 "
+         "--trainable_classes_path classes.txt --record_save_path records"),
     ):  # fmt: skip
-        subprocess.run([sys.executable, *map(str, command)], cwd=tmp_path, check=True, timeout=120)
-
-    import tensorflow as tf
-
-    points = {
-        point["id"]: point["annotations"] for point in json.loads((tmp_path / "resized.json").read_text())
-    }
-    found = []
-    for raw in tf.data.TFRecordDataset(str(tmp_path / "records")).as_numpy_iterator():
-        feature = tf.train.Example.FromString(raw).features.feature
-        image_id = feature["image/source_id"].bytes_list.value[0].decode()
-        values = list(feature["image/object/wild"].int64_list.value)
-        assert values == [box["wild"] for box in points.pop(image_id)]
-        found += values
-    assert not points
-    assert set(found) == {-1, 0}  # those of 1 were excluded
+        module = importlib.import_module(name)
+        assert module.__file__ == str(project / f"{name}.py")
+        module.main(flags.split())
+    records = read_back(project / "records")
+    assert [record["image/source_id"] for record in records] == [[A.encode()], [B.encode()]]
+    assert [record["image/object/wild"] for record in records] == [[0, -1]] * 2  # 1 was excluded
