@@ -27,7 +27,7 @@ def test_sound_files_are_verified(step, tmp_path):
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_flipped_byte_anywhere_is_found_and_named(step, tmp_path, compression):
-    points, images = many(3)
+    points, images = many(2)
     flags = ("--num_shards", 1, "--verify", "--compression", compression)
     assert step(points, images, *flags).code == 0
     path = tmp_path / "out/data.tfrecord-00000-of-00001"
