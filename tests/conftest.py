@@ -1,5 +1,6 @@
 """Fixtures of all tests: scripts run in this process, the sample, an object store."""
 
+import fcntl
 import importlib.util
 import os
 import signal
@@ -138,9 +139,13 @@ def sample_directory(tmp_path_factory):
     """Return the sample release, made once. Copy it to serve it, since serving may rewrite it."""
     from sample import make
 
-    directory = tmp_path_factory.mktemp("sample")
-    make.main(["--directory", str(directory)])
-    return directory
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all processes of this run: the first one makes it
+    with open(folder / "sample.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        make.main(["--directory", str(folder / "sample")])
+    return folder / "sample"
 
 
 @pytest.fixture(scope="session")

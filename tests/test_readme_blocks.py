@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import trustme
 
-from sample.make import main as make_sample
 from sample.make import read_truth, write_release
 from sample.serve import FolderServer, sample_folder, start
 from tests.conftest import ROOT
@@ -62,11 +61,11 @@ def official_hosts(sample: Path, folder: Path):
 
 
 @pytest.fixture(scope="module")
-def pasted(tmp_path_factory):
+def pasted(sample_directory, tmp_path_factory):
     """Run all blocks but the two make commands, each in a shell in a copy of the project."""
     folder = tmp_path_factory.mktemp("readme")
     sample, project = folder / "sample", folder / "project"
-    make_sample(["--directory", str(sample), "--images", "60"])
+    shutil.copytree(sample_directory, sample)
     kept_out = shutil.ignore_patterns(".*", "demo", "data", "dataset")
     shutil.copytree(ROOT, project, ignore=kept_out)
     (project / ".venv").symlink_to(sys.prefix)
