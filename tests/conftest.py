@@ -136,16 +136,15 @@ def real_files():
 
 @pytest.fixture(scope="session")
 def sample_directory(tmp_path_factory):
-    """Return the sample release, made once. Copy it to serve it, since serving may rewrite it."""
+    """Return the sample release, made once for all processes. Copy it to serve it, since serving may rewrite it."""
     from sample import make
 
     folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of all processes of this run: the first one makes it
-    with open(folder / "sample.lock", "w") as lock:
+    directory = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "sample"
+    with open(f"{directory}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        make.main(["--directory", str(folder / "sample")])
-    return folder / "sample"
+        make.main(["--directory", str(directory)])
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from common.records.shards import load_tensorflow  # without Keras, which would take a third of its time
 from sample.classes import BY_LABEL
 from sample.masks import path_of
 from sample.release import SPLITS
@@ -126,8 +127,7 @@ def test_the_results_are_those_that_the_sample_predicts(made, truth):
 
 def test_the_records_hold_the_drawn_boxes_in_their_colours(made, truth):
     """Each box, cut out of the record's image, has the colour of its object."""
-    import tensorflow as tf
-
+    tf = load_tensorflow()
     mids = (made[0] / "out/classes-trainable.txt").read_text().split()
     shards = sorted(str(path) for path in (made[0] / "out/train/records").glob("train.tfrecord-*"))
     sizes = []
@@ -212,7 +212,7 @@ def test_every_setting_reaches_its_step_and_every_split(sample, tmp_path):
         (tmp_path / f"{split}.csv").symlink_to(data / split / "image-labels.csv")
     result = run_all(
         sample[1], data, out, RELEASE="v3", SPLIT="train validation", CLASSES="Cat,Dog", MAX_IMAGES="6", MAX_SIDE="100",
-        NUM_SHARDS="1", GET_FLAGS="--image_labels",
+        NUM_SHARDS="1", GET_FLAGS="--image_labels", PROCESS_FLAGS="--workers 1",
         METADATA_FLAGS=f"--image_labels_input_path {tmp_path}/{{split}}.csv --seed 1 --keep_images_without_boxes 9",
         LABEL_MAP_FLAGS="--name_field name",
         RECORD_FLAGS=f"--compression gzip --keep_without_boxes --workers 1 --class_text name --class_description_path {names} "
@@ -392,8 +392,7 @@ def test_resized_masks_are_those_of_the_drawn_objects(made, truth):
 
 @PYCOCOTOOLS
 def test_records_hold_the_masks_of_the_drawn_objects(made, truth):
-    import tensorflow as tf
-
+    tf = load_tensorflow()
     expected = {
         (image_id, *map(str, corners(box))): box
         for image_id, box in with_masks(truth, "train", empty=False).values()
@@ -452,8 +451,7 @@ FRAMES = {
 @pytest.mark.parametrize(("frame", "flags"), FRAMES.items(), ids=FRAMES)
 def test_masks_sit_on_their_objects_in_every_frame(made, truth, script, tmp_path, frame, flags):
     """From the masks that step 3 found to the records, by every fit, with and without turning."""
-    import tensorflow as tf
-
+    tf = load_tensorflow()
     out = made[0] / "out/train"
     outcome = script(
         "process_images", "--image_directory", out / "photos", "--image_saving_directory", tmp_path / "resized",
