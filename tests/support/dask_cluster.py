@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from tests.support.machines import Machine
 
 PATIENCE = 60  # seconds, on a busy machine
+BARE = "--no-nanny"  # starts a worker in half the time
 CALM = {
     "DASK_DISTRIBUTED__ADMIN__TICK__LIMIT": "1h",  # no complaints about a busy machine
     "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "False",
@@ -32,7 +35,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     until = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def lines_of(path: Path) -> list[str]:
@@ -79,7 +82,7 @@ class Cluster:
         self.port = free_port()
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.running: list[subprocess.Popen[str]] = []
-        self.workers: list[subprocess.Popen[str]] = []  # their nannies
+        self.workers: list[subprocess.Popen[str]] = []  # or their nannies
         self.scheduler = self.start_scheduler()
 
     def start(self, name: str, command: list[str], ready: str, **environment: str) -> subprocess.Popen[str]:
@@ -109,7 +112,7 @@ class Cluster:
         inside: Sequence[str] = (),
         **environment: str,
     ) -> subprocess.Popen[str]:
-        """Start a worker under its nanny and wait until it is registered.
+        """Start a worker, under its nanny unless `flags` hold BARE, and wait until it is registered.
 
         `inside` is a prefix for its command, if it has no `machine`.
         """
@@ -122,16 +125,15 @@ class Cluster:
         self.workers.append(self.start(name, command, "Starting established connection", **environment))
         return self.workers[-1]
 
-    def process_of(self, nanny: subprocess.Popen[str]) -> int:
-        """Return the worker process below a nanny."""
-        (pid,) = spawned(nanny.pid)
+    def process_of(self, worker: subprocess.Popen[str]) -> int:
+        """Return the process that runs a worker's tasks: its own or the one below its nanny."""
+        (pid,) = spawned(worker.pid) or [worker.pid]
         return pid
 
     def signal_workers(self, number: int) -> None:
-        """Send a signal to all worker processes."""
-        for nanny in self.workers:
-            for pid in spawned(nanny.pid):
-                os.kill(pid, number)
+        """Send a signal to all processes that run tasks."""
+        for worker in self.workers:
+            os.kill(self.process_of(worker), number)
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """Kill -9 a process of the cluster and its worker process, as a power failure would."""
@@ -139,6 +141,20 @@ class Cluster:
             os.kill(pid, signal.SIGKILL)
         process.wait()
         self.running.remove(process)
+
+    def remove_workers(self) -> None:
+        """Kill all workers and wait until the scheduler knows that they are gone."""
+        for worker in self.workers:
+            if worker in self.running:
+                self.kill(worker)
+        self.workers.clear()
+        log = self.folder / "scheduler.log"
+
+        def is_empty() -> bool:
+            lines = log.read_text() if self.scheduler in self.running else ""
+            return lines.count(" Register worker ") == lines.count(" Remove worker ")
+
+        wait_until(is_empty)
 
     def stop(self) -> None:
         for process in list(self.running):
@@ -153,12 +169,34 @@ def cluster(
     python: str = sys.executable,
     **environment: str,
 ) -> Iterator[Cluster]:
-    """Yield a running cluster; it keeps its files in the folder."""
+    """Yield a running cluster with workers without nannies; it keeps its files in the folder."""
     folder.mkdir(exist_ok=True)
     found = Cluster(folder, host, python, **environment)
     try:
         for number in range(workers):
-            found.add_worker(f"worker{number}")
+            found.add_worker(f"worker{number}", BARE)
         yield found
     finally:
         found.stop()
+
+
+@contextmanager
+def disturbed(found: Cluster, disturb: Callable[[], None]) -> Iterator[None]:
+    """Call `disturb` in a thread meanwhile, and end the cluster if that fails or the body then takes too long."""
+    over = threading.Event()
+
+    def call() -> None:
+        try:
+            disturb()
+            assert over.wait(PATIENCE), "the run does not end"
+        except BaseException:
+            found.stop()
+            raise
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(call)
+        try:
+            yield
+        finally:
+            over.set()
+    future.result()

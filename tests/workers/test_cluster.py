@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
+import process_images
 from common.cli import InputError
 from common.openimages.classes import read_classes
 from common.workers import cluster as common_cluster
 from common.workers.cluster import connect
 from common.workers.pool import WINDOW
 from tests.conftest import ROOT
-from tests.support.dask_cluster import PATIENCE, cluster, free_port, lines_of
+from tests.support.dask_cluster import BARE, PATIENCE, cluster, disturbed, free_port, lines_of
 from tests.support.step5 import arguments, contents, folder
-from tests.support.step5_cluster import MANY, assert_like_undisturbed, start, wait_until_done
-from tests.support.step5_cluster import many as many
+from tests.support.step5_cluster import MANY, assert_like_undisturbed, freeze, many, start, undisturbed
 
-__all__ = ["folder"]
+__all__ = ["folder", "many", "undisturbed"]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,25 @@ def two_workers(tmp_path_factory):
     """A cluster of a worker without a nanny and one with; in their folder is a module of our package's name."""
     with cluster(tmp_path_factory.mktemp("cluster")) as found:
         (found.folder / "common.py").write_text("raise ImportError('not ours')")
-        found.add_worker("bare", "--no-nanny")
+        found.add_worker("bare", BARE)
         found.add_worker("watched")
         yield found
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    """A scheduler whose workers come and go with the tests."""
+    with cluster(tmp_path_factory.mktemp("scheduler")) as found:
+        yield found
+
+
+@pytest.fixture
+def no_workers(scheduler):
+    """A cluster that has no workers yet."""
+    if scheduler.scheduler not in scheduler.running:  # ended by a test that failed
+        scheduler.scheduler = scheduler.start_scheduler()
+    yield scheduler
+    scheduler.remove_workers()
 
 
 @pytest.fixture
@@ -98,10 +114,10 @@ def test_an_error_in_a_task_is_the_callers(mapped, tmp_path):
         list(mapped(read_classes, [tmp_path / "classes"]))
 
 
-def test_a_task_that_kills_every_worker_that_runs_it_is_one_line(tmp_path):
+def test_a_task_that_kills_every_worker_that_runs_it_is_one_line(no_workers):
+    no_workers.add_worker("watched")
     with (
-        cluster(tmp_path / "cluster", workers=1) as found,
-        connect(found.address, [], [], []) as workers,
+        connect(no_workers.address, [], [], []) as workers,
         pytest.raises(InputError, match="4 workers were lost while they ran the same task, the last one w"),
     ):
         list(workers.map(subprocess.check_output, [shell("kill -9 $PPID; sleep 1")]))
@@ -122,7 +138,7 @@ def test_a_late_worker_gets_work(mapped, two_workers, tmp_path):
             if "late" in lines_of(tmp_path / "names"):
                 return
             if n == 10:
-                late.append(two_workers.add_worker("late", TEST_NAME="late"))
+                late.append(two_workers.add_worker("late", BARE, TEST_NAME="late"))
             yield shell(f"sleep 0.1; echo ${{TEST_NAME:-early}} >> {tmp_path}/names; echo {n}")
 
     late: list[subprocess.Popen[str]] = []
@@ -132,25 +148,7 @@ def test_a_late_worker_gets_work(mapped, two_workers, tmp_path):
     assert len(lines_of(tmp_path / "names")) == len(results)
 
 
-def test_a_worker_that_is_lost_is_named_and_its_tasks_run_again(tmp_path, capsys):
-    said: list[str] = []
-
-    def tasks():
-        for n in count():
-            if n == 4:
-                found.kill(found.workers[0])
-            said.append(capsys.readouterr().err)
-            if "is gone" in "".join(said):
-                return
-            yield shell(f"sleep 0.1; echo {n}")
-
-    with cluster(tmp_path / "cluster", workers=2) as found, connect(found.address, [], [], []) as workers:
-        results = list(workers.map(subprocess.check_output, tasks()))
-    assert results == [f"{n}\n".encode() for n in range(len(results))]
-    assert re.fullmatch(r"worker worker0 \(tcp://[0-9.:]+\) is gone, its tasks go to others\n", "".join(said))
-
-
-def test_a_worker_that_has_another_version_of_our_code_is_named(tmp_path):
+def test_a_worker_that_has_another_version_of_our_code_is_named(no_workers, tmp_path):
     """The same command of another checkout, before and after the worker was restarted."""
     shutil.copytree(ROOT / "common", tmp_path / "common")
     with open(tmp_path / "common" / "openimages" / "classes.py", "a") as module:
@@ -166,18 +164,18 @@ def test_a_worker_that_has_another_version_of_our_code_is_named(tmp_path):
     (tmp_path / "classes").write_text("/m/01yrx\n")
 
     def run_other() -> tuple[str, str]:
-        command = [sys.executable, "-c", code, found.address, tmp_path / "classes"]
+        command = [sys.executable, "-c", code, no_workers.address, tmp_path / "classes"]
         run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         return run.stdout, re.sub("tcp://[0-9.:]+", "ADDRESS", run.stderr)
 
-    with cluster(tmp_path / "cluster", workers=1) as found:
-        with connect(found.address, [], [], []) as workers:
-            assert list(workers.map(read_classes, [tmp_path / "classes"])) == [["/m/01yrx"]]
-        problem = "another version of our code is loaded there: restart the workers"
-        assert run_other() == ("", f"-c: worker worker0 (ADDRESS): {problem}\n")
-        found.kill(found.workers[0])
-        found.add_worker("another")
-        assert run_other() == ("['of another version']\n", "")
+    no_workers.add_worker("first", BARE)
+    with connect(no_workers.address, [], [], []) as workers:
+        assert list(workers.map(read_classes, [tmp_path / "classes"])) == [["/m/01yrx"]]
+    problem = "another version of our code is loaded there: restart the workers"
+    assert run_other() == ("", f"-c: worker first (ADDRESS): {problem}\n")
+    no_workers.remove_workers()
+    no_workers.add_worker("another", BARE)
+    assert run_other() == ("['of another version']\n", "")
 
 
 # --- workers that are not usable ------------------------------------------------------------------------------
@@ -200,58 +198,48 @@ def test_without_dask_it_is_said_how_to_get_it(script, folder, monkeypatch):
     )
 
 
-def test_no_worker_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(common_cluster, "LONELY_SECONDS", 2)
+def test_no_worker_is_one_line(no_workers, monkeypatch):
+    monkeypatch.setattr(common_cluster, "LONELY_SECONDS", 1)
     with (
-        cluster(tmp_path / "cluster") as empty,
-        pytest.raises(InputError, match="had no usable worker for 2 seconds"),
-        connect(empty.address, [], [], []),
+        pytest.raises(InputError, match="had no usable worker for 1 seconds"),
+        connect(no_workers.address, [], [], []),
     ):
         pass
 
 
-def test_a_worker_that_comes_late_has_as_long_to_answer_as_any(tmp_path, monkeypatch):
-    monkeypatch.setattr(common_cluster, "CHECK_SECONDS", 5)
-    with cluster(tmp_path / "cluster") as empty:
-        later = threading.Timer(5, empty.add_worker, ["late"])
-        later.start()
-        with connect(empty.address, [], [], []) as workers:
-            assert workers.slots == 1
-        later.join()
+def test_a_worker_that_comes_late_has_as_long_to_answer_as_any(no_workers, monkeypatch):
+    monkeypatch.setattr(common_cluster, "CHECK_SECONDS", 4)
+    later = threading.Timer(4, no_workers.add_worker, ["late", BARE])
+    later.start()
+    with connect(no_workers.address, [], [], []) as workers:
+        assert workers.slots == 1
+    later.join()
 
 
-@pytest.mark.parametrize(
-    ("prepare", "problem"),
-    [
-        ("Version: 1.2", "simplejpeg 1.2, .* as here was expected"),
-        (None, "simplejpeg is not installed, .* was expected"),
-    ],
-)
-def test_a_worker_with_other_packages_is_named_before_work_starts(
-    two_workers, script, folder, tmp_path, prepare, problem
-):
+def test_a_worker_with_other_packages_is_named_before_work_starts(two_workers, script, folder, tmp_path):
     packages = tmp_path / "packages"
-    packages.mkdir()
-    python = sys.executable
-    if prepare:
-        (packages / "simplejpeg-1.2.dist-info").mkdir()
-        (packages / "simplejpeg-1.2.dist-info" / "METADATA").write_text(f"Name: simplejpeg\n{prepare}\n")
-    else:
-        python = bare_python(tmp_path, packages, "simplejpeg")
-    worker = two_workers.add_worker(f"other-{bool(prepare)}", python=python, PYTHONPATH=str(packages))
+    (packages / "simplejpeg-1.2.dist-info").mkdir(parents=True)
+    metadata = packages / "simplejpeg-1.2.dist-info" / "METADATA"
+    metadata.write_text("Name: simplejpeg\nVersion: 1.2\n")
+    python = bare_python(tmp_path, packages, "simplejpeg")
+    worker = two_workers.add_worker("other", BARE, python=python, PYTHONPATH=str(packages))
     try:
-        outcome = script("process_images", *arguments(folder, "--dask_scheduler", two_workers.address))
-        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (1, "", 1)
-        assert re.fullmatch(
-            rf"process_images.py: worker other-{bool(prepare)} \(tcp://[0-9.:]+\): {problem}\n", outcome.err
-        )
-        assert not list((folder / "small").glob("*.jpg"))
+        for problem in (
+            r"simplejpeg 1.2, [0-9.]+ as here was expected",
+            r"simplejpeg is not installed, [0-9.]+ was expected",
+        ):
+            outcome = script("process_images", *arguments(folder, "--dask_scheduler", two_workers.address))
+            assert (outcome.code, outcome.out) == (1, "")
+            line = rf"process_images.py: worker other \(tcp://[0-9.:]+\): {problem}\n"
+            assert re.fullmatch(line, outcome.err)
+            assert not list((folder / "small").glob("*.jpg"))
+            shutil.rmtree(metadata.parent, ignore_errors=True)
     finally:
         two_workers.kill(worker)
 
 
 def test_a_worker_with_several_threads_is_named(two_workers, script, folder):
-    worker = two_workers.add_worker("broad", "--nthreads", "4")
+    worker = two_workers.add_worker("broad", BARE, "--nthreads", "4")
     try:
         outcome = script("process_images", *arguments(folder, "--dask_scheduler", two_workers.address))
     finally:
@@ -285,7 +273,9 @@ def test_a_late_worker_that_is_not_usable_gets_no_tasks(mapped, two_workers, tmp
             if "gets no tasks" in "".join(said) and n % 20 == 0:
                 return
             if n == 5:
-                late.append(two_workers.add_worker("unfit", TEST_NAME="unfit", PYTHONPATH=str(packages)))
+                late.append(
+                    two_workers.add_worker("unfit", BARE, TEST_NAME="unfit", PYTHONPATH=str(packages))
+                )
             yield shell("sleep 0.05; echo ${TEST_NAME:-fit}")
 
     late: list[subprocess.Popen[str]] = []
@@ -313,70 +303,82 @@ def test_the_result_is_that_of_one_machine(two_workers, script, folder, into, mo
     assert again == script("process_images", *arguments(alone, into=into))
 
 
-def test_a_worker_killed_in_the_middle_costs_nothing(script, many, tmp_path):
-    with cluster(tmp_path / "cluster", workers=2) as found:
-        with start(many, found.address) as run:
-            wait_until_done(many, run, MANY // 3)
-            found.kill(found.workers[0])
-            out, err = run.communicate(timeout=PATIENCE)
-        assert run.returncode == 0, err
-        assert out.startswith(f"images={MANY} resized={MANY - MANY // 20} unchanged=0 ")
-    assert_like_undisturbed(script, many)
+def test_workers_killed_in_the_middle_come_back_or_are_replaced(
+    script, no_workers, many, undisturbed, monkeypatch
+):
+    """One comes back under its nanny at another address, then is lost; the next one comes back at the same."""
+
+    def disturb() -> None:
+        freeze(no_workers, many)
+        os.kill(no_workers.process_of(moving), signal.SIGKILL)
+        freeze(no_workers, many)
+        no_workers.add_worker("kept", "--worker-port", str(free_port()))
+        freeze(no_workers, many)
+        no_workers.kill(moving)
+        os.kill(no_workers.process_of(no_workers.workers[1]), signal.SIGKILL)
+
+    monkeypatch.setattr(process_images, "BATCH_IMAGES", 1)
+    moving = no_workers.add_worker("moving")
+    with disturbed(no_workers, disturb):
+        outcome = script("process_images", *arguments(many, "--dask_scheduler", no_workers.address))
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith(f"images={MANY} resized={MANY - MANY // 20} unchanged=0 ")
+    gone = re.findall(r"worker (\w+) \(tcp://[0-9.:]+\) is gone, its tasks go to others\n", outcome.messages)
+    assert gone == ["moving", "moving", "kept"]
+    assert outcome.messages.count("\n") == 3
+    assert_like_undisturbed(many, undisturbed)
 
 
-@pytest.mark.parametrize("is_address_kept", [False, True])
-def test_a_worker_process_killed_under_its_nanny_comes_back(script, many, tmp_path, is_address_kept):
-    with cluster(tmp_path / "cluster") as found:
-        found.add_worker("only", *(["--worker-port", str(free_port())] if is_address_kept else []))
-        with start(many, found.address) as run:
-            wait_until_done(many, run, MANY // 3)
-            os.kill(found.process_of(found.workers[0]), signal.SIGKILL)
-            out, err = run.communicate(timeout=PATIENCE)
-        assert run.returncode == 0, err
-        assert out.startswith(f"images={MANY} ")
-    assert_like_undisturbed(script, many)
+def test_the_scheduler_restarted_is_one_line_and_a_second_run_goes_on(
+    script, no_workers, many, undisturbed, monkeypatch
+):
+    ended: list[float] = []
+
+    def end_scheduler() -> None:
+        freeze(no_workers, many)
+        no_workers.kill(no_workers.scheduler)
+        ended.append(time.monotonic())
+
+    monkeypatch.setattr(process_images, "BATCH_IMAGES", 1)
+    no_workers.add_worker("first", BARE)
+    flags = arguments(many, "--dask_scheduler", no_workers.address)
+    with disturbed(no_workers, end_scheduler):
+        outcome = script("process_images", *flags)
+    assert time.monotonic() - ended[0] < 20
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == (
+        f"process_images.py: the connection to the Dask scheduler {no_workers.address} was lost; "
+        "run the same command again to resume\n"
+    )
+    no_workers.kill(no_workers.workers.pop())
+    no_workers.scheduler = no_workers.start_scheduler()
+    no_workers.add_worker("another", BARE)
+    again = script("process_images", *flags)
+    assert again.code == 0, again.err
+    assert again.counts["images"] == MANY
+    assert 0 < again.counts["already_there"] < MANY
+    assert_like_undisturbed(many, undisturbed)
 
 
-def test_the_scheduler_restarted_is_one_line_and_a_second_run_goes_on(script, many, tmp_path):
-    with cluster(tmp_path / "cluster", workers=1) as found:
-        with start(many, found.address) as run:
-            wait_until_done(many, run, MANY // 3)
-            found.kill(found.scheduler)
-            begun = time.monotonic()
-            out, err = run.communicate(timeout=PATIENCE)
-        assert time.monotonic() - begun < 20
-        assert (run.returncode, out) == (1, "")
-        assert err == (
-            f"process_images.py: the connection to the Dask scheduler {found.address} was lost; "
-            "run the same command again to resume\n"
-        )
-        found.scheduler = found.start_scheduler()
-        found.add_worker("another")
-        with start(many, found.address) as again:
-            out, err = again.communicate(timeout=PATIENCE)
-        assert again.returncode == 0, err
-        assert f"images={MANY} " in out
-        assert "already_there=0" not in out
-    assert_like_undisturbed(script, many)
-
-
-def test_the_client_interrupted_then_killed_resumes_each_time(script, many, tmp_path):
+def test_the_client_interrupted_then_killed_resumes_each_time(script, no_workers, many, undisturbed):
     """The tasks of a killed run end while the next one is at work; Ctrl-C takes two seconds."""
-    with cluster(tmp_path / "cluster", workers=2) as found:
-        with start(many, found.address) as run:
-            wait_until_done(many, run, MANY // 4)
-            begun = time.monotonic()
-            run.send_signal(signal.SIGINT)
-            out, err = run.communicate(timeout=PATIENCE)
-        assert time.monotonic() - begun < 10  # two seconds, on a busy machine
-        assert (run.returncode, out) == (130, "")
-        assert err == "process_images.py: interrupted; run the same command again to resume\n"
-        with start(many, found.address) as run:
-            wait_until_done(many, run, MANY * 2 // 3)
-            run.kill()
-            run.communicate(timeout=PATIENCE)
-        with start(many, found.address) as again:
-            out, err = again.communicate(timeout=PATIENCE)
-        assert again.returncode == 0, err
-        assert f"images={MANY} " in out
-    assert_like_undisturbed(script, many)
+    for number in range(2):
+        no_workers.add_worker(f"worker{number}", BARE)
+    with start(many, no_workers.address) as run:
+        freeze(no_workers, many)
+        begun = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        no_workers.signal_workers(signal.SIGCONT)
+        out, err = run.communicate(timeout=PATIENCE)
+    assert time.monotonic() - begun < 10  # two seconds, on a busy machine
+    assert (run.returncode, out) == (130, "")
+    assert err == "process_images.py: interrupted; run the same command again to resume\n"
+    with start(many, no_workers.address) as run:
+        freeze(no_workers, many)
+        run.kill()
+        run.communicate(timeout=PATIENCE)
+        no_workers.signal_workers(signal.SIGCONT)
+    again = script("process_images", *arguments(many, "--dask_scheduler", no_workers.address))
+    assert again.code == 0, again.err
+    assert again.counts["images"] == MANY
+    assert_like_undisturbed(many, undisturbed)

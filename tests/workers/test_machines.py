@@ -14,10 +14,17 @@ from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster, wait_until
 from tests.support.fault_server import Exchange, fault_server, photo
 from tests.support.machines import machines
-from tests.support.step5_cluster import MANY, assert_like_undisturbed, many, start, wait_until_done
+from tests.support.step5_cluster import (
+    MANY,
+    assert_like_undisturbed,
+    many,
+    start,
+    undisturbed,
+    wait_until_done,
+)
 
 pytestmark = pytest.mark.system
-__all__ = ["many"]
+__all__ = ["many", "undisturbed"]
 
 PHOTOS = 60  # of each host
 SERVER = """
@@ -96,15 +103,15 @@ def two_workers(folder):
         yield found, lost
 
 
-def test_the_work_of_a_worker_that_is_cut_off_goes_to_the_others(script, many, tmp_path):
+def test_the_work_of_a_worker_that_is_cut_off_goes_to_the_others(many, undisturbed, tmp_path):
     with two_workers(tmp_path / "cluster") as (found, lost):
         run = start(many, found.address)
-        wait_until_done(many, run, MANY // 3)
+        wait_until_done(many, run, MANY // 8)
         lost.unplug()
         out, error = run.communicate(timeout=120)
     assert run.returncode == 0, error
-    assert "images=300" in out
-    assert_like_undisturbed(script, many)
+    assert f"images={MANY} " in out
+    assert_like_undisturbed(many, undisturbed)
 
 
 def slow(e: Exchange) -> None:
