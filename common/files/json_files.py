@@ -1,17 +1,18 @@
 """JSON in and out as streams: arrays with one element a line, written so, read in any layout.
 
-A line that holds one element is decoded by msgspec, in a third of the time of the json module. Text in any
-other layout goes through ijson, line by line so that messages name it; half a surrogate pair is `?` there.
+A line that holds one object is decoded by msgspec, in a third of the time of the json module. The json module
+reads text in any other layout, a piece at a time.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator
+import re
+from codecs import iterdecode
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from decimal import Decimal
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from typing import Any
 from common.cli import InputError
 from common.files.folders import CHUNK
 from common.files.places import parse_path, status
-from common.files.whole_files import MAX_ITEM, open_input, open_output, text_chunks
+from common.files.whole_files import MAX_ITEM, open_input, open_output
 
-MAX_DEPTH = 500  # of arrays and objects in each other
-BLANK = " \t\r\n"
+BETWEEN = re.compile(r"[ \t\r\n]*(,?)[ \t\r\n]*")  # two elements
+LITERALS = ("true", "false", "null", "-")  # one cut short, or nothing, may be the end of a file
 
 
 @contextmanager
@@ -52,150 +53,103 @@ def json_writer(path: str | Path) -> Iterator[Callable[[Any], None]]:
 
 def to_json(element: Any) -> bytes:
     """Return `element` as compact JSON in UTF-8."""
-    text = json.dumps(element, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can only hold escaped
-        return json.dumps(element, allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(element, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def read_json(path: str | Path, kind: type | None = None) -> Iterator[tuple[int, Any]]:
-    """Yield the line number and value of each element of a JSON array or of JSON Lines, as a stream.
+def read_json(path: str | Path, kind: type = dict) -> Iterator[tuple[int, Any]]:
+    """Yield the line number and value of each object of a JSON array or of JSON Lines, as a stream.
 
-    A file that begins with `[` is an array. With `kind`, a msgspec.Struct, an element alone on its line that
-    is of that kind comes as such; no other does.
+    A file that begins with `[` is an array. An object alone on its line that is of `kind`, a msgspec.Struct,
+    comes as such; no other does. One that is not alone has the number of the line where it ends.
     """
-    lines = _lines(path)
-    number, line = next((each for each in lines if each[1].strip(BLANK)), (1, ""))
-    in_array = line.lstrip(BLANK).startswith("[")
-    # JSON for ijson in the place of the lines read before; a 0 in it is an element to leave out.
-    so_far = ("[" if line.strip(BLANK) == "[" else "") if in_array else "0 "
-    if so_far != "[":
-        lines = chain([(number, line)], lines)
-    if so_far:
-        decode = _line_decoder(kind)
-        for number, line in lines:
-            text = line.strip(BLANK)
-            has_comma = in_array and text.endswith(",")
-            if not text:
-                continue
-            try:
-                if not line.endswith("\n"):
-                    raise ValueError("a part of a line")
-                value = decode(text[:-1] if has_comma else text)
-            except (ValueError, RecursionError):
-                lines = chain([(number, line)], lines)
-                break
-            yield number, value
-            if in_array:
-                so_far = "[0," if has_comma else "[0"
-                if not has_comma:
-                    break
-    found = _read_any_layout(path, chain([(number, so_far)], lines), in_array=in_array)
-    yield from islice(found, int("0" in so_far), None)
-
-
-def count_elements(path: str | Path) -> int | None:
-    """Return the number of elements of a file with one a line, None in another layout or if it is a pipe."""
-    if not status(parse_path(path)):
-        return None
-    with open_input(path) as stream:
-        first = stream.readline(CHUNK)
-        in_array = first.strip() == b"["
-        last = stream.readline(CHUNK) if in_array else first
-        if not (last.startswith(b"{") and last.rstrip().endswith((b"}", b"},"))):
-            return None
-        lines = last.count(b"\n")
-        while chunk := stream.read(CHUNK):
-            lines += chunk.count(b"\n")
-            last = chunk
-    return lines + (not last.endswith(b"\n")) - in_array  # the line of its closing bracket
-
-
-def _read_any_layout(
-    path: str | Path, lines: Iterable[tuple[int, str]], *, in_array: bool
-) -> Iterator[tuple[int, Any]]:
-    """Yield the line number and value of each element from lines in any layout."""
-    import ijson
-    from ijson.common import ObjectBuilder
-
-    events = ijson.sendable_list()
-    parser = ijson.basic_parse_coro(events, multiple_values=not in_array)
-    level = int(in_array)  # how deep elements are
-    depth, begin, size = 0, 0, 0
-    builder = ObjectBuilder()
-    number = 1
-    try:
-        for number, line in lines:
-            if line:  # to ijson no bytes mean the end
-                parser.send(line.encode())
-            for event, value in events:
-                depth -= event in ("end_map", "end_array")
-                if depth < level:  # at a bracket of the array
-                    depth += event == "start_array"
-                    continue
-                if depth == level and event not in ("end_map", "end_array"):
-                    begin, builder = number, ObjectBuilder()
-                builder.event(event, _number(value) if event == "number" else value)
-                depth += event in ("start_map", "start_array")
-                if depth == level:
-                    yield begin, builder.value
-                    size = 0
-                elif depth > MAX_DEPTH:
-                    raise InputError(f"{path}:{number}: nested too deeply")
-            events.clear()
-            size += len(line)
-            if size > MAX_ITEM:
-                raise InputError(f"{path}:{number}: not JSON (a value of over {MAX_ITEM} characters)")
-        parser.close()
-    except (ijson.JSONError, ValueError, SystemError) as error:  # the last for numbers of over 4,300 digits
-        what = str(error.__cause__ or error).partition("\n")[0].rstrip(".")
-        if "premature EOF" in what:
-            what = "the file ends in the middle of an array or object; is it cut short?"
-        elif "trailing garbage" in what:
-            what = "text after the end of the array"
-        else:
-            what = f"not JSON ({what.partition(': ')[2] or what})"
-        raise InputError(f"{path}:{number}: {what}") from None
-
-
-def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yield each line with its number; one longer than CHUNK comes in pieces without a line end."""
-    number, rest = 1, ""
-    for text in text_chunks(path):
-        *lines, rest = (rest + text).split("\n")
-        for line in lines:
-            yield number, line + "\n"
-            number += 1
-        if len(rest) >= CHUNK:
-            yield number, rest
-            rest = ""
-    yield number, rest + " "  # the blank ends a number
-
-
-def _line_decoder(kind: type | None) -> Callable[[str], Any]:
-    """Return a function that decodes one line, as `kind` where it is of that kind."""
     import msgspec
 
-    plain = msgspec.json.Decoder().decode
-    typed = msgspec.json.Decoder(kind).decode if kind else plain
+    typed: Callable[[bytes], Any] = msgspec.json.Decoder(kind).decode
+    plain = msgspec.json.Decoder(dict).decode
 
-    def decode(text: str) -> Any:
+    def decode(text: bytes) -> Any:
         try:
             return typed(text)
         except msgspec.ValidationError:
             return plain(text)
-        except msgspec.DecodeError:  # of half a surrogate pair, which only json takes
-            return json.loads(text, parse_constant=_number, parse_float=_number)
 
-    return decode
+    with open_input(path) as stream:
+        number, before = 1, b""  # JSON in place of the lines before that number
+        for number, line in enumerate(iter(partial(stream.readline, CHUNK), b""), start=1):
+            if before == b"[0" or not line.endswith(b"\n"):  # after the last object, or a part of a line
+                break
+            text = line.strip()
+            if number == 1 and text == b"[":
+                before = text
+                continue
+            has_comma = before and text.endswith(b",")
+            try:
+                value = decode(text[:-1] if has_comma else text)
+            except (ValueError, RecursionError):  # not one object
+                break
+            yield number, value
+            if before:
+                before = b"[0," if has_comma else b"[0"
+        else:
+            number, line = number + 1, b""
+        pieces = chain([before + line], iter(partial(stream.read, CHUNK), b""))
+        elements = _read_any_layout(path, number, iterdecode(pieces, "utf-8", "surrogateescape"))
+        yield from islice(elements, int(b"0" in before), None)
 
 
-def _number(value: int | Decimal | str) -> int | float:
-    """Return an int as it is and another number as a float; one beyond a double has no JSON, nor has NaN."""
-    if isinstance(value, int):
-        return value
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"not JSON: {value!s:.80} is too large a number")
-    return number
+def count_elements(path: str | Path) -> int | None:
+    """Return the number of objects of a file with one a line; None in another layout or if it is a pipe."""
+    if not status(parse_path(path)):
+        return None
+    with open_input(path) as stream:
+        return sum(line.startswith(b"{") for line in iter(partial(stream.readline, CHUNK), b"")) or None
+
+
+def _read_any_layout(path: str | Path, line: int, pieces: Iterator[str]) -> Iterator[tuple[int, Any]]:
+    """Yield the line number and value of each element of text in any layout, which begins in this line."""
+    decode = json.JSONDecoder().raw_decode
+    text, place, comma = "", 0, ""
+    while not text.strip() and (more := next(pieces, "")):
+        text += more
+    in_array = text.lstrip().startswith("[")
+    if in_array:
+        place = text.index("[") + 1
+        line += text.count("\n", 0, place)
+    while True:
+        between = BETWEEN.match(text, place)
+        assert between
+        try:
+            if between[1] != comma:
+                raise json.JSONDecodeError("a comma too many or too few", text, between.start(1))
+            value, end = decode(text, between.end())
+            to_json(value)  # raises what it would raise where the value is written, as for 1e400
+        except (ValueError, RecursionError) as error:
+            left = text[place:]
+            # Twice as much, so that a long element is not decoded again for each piece.
+            if len(left) <= MAX_ITEM and (more := "".join(islice(pieces, 1 + len(left) // CHUNK))):
+                text, place = left + more, 0
+                continue
+            if left.strip() == ("]" if in_array else ""):
+                return
+            at = getattr(error, "pos", between.end())
+            line += text.count("\n", place, at)
+            raise InputError(f"{path}:{line}: {_fault(error, left, text[at:])}") from None
+        line += text.count("\n", place, end)
+        place, comma = end, "," if in_array else ""
+        yield line, value
+
+
+def _fault(error: Exception, left: str, rest: str) -> str:
+    """Return what is wrong with an element at the beginning of the text that is left, and at its rest."""
+    what = getattr(error, "msg", str(error))
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "not UTF-8 text"
+    if left.lstrip().startswith("]"):
+        return "text after the end of the array"
+    if what.startswith("Unterminated") or any(word.startswith(rest.strip()) for word in LITERALS):
+        if len(left) > MAX_ITEM:
+            return f"not JSON (a value of over {MAX_ITEM} characters)"
+        return "the file ends in the middle of an array or object; is it cut short?"
+    return f"not JSON ({what})"

@@ -9,17 +9,18 @@ import gzip
 import os
 import re
 import zlib
-from codecs import getincrementaldecoder
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from common.cli import InputError
-from common.files.folders import CHUNK, LOCK_NAME
+from common.files.folders import LOCK_NAME
 from common.files.places import folder_of, is_folder, is_remote, parse_path
 
-MAX_ITEM = 1 << 26  # characters; a line or field larger than this is a damaged file
+MAX_ITEM = 1 << 26  # bytes; a line or field larger than this is a damaged file
 FOREIGN = {  # first bytes of files that are not UTF-8 text, and what to do about each
     rb"\x1f\x8b": "gzip data, text was expected: unpack it, or let its name end in .gz",
     rb"PK[\3\5]": "a zip file or a spreadsheet, text was expected: unpack it, or save it as CSV",
@@ -57,7 +58,7 @@ def open_output(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_input(path: str | Path) -> Iterator[BinaryIO]:
-    """Yield the bytes of the text file `path`, unpacked when it ends in `.gz`.
+    """Yield the bytes of the text file `path`, unpacked when it ends in `.gz`, without a byte-order mark.
 
     A file whose first bytes are those of another kind is an error that names the kind.
     """
@@ -70,8 +71,10 @@ def open_input(path: str | Path) -> Iterator[BinaryIO]:
             if str(path).endswith(".gz"):
                 stream = stack.enter_context(gzip.GzipFile(fileobj=stream))
             for start, kind in FOREIGN.items():
-                if re.match(start, stream.peek(2)):
+                if re.match(start, stream.peek(3)):
                     raise InputError(f"{path}: {kind}")
+            if stream.peek(3).startswith(BOM_UTF8):
+                stream.read(len(BOM_UTF8))
             yield stream
     except FileNotFoundError as error:
         if str(error.filename) != str(place):
@@ -93,35 +96,14 @@ def check_rereadable(path: str | Path) -> None:
         raise InputError(f"{path}: not a regular file, and it is read more than once: a file was expected")
 
 
-def text_chunks(path: str | Path) -> Iterator[str]:
-    """Yield the text of a UTF-8 file in pieces, without its byte-order mark and line ends as they are."""
-    decoder = getincrementaldecoder("utf-8-sig")()
-    line = 1
-    with open_input(path) as stream:
-        while True:
-            chunk = stream.read(CHUNK)
-            try:
-                text = decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                line += error.object.count(b"\n", 0, error.start)
-                raise InputError(f"{path}:{line}: not UTF-8 text") from None
-            line += text.count("\n")
-            if text:
-                yield text
-            if not chunk:
-                return
-
-
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield each line of a text file with its number, line end included; only LF ends a line."""
-    rest, number = "", 0
-    for text in text_chunks(path):
-        lines = (rest + text).split("\n")
-        rest = lines.pop()
-        for line in lines:
-            number += 1
-            yield number, line + "\n"
-        if len(rest) > MAX_ITEM:
-            raise InputError(f"{path}:{number + 1}: a line of over {MAX_ITEM} characters")
-    if rest:
-        yield number + 1, rest
+    with open_input(path) as stream:
+        for number, line in enumerate(iter(partial(stream.readline, MAX_ITEM + 1), b""), start=1):
+            if len(line) > MAX_ITEM:
+                raise InputError(f"{path}:{number}: a line of over {MAX_ITEM} bytes")
+            try:
+                text = line.decode()
+            except UnicodeDecodeError:
+                raise InputError(f"{path}:{number}: not UTF-8 text") from None
+            yield number, text

@@ -115,8 +115,7 @@ INDEX_COLUMNS = _columns(IndexEntry)
 
 def read_datapoints(path: str | Path) -> Iterator[Datapoint]:
     """Yield each datapoint of a file; a wrong one is an error. Duplicate ids are not looked for."""
-    for line, value in _elements(path, Datapoint):
-        yield value if isinstance(value, Datapoint) else checked(value, Datapoint, f"{path}:{line}")
+    return (point for _, point in _elements(path, Datapoint))
 
 
 def read_raw_datapoints(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -124,7 +123,7 @@ def read_raw_datapoints(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]
 
     It is checked likewise. Coordinates are made floats; all else stays as it stands in the file.
     """
-    for line, value in _elements(path):
+    for line, value in _elements(path, dict):
         point = checked(value, Datapoint, f"{path}:{line}")
         for box, annotation in zip(value["annotations"], point.annotations, strict=True):
             box.update((key, getattr(annotation, key)) for key in COORDINATES)
@@ -133,17 +132,15 @@ def read_raw_datapoints(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]
 
 def read_index(path: str | Path) -> Iterator[tuple[int, IndexEntry]]:
     """Yield the line and content of each entry of an image index; a wrong one is an error."""
-    for line, value in _elements(path, IndexEntry):
-        found = value if isinstance(value, IndexEntry) else checked(value, IndexEntry, f"{path}:{line}")
-        yield line, found
+    return _elements(path, IndexEntry)
 
 
-def _elements(path: str | Path, kind: type | None = None) -> Iterator[tuple[int, Any]]:
-    """Yield the line and value of each element, as `read_json` does; a file without any is an error."""
+def _elements(path: str | Path, kind: type[Kind]) -> Iterator[tuple[int, Kind]]:
+    """Yield the line and value of each element, as `kind`; a file without any is an error."""
     empty = True
-    for element in read_json(path, kind):
+    for line, value in read_json(path, kind):
         empty = False
-        yield element
+        yield line, value if isinstance(value, kind) else checked(value, kind, f"{path}:{line}")
     if empty:
         raise InputError(f"{path}: no images in it")
 

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from common.cli import InputError
-from common.files.whole_files import text_chunks
+from common.files.whole_files import read_lines
 
 # As in object_detection/protos/string_int_label_map.proto, without the fields that are passed over.
 SCHEMA = """
@@ -32,7 +32,8 @@ def read_label_map(path: str | Path) -> list[tuple[int, str]]:
     pool.Add(text_format.Parse(SCHEMA, descriptor_pb2.FileDescriptorProto()))
     label_map = message_factory.GetMessageClass(pool.FindMessageTypeByName("LabelMap"))()
     try:
-        text_format.Parse("".join(text_chunks(path)), label_map, allow_unknown_field=True)
+        text = "".join(line for _, line in read_lines(path))
+        text_format.Parse(text, label_map, allow_unknown_field=True)
     except text_format.ParseError as error:
         raise InputError(
             f"{path}:{error.GetLine()}: not a label map, items with id and name were expected"

@@ -35,10 +35,11 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@given(items=st.lists(VALUES, max_size=5), chunk=st.integers(1, 40))
+@given(
+    items=st.lists(st.dictionaries(st.text(max_size=6), VALUES, max_size=4), max_size=5),
+    chunk=st.integers(1, 40),
+)
 def test_any_values_come_back_in_any_layout(tmp_path_factory, layout, items, chunk):
-    if layout is LAYOUTS["lines"] and items and isinstance(items[0], list):
-        items = [{"": item} for item in items]  # a first line that is an array would be the whole
     path = tmp_path_factory.mktemp("json") / "a.json"
     if layout is None:
         with json_writer(path) as write:
@@ -49,15 +50,14 @@ def test_any_values_come_back_in_any_layout(tmp_path_factory, layout, items, chu
     else:
         path.write_text(layout(items), encoding="utf-8", newline="")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "CHUNK", chunk)
         patch.setattr(json_files, "CHUNK", chunk)
         found = [item for _, item in read_json(path)]
     assert repr(found) == repr(items)  # an int and a float are equal, and not the same
 
 
-def test_each_element_has_its_line(tmp_path):
-    (tmp_path / "a.json").write_text('\n[\n{"a":\n1}, {}\n,\n"x"]')
-    assert list(read_json(tmp_path / "a.json")) == [(3, {"a": 1}), (4, {}), (6, "x")]
+def test_an_object_has_the_line_where_it_ends(tmp_path):
+    (tmp_path / "a.json").write_text('\n[\n{"a":\n1}, {}\n,\n{"b": 2}]')
+    assert list(read_json(tmp_path / "a.json")) == [(4, {"a": 1}), (4, {}), (6, {"b": 2})]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -67,16 +67,8 @@ def test_what_json_has_no_number_for_is_not_written(tmp_path, value):
     assert not list(tmp_path.iterdir())
 
 
-def test_half_a_surrogate_pair_survives(tmp_path):
-    (tmp_path / "a").write_text('[\n"\\ud800",\n1\n]')
-    ((_, text), _) = read_json(tmp_path / "a")
-    with json_writer(tmp_path / "b") as write:
-        write(text)
-        write(1)
-    assert list(read_json(tmp_path / "b")) == [(2, "\ud800"), (3, 1)]
-
-
 CUT = "the file ends in the middle of an array or object; is it cut short?"
+NO_NUMBER = "not JSON (Out of range float values are not JSON compliant"
 EVIL = {
     "cut in an object": ('[\n{"a": 1},\n{"b"', f"a.json:3: {CUT}"),
     "cut in a string": ('[\n{"a": 1},\n{"b', f"a.json:3: {CUT}"),
@@ -84,27 +76,33 @@ EVIL = {
     "cut after a comma": ('[\n{"a": 1},\n', f"a.json:3: {CUT}"),
     "cut after the bracket": ("[", f"a.json:1: {CUT}"),
     "cut in JSON Lines": ('{"a": 1}\n{"b":', f"a.json:2: {CUT}"),
-    "no comma": ("[\n{}\n{}]", "a.json:3: not JSON (after array element, I expect ',' or ']')"),
-    "two commas": ("[\n{},\n,{}]", "a.json:3: not JSON (unallowed token at this point in JSON text)"),
-    "last comma": ("[\n{},\n]", "a.json:3: not JSON (unallowed token at this point in JSON text)"),
-    "text after the array": ("[{}]\nx", "a.json:2: text after the end of the array"),
-    "text after our array": ("[\n{}\n]\nx", "a.json:4: text after the end of the array"),
-    "text after an empty array": ("[]\n[]", "a.json:2: text after the end of the array"),
-    "a comma in JSON Lines": ("{},\n{}", "a.json:1: not JSON (unallowed token at this point in JSON text)"),
-    "NaN": ('[\n{"a": NaN}]', "a.json:2: not JSON (invalid char in json text)"),
-    "single quotes": ("[\n{'a': 1}]", "a.json:2: not JSON (invalid char in json text)"),
-    "CSV": ("id,url\na,b\n", "a.json:1: not JSON (invalid char in json text)"),
-    "line end in a string": ('[\n"a\nb"]', "a.json:2: not JSON (invalid character inside string)"),
-    "number of 5,000 digits": ("[\n" + "1" * 5000 + "]", "a.json:2: not JSON ("),
-    "number beyond a double": ('[\n{"a": 1e400}]', "a.json:2: not JSON (1E+400 is too large a number)"),
-    "the same below 0": ("[\n1,\n-1.5E+999\n]", "a.json:3: not JSON (-1.5E+999 is too large a number)"),
-    "the same on a line of our own": ("[\n1e400,\n1]", "a.json:2: not JSON (1E+400 is too large a number)"),
+    "no comma": ("[\n{}\n{}]", "a.json:3: not JSON (a comma too many or too few)"),
+    "no comma on a line of our own": ("[\n{}\n{}\n]", "a.json:3: not JSON (a comma too many or too few)"),
+    "two commas": ("[\n{},\n,{}]", "a.json:3: not JSON (Expecting value)"),
+    "last comma": ("[\n{},\n]", "a.json:3: not JSON (Expecting value)"),
+    "text after the array": ("[{}]\nx", "a.json:1: text after the end of the array"),
+    "text after our array": ("[\n{}\n]\nx", "a.json:3: text after the end of the array"),
+    "text after an empty array": ("[]\n[]", "a.json:1: text after the end of the array"),
+    "a comma in JSON Lines": ("{},\n{}", "a.json:1: not JSON (a comma too many or too few)"),
+    "NaN": ('[\n{"a": NaN}]', f"a.json:2: {NO_NUMBER}"),
+    "infinity": ('{"a": 1}\n{"a": -Infinity}\n', f"a.json:2: {NO_NUMBER}"),
+    "single quotes": (
+        "[\n{'a': 1}]",
+        "a.json:2: not JSON (Expecting property name enclosed in double quotes)",
+    ),
+    "CSV": ("id,url\na,b\n", "a.json:1: not JSON (Expecting value)"),
+    "line end in a string": ('[\n{"a": "b\nc"}]', "a.json:2: not JSON (Invalid control character at)"),
+    "number of 5,000 digits": ('[\n{"a": ' + "1" * 5000 + "}]", "a.json:2: not JSON (Exceeds the limit"),
+    "number beyond a double": ('[\n{"a": 1e400}]', f"a.json:2: {NO_NUMBER}"),
+    "the same below 0": ('[\n{},\n{"a": -1.5E+999}\n]', f"a.json:3: {NO_NUMBER}"),
+    "half a surrogate pair": ('[\n{"a": "\\ud800"},\n{}\n]', "a.json:2: not UTF-8 text"),
+    "not UTF-8": (b'[\n{},\n{"a": "\xe9"}\n]', "a.json:3: not UTF-8 text"),
     "nested too deeply": ("[" * 200_000, "a.json:1: nested too deeply"),
     "nested too deeply on a line": (
         "[\n" + "[" * 50_000 + "]" * 50_000 + "\n]",
         "a.json:2: nested too deeply",
     ),
-    "binary": ("[\n\0\0", "a.json:2: not JSON (invalid char in json text)"),
+    "binary": ("[\n\0\0", "a.json:2: not JSON (Expecting value)"),
 }
 
 
@@ -113,9 +111,8 @@ EVIL = {
 def test_a_bad_file_is_an_error_at_its_line(tmp_path, monkeypatch, text, message, chunk):
     if len(text) > 10_000 and chunk == 1:
         chunk = 1000
-    monkeypatch.setattr(files, "CHUNK", chunk)
     monkeypatch.setattr(json_files, "CHUNK", chunk)
-    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "a.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError) as error:
         list(read_json(tmp_path / "a.json"))
     assert str(error.value).startswith(f"{tmp_path}/{message}")
@@ -123,7 +120,6 @@ def test_a_bad_file_is_an_error_at_its_line(tmp_path, monkeypatch, text, message
 
 def test_a_value_without_end_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(json_files, "MAX_ITEM", 10_000)
-    monkeypatch.setattr(files, "CHUNK", 1000)
     (tmp_path / "a.json").write_text('["' + "x" * 100_000)
     with pytest.raises(InputError, match=r"a.json:1: not JSON \(a value of over 10000 characters"):
         list(read_json(tmp_path / "a.json"))

@@ -223,14 +223,12 @@ def test_what_a_worker_left_half_written_is_swept_up_and_nothing_else(tmp_path):
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 
 
-@given(lines=st.lists(TEXT, max_size=8), chunk=st.integers(1, 9))
-def test_lines_come_as_they_are_whatever_the_reads(tmp_path_factory, lines, chunk):
+@given(lines=st.lists(TEXT, max_size=8))
+def test_lines_come_as_they_are(tmp_path_factory, lines):
     text = "\n".join(lines)
     path = tmp_path_factory.mktemp("lines") / "a.txt"
     path.write_bytes(text.encode())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "CHUNK", chunk)
-        found = list(read_lines(path))
+    found = list(read_lines(path))
     assert "".join(line for _, line in found) == text.removeprefix("\ufeff")
     assert [number for number, _ in found] == list(range(1, len(found) + 1))
     assert all(line.endswith("\n") for _, line in found[:-1])
@@ -239,14 +237,12 @@ def test_lines_come_as_they_are_whatever_the_reads(tmp_path_factory, lines, chun
 FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0\ufeff"), max_size=12)
 
 
-@given(rows=st.lists(st.tuples(FIELD, FIELD, FIELD), min_size=1), chunk=st.integers(1, 9))
-def test_any_rows_come_back(tmp_path_factory, rows, chunk):
+@given(rows=st.lists(st.tuples(FIELD, FIELD, FIELD), min_size=1))
+def test_any_rows_come_back(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("rows")
     header = ["x", "y", "z"]
     csv_files.write_csv(folder / "a.csv", header, rows)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "CHUNK", chunk)
-        found = [row for _, row in read_csv(folder / "a.csv")]
+    found = [row for _, row in read_csv(folder / "a.csv")]
     assert found == [header, *(list(row) for row in rows if any(row))]
 
 
@@ -268,9 +264,7 @@ EVIL = {
 
 
 @pytest.mark.parametrize(("data", "message"), EVIL.values(), ids=EVIL)
-@pytest.mark.parametrize("chunk", [1, 3, 1 << 20])
-def test_a_bad_csv_file_is_an_error_at_its_line(tmp_path, monkeypatch, data, message, chunk):
-    monkeypatch.setattr(files, "CHUNK", chunk)
+def test_a_bad_csv_file_is_an_error_at_its_line(tmp_path, data, message):
     (tmp_path / "a.csv").write_bytes(data)
     with pytest.raises(InputError) as error:
         list(read_csv(tmp_path / "a.csv"))
@@ -294,7 +288,7 @@ def test_a_damaged_gzip_file_is_one_line(tmp_path, data):
 def test_a_line_without_end_is_not_gathered(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "MAX_ITEM", 100)
     (tmp_path / "a.txt").write_text(f"x\n{'y' * 101}")
-    with pytest.raises(InputError, match=r"a\.txt:2: a line of over 100 characters"):
+    with pytest.raises(InputError, match=r"a\.txt:2: a line of over 100 bytes"):
         list(read_lines(tmp_path / "a.txt"))
 
 
