@@ -47,7 +47,6 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from common.cli import InputError, byte_count, fraction, make_parser, print_counts, run, whole_number
@@ -65,7 +64,8 @@ if TYPE_CHECKING:
     from common.records.coco import CocoSettings
     from common.records.types import RecordSet, RecordSettings
 
-PACKAGES = ("msgspec", "pillow", "protobuf", "tensorflow")  # of workers: the bytes of records depend on them
+# Of workers: the bytes of records depend on them.
+PACKAGES = ("msgspec", "pillow", "protobuf", "pycocotools", "tensorflow")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -74,28 +74,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     classes, descriptions = read_classes(args.trainable_classes_path), args.class_description_path
     names = describe(classes, args.trainable_classes_path, descriptions) if descriptions else classes
-    earlier = {path: Counter(row.reason for row in read_failures(path)) for path in args.failures_path}
+    failures = {path: Counter(row.reason for row in read_failures(path)) for path in args.failures_path}
     folder = parse_path(args.saved_images_directory)
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder, the resized images were expected")
     record_sets = shards.make_sets(args.record_save_path, args.eval_record_save_path)
     if args.tfds_metadata:
         tfds.check_names(record_sets)
-    if args.dask_scheduler:  # its workers run in other folders
-        folder = folder.absolute()
-        for records in record_sets:
-            records.path = records.path.absolute()
     settings = types.RecordSettings(
-        work_list=work_list.work_path(record_sets[0].path),
-        images=folder,
-        ids=class_ids(classes),
-        texts=class_texts(classes, names, args.class_text),
-        compression={"none": "", "gzip": "GZIP"}[args.compression],
-        source_id=args.source_id,
-        missing_masks=None,
-        num_shards=args.num_shards,
-        shard_bytes=args.shard_bytes,
-    )
+        work_list=work_list.work_path(record_sets[0].path).absolute(), images=folder.absolute(),
+        ids=class_ids(classes), texts=class_texts(classes, names, args.class_text),
+        keep_without_boxes=args.keep_without_boxes, eval_fraction=args.eval_fraction,
+        eval_subset=args.eval_subset, is_numbered=bool(args.coco_path) or args.source_id == "number",
+        compression={"none": "", "gzip": "GZIP"}[args.compression], source_id=args.source_id,
+        missing_masks=args.missing_masks, num_shards=args.num_shards, shard_bytes=args.shard_bytes,
+    )  # fmt: skip
     if args.label_map_path:
         check_label_map(args.label_map_path, settings.texts.values(), args.trainable_classes_path)
     coco_settings = None
@@ -104,28 +97,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         categories = coco.make_categories(classes, names, descriptions, args.hierarchy_path)
         coco_settings = coco.CocoSettings(paths, categories, args.attribution_path)
 
-    counts: Counter[str] = Counter()
     with work_list.open_work_list(record_sets) as stream:
-        numbered = bool(coco_settings) or args.source_id == "number"
-        works = work_list.usable_works(
-            args.points_path, folder, settings.ids, counts,
-            numbered=numbered, keep_without_boxes=args.keep_without_boxes,
-        )  # fmt: skip
-        split = partial(work_list.is_for_evaluation, fraction=args.eval_fraction, subset=args.eval_subset)
-        work_list.write_work_list(stream, works, lambda point: record_sets[split(point)])
+        counts = work_list.write_work_list(stream, record_sets, args.points_path, settings)
         work_list.check_enough(record_sets, counts, args.points_path, args.max_failures)
-        if counts["masks"]:
-            settings = replace(settings, missing_masks=args.missing_masks)
+        if not counts["masks"]:
+            settings = replace(settings, missing_masks=None)
         outputs = [records.path.parent for records in record_sets]
-        packages = (*PACKAGES, "pycocotools") if counts["masks"] else PACKAGES
-        with open_workers(args.workers, args.dask_scheduler, packages, [folder], outputs) as workers:
-            verified = write_all(
-                record_sets, settings, coco_settings, workers,
-                tfds_metadata=args.tfds_metadata, verifies=args.verify,
-            )  # fmt: skip
+        with open_workers(args.workers, args.dask_scheduler, PACKAGES, [folder], outputs) as workers:
+            write_all(record_sets, settings, coco_settings, workers, tfds_metadata=args.tfds_metadata)
+            some = record_sets if args.verify else ()
+            verified = [verify.verify_set(records, settings, workers) for records in some]
 
-    total = count_records(record_sets, counts)
-    losses = {name: counts[name] for name in work_list.LOSSES}
+    total, losses = count_records(record_sets, counts), {name: counts[name] for name in work_list.LOSSES}
     lost = funnel.lost_of(losses, work_list.LOST_IMAGES)
     last = funnel.Stage(7, "records", counts["images"], total["records"], lost)
     stages = funnel.add_stage(funnel.read_stages(args.points_path, folder), last)
@@ -135,12 +118,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.report_path:
         statistics = report.gather(verify.read_sets(record_sets, settings.compression), len(classes))
         others = {name: counts[name] for name in work_list.LOST_OTHERS}
-        lists = report.losses_by_step(stages, earlier, others)
+        lists = report.losses_by_step(stages, failures, others)
         pairs = list(zip(classes, names, strict=True))
         report.write_report(args.report_path, statistics, total, pairs, lists, stages)
     funnel.write_stages(funnel.counts_path(args.record_save_path), stages)
     print_counts(
-        {"images": counts["images"]} | total | losses | verified, lost=list(losses),
+        {"images": counts["images"]} | total | losses | sum(verified, Counter()), lost=list(losses),
         came_in=["images"], went_out=["records", "records_without_boxes", "boxes", "masks", "files"],
     )  # fmt: skip
     funnel.say_funnel(stages)
@@ -148,10 +131,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def write_all(
     record_sets: Sequence[RecordSet], settings: RecordSettings, coco_settings: CocoSettings | None,
-    workers: Workers, *, tfds_metadata: bool, verifies: bool,
-) -> Counter[str]:  # fmt: skip
-    """Write all records and what is asked for beside them; return the counts of a verification."""
-    from common.records import coco, shards, tfds, verify
+    workers: Workers, *, tfds_metadata: bool,
+) -> None:  # fmt: skip
+    """Write all records, and what is asked for beside them."""
+    from common.records import coco, shards, tfds
 
     for records in record_sets:
         shards.write_set(records, settings, workers)
@@ -159,10 +142,6 @@ def write_all(
         tfds.write_metadata(record_sets, settings.missing_masks)
     if coco_settings:
         coco.write_coco(record_sets, settings.work_list, coco_settings, settings.missing_masks)
-    verified: Counter[str] = Counter()
-    for records in record_sets if verifies else ():
-        verified += verify.verify_set(records, settings, workers)
-    return verified
 
 
 def count_records(sets: Sequence[RecordSet], counts: Counter[str]) -> dict[str, int]:

@@ -330,7 +330,6 @@ ELSEWHERE = {
     "files are damaged": "records/test_verify.py",
     "not a tf.train.Example": "records/test_verify.py",
     "changed while the records were made": "test_record_maker.py",
-    "as step 5 writes them": "test_record_maker.py",
     "share the number": "records/test_coco.py",
     "the name of a file": "records/test_masks.py",
     "COCO's run-length encoding": "records/test_masks.py",

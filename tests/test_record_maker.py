@@ -241,7 +241,7 @@ def test_an_image_that_step_5_did_not_write_is_one_line(step, tmp_path):
     assert outcome.code == 1
     assert outcome.err == (
         f"record_maker.py: {tmp_path}/images/a1.jpg: not an RGB JPEG or PNG, but its datapoint has "
-        "width and height, as step 5 writes them; run process_images.py again\n"
+        "40x30; run process_images.py again, and give the datapoints and images of one run\n"
     )
     assert not list((tmp_path / "out").glob("data.tfrecord"))
 

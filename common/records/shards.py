@@ -10,11 +10,9 @@ import hashlib
 import json
 import os
 import re
-import sys
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import tee
@@ -49,7 +47,9 @@ def make_sets(path: str, eval_path: str | None) -> list[RecordSet]:
 
 def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) -> None:
     """Write the missing shards of a set, remove those of an older set, and fill `records.shards`."""
-    number = number_of_shards(records, settings)
+    number = settings.num_shards
+    if settings.shard_bytes:
+        number = min(-(-sum(records.sizes) // settings.shard_bytes), len(records.offsets))
     paths = shard_paths(records.path, number)
     stated = [LAYOUT, records.digest.hexdigest(), settings.ids, settings.texts, number]
     stated += [settings.compression, settings.source_id]
@@ -60,13 +60,13 @@ def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) ->
     classes = list(settings.ids)
     write_manifest(records.path, inputs, classes, finished)
     tasks = [
-        ShardTask(path, array("Q", [records.offsets[index] for index in dealt]))
+        ShardTask(path.absolute(), array("Q", [records.offsets[index] for index in dealt]))
         for path, dealt in zip(paths, deal(records.sizes, len(paths)), strict=True)
         if path.name not in finished
     ]
     work: Iterable[ShardTask] = tasks
     if not (workers.on_this_machine or folder_of(records.path.parent).mounts):  # none can read the work list
-        work = (with_lines(task, settings.work_list) for task in tasks)
+        work = (replace(task, lines=zlib.compress(b"".join(read_lines(task, settings)), 1)) for task in tasks)
     wanted = sum(len(task.offsets) for task in tasks)
     most = useful_processes(wanted, len(tasks))
     with progress(wanted, "record", f"writing {records.path.name}") as bar:
@@ -81,13 +81,6 @@ def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) ->
 def useful_processes(records: int, files: int) -> int:
     """Return the number of processes that are worth their start."""
     return max(1, min(files, records // RECORDS_A_PROCESS))
-
-
-def number_of_shards(records: RecordSet, settings: RecordSettings) -> int | None:
-    """Return the number of shards, None for one file without a number in its name."""
-    if settings.shard_bytes is None:
-        return settings.num_shards
-    return min(-(-sum(records.sizes) // settings.shard_bytes), len(records.offsets))
 
 
 def shard_paths(path: Path, number: int | None) -> list[Path]:
@@ -164,37 +157,25 @@ def remove_older(path: Path, kept: Sequence[Path]) -> None:
 
 
 def load_tensorflow() -> Any:
-    """Import TensorFlow without its start-up messages, GPUs and Keras.
+    """Import TensorFlow without what its C++ code writes to stderr, GPUs and Keras.
 
     Keras takes half of the time and a fifth of the memory of the import. The legacy Keras is not installed,
     so none is loaded; a later tf.keras is the usual one.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    before = os.environ.get(LEGACY_KERAS)
+    before = os.environ.get(LEGACY_KERAS, "")
     os.environ[LEGACY_KERAS] = "1"
-    try:
-        with quiet_stderr():
-            import tensorflow
-    finally:
-        del os.environ[LEGACY_KERAS]
-        if before is not None:
-            os.environ[LEGACY_KERAS] = before
-    return tensorflow
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Discard what C++ code writes to stderr."""
-    sys.stderr.flush()
-    kept = os.dup(2)
+    stderr = os.dup(2)
     try:
         with open(os.devnull, "wb") as null:
             os.dup2(null.fileno(), 2)
-        yield
+        import tensorflow
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.environ[LEGACY_KERAS] = before
+    return tensorflow
 
 
 def write_shard(task: ShardTask, settings: RecordSettings) -> dict[str, Any]:
@@ -204,7 +185,8 @@ def write_shard(task: ShardTask, settings: RecordSettings) -> dict[str, Any]:
     with folder_of(task.path.parent).complete(task.path.name, locked=False) as part:
         try:
             with tf.io.TFRecordWriter(str(part), options) as writer:
-                for work, image in read_images(read_work(task, settings), settings.images):
+                works = map(msgspec.json.Decoder(Work).decode, read_lines(task, settings))
+                for work, image in read_images(works, settings.images):
                     writer.write(make_record(tf, work, image, settings))
         except tf.errors.OpError as error:  # a full disk, among others; the system's reason ends its text
             raise OSError(errno.EIO, error.message.rpartition("; ")[2], str(task.path)) from None
@@ -215,28 +197,15 @@ def write_shard(task: ShardTask, settings: RecordSettings) -> dict[str, Any]:
     return {"file": task.path.name, "records": len(task.offsets), "bytes": size, "sha256": digest}
 
 
-def read_work(task: ShardTask, settings: RecordSettings) -> Iterator[Work]:
-    """Return the work of one shard, from the lines of its task or else from the work list."""
+def read_lines(task: ShardTask, settings: RecordSettings) -> Iterator[bytes]:
+    """Yield the lines of one shard, from its task or else from the work list."""
     if task.lines:
-        lines = iter(zlib.decompress(task.lines).splitlines())
-    else:
-        lines = read_lines(settings.work_list, task.offsets)
-    return map(msgspec.json.Decoder(Work).decode, lines)
-
-
-def read_lines(work_list: Path, offsets: Iterable[int]) -> Iterator[bytes]:
-    """Yield the lines of the work list at these offsets."""
-    with open(work_list, "rb") as stream:
-        for offset in offsets:
+        yield from zlib.decompress(task.lines).splitlines()
+        return
+    with open(settings.work_list, "rb") as stream:
+        for offset in task.offsets:
             stream.seek(offset)
             yield stream.readline()
-
-
-def with_lines(task: ShardTask, work_list: Path) -> ShardTask:
-    """Return a task that carries its lines of the work list."""
-    packer = zlib.compressobj(1)
-    parts = [packer.compress(line) for line in read_lines(work_list, task.offsets)]
-    return replace(task, lines=b"".join((*parts, packer.flush())))
 
 
 def read_images(works: Iterator[Work], folder: Path) -> Iterator[tuple[Work, bytes | None]]:
@@ -255,15 +224,11 @@ def make_record(tf: Any, work: Work, image: bytes | None, settings: RecordSettin
     if image is None or len(image) != work.bytes:
         raise InputError(f"{path}: changed while the records were made; run the same command again")
     size = rgb_size(image)
-    if size is None:
+    if size != work.size:
+        found = f"{size[0]}x{size[1]} pixels" if size else "not an RGB JPEG or PNG"
         raise InputError(
-            f"{path}: not an RGB JPEG or PNG, but its datapoint has width and height, as step 5 writes them; "
-            "run process_images.py again"
-        )
-    if work.size != size:
-        raise InputError(
-            f"{path}: {size[0]}x{size[1]} pixels, but its datapoint has {work.size[0]}x{work.size[1]}; run "
-            "process_images.py again, and give the datapoints and images of one run"
+            f"{path}: {found}, but its datapoint has {work.size[0]}x{work.size[1]}; run process_images.py "
+            "again, and give the datapoints and images of one run"
         )
     named = settings.ids, settings.texts, settings.source_id
     features = example_features(work, image, *named, settings.missing_masks)

@@ -16,12 +16,16 @@ from common.openimages.datapoints import Annotation, ImageLabel
 
 @dataclass(frozen=True)
 class RecordSettings:
-    """Settings that hold for all records of a run."""
+    """Settings of a run: which images become records, and what the records hold."""
 
     work_list: Path
     images: Path  # the folder
     ids: dict[str, int]  # of the trainable classes, by MID, from 1
     texts: dict[str, str]  # image/object/class/text, by MID
+    keep_without_boxes: bool
+    is_numbered: bool  # two images of one number are an error
+    eval_fraction: float | None
+    eval_subset: str | None
     compression: str  # GZIP or empty, as TensorFlow names it
     source_id: str  # image/source_id: id or number
     missing_masks: str | None  # what a box without a mask gets, empty or box; None if the run has no masks

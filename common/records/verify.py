@@ -116,7 +116,7 @@ def verify_set(records: RecordSet, settings: RecordSettings, workers: Workers) -
     counts: Counter[str] = Counter()
     shards = records.shards
     damaged = 0
-    verify = partial(verify_shard, folder=records.path.parent, settings=settings)
+    verify = partial(verify_shard, folder=records.path.parent.absolute(), settings=settings)
     most = useful_processes(len(records.offsets), len(shards))
     with progress(len(shards), "file", f"verifying {records.path.name}") as bar:
         for found, problem in workers.map(verify, shards, most=most):

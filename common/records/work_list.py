@@ -18,9 +18,9 @@ from common.files.folders import Folder, Status
 from common.files.json_files import count_elements
 from common.files.places import folder_of
 from common.images.header import rgb_size
-from common.openimages.datapoints import Annotation, Datapoint, Mask, read_datapoints
+from common.openimages.datapoints import Datapoint, Mask, read_datapoints
 from common.openimages.ids import image_file_name, image_number
-from common.records.types import RecordSet, Work
+from common.records.types import RecordSet, RecordSettings, Work
 
 LOST_IMAGES = ("missing", "not_rgb", "without_boxes", "repeated_ids")
 LOST_OTHERS = ("other_classes", "other_labels")
@@ -49,94 +49,87 @@ def open_work_list(sets: Sequence[RecordSet]) -> Iterator[BinaryIO]:
 
 
 def write_work_list(
-    stream: BinaryIO, works: Iterator[tuple[Datapoint, Work]], choose: Callable[[Datapoint], RecordSet]
-) -> None:
-    """Write a line for each of `usable_works` and add it to the set that `choose` returns."""
-    position = 0
-    encode = msgspec.json.Encoder().encode
-    for point, work in works:
-        line = encode(work) + b"\n"
-        stream.write(line)
-        records = choose(point)
-        records.digest.update(line)
-        records.offsets.append(position)
-        masks = sum(map(_mask_bytes, work.boxes))
-        records.sizes.append(work.bytes + 1000 + 80 * len(work.boxes) + masks)  # 1000: feature names
-        position += len(line)
+    stream: BinaryIO, sets: Sequence[RecordSet], points_path: str, settings: RecordSettings
+) -> Counter[str]:
+    """Write a line for each image that can become a record, add it to its set, and return all counts."""
+    counts: Counter[str] = Counter()
+    seen: dict[str | int, str] = {}
+    folder, ids = folder_of(settings.images), settings.ids
+    find, encode = folder.statuses(), msgspec.json.Encoder().encode
+    with progress(count_elements(points_path), "image", "checking images") as bar:
+        for point in read_datapoints(points_path):
+            bar.update()
+            counts["images"] += 1
+            key = image_number(point.id) if settings.is_numbered else point.id
+            if seen.get(key) == point.id:
+                counts["repeated_ids"] += 1
+                continue
+            if (other := seen.setdefault(key, point.id)) != point.id:
+                raise InputError(
+                    f"{points_path}: images {other} and {point.id} share the number {key}: leave one out"
+                )
+            counts["other_classes"] += sum(box.label not in ids for box in point.annotations)
+            counts["other_labels"] += sum(label.label not in ids for label in point.image_labels)
+            work = make_work(point, settings, folder, find)
+            if isinstance(work, str):
+                counts[work] += 1
+                continue
+            counts["records_without_boxes"] += not work.boxes and not work.image_labels
+            counts["boxes"] += len(work.boxes)
+            counts["masks"] += count_masks(point, ids, work.size, points_path)
+            line = encode(work) + b"\n"
+            records = sets[is_for_evaluation(point, settings)]
+            records.digest.update(line)
+            records.offsets.append(stream.tell())
+            records.sizes.append(estimated_bytes(work))
+            stream.write(line)
     stream.flush()
+    return counts
 
 
-def _mask_bytes(box: Annotation) -> int:
-    """Return about the size of a mask's PNG: that of an empty one, and more for each run."""
-    if not isinstance(box.mask, Mask):
-        return 0
-    height, width = box.mask.size
-    return 70 + height * width // 1000 + len(box.mask.counts) * 7 // 5
+def make_work(
+    point: Datapoint, settings: RecordSettings, folder: Folder, find: Callable[[str], Status | None]
+) -> Work | str:
+    """Return the work of an image or, where it cannot become a record, one of LOST_IMAGES.
+
+    A JPEG and a PNG of one image are an error: one of them is left over from an earlier run of step 5.
+    """
+    boxes = [box for box in point.annotations if box.label in settings.ids]
+    labels = [label for label in point.image_labels if label.label in settings.ids]
+    if not (boxes or labels or settings.keep_without_boxes):
+        return "without_boxes"
+    names = [image_file_name(point.id, image_format) for image_format in ("jpeg", "png")]
+    files = [(name, status.size) for name in names if (status := find(name))]
+    if len(files) > 1:
+        both = " and ".join(names)
+        raise InputError(f"{folder.path}: {both} both exist; remove the files of an earlier run")
+    if not files:
+        return "missing"
+    name, file_bytes = files[0]
+    if point.width and point.height:  # by step 5, of an image that it made or found right
+        return Work(point.id, name, file_bytes, boxes, labels, (point.width, point.height))
+    with folder.open(name) as image:
+        size = rgb_size(image)
+    return Work(point.id, name, file_bytes, boxes, labels, size) if size else "not_rgb"
 
 
-def is_for_evaluation(point: Datapoint, fraction: float | None, subset: str | None) -> bool:
+def estimated_bytes(work: Work) -> int:
+    """Return about the size of a record; a mask's PNG grows with its runs of pixels."""
+    pixels = work.size[0] * work.size[1]
+    masks = [box.mask for box in work.boxes if isinstance(box.mask, Mask)]
+    mask_bytes = sum(70 + pixels // 1000 + len(mask.counts) * 7 // 5 for mask in masks)
+    return work.bytes + 1000 + 80 * len(work.boxes) + mask_bytes  # 1000: names of features
+
+
+def is_for_evaluation(point: Datapoint, settings: RecordSettings) -> bool:
     """Report whether an image is held out: a fraction by hash of the id, or those of a subset.
 
     The id alone decides, so an image never changes sides, and a larger fraction contains the smaller.
     """
-    if fraction is not None:
+    if settings.eval_fraction is not None:
         digest = hashlib.sha256(point.id.encode()).digest()
-        return int.from_bytes(digest[:8]) < fraction * 2**64
-    return subset is not None and point.subset == subset
-
-
-def usable_works(
-    path: str,
-    folder: Path,
-    ids: dict[str, int],
-    counts: Counter[str],
-    *,
-    numbered: bool = False,
-    keep_without_boxes: bool = False,
-) -> Iterator[tuple[Datapoint, Work]]:
-    """Yield each datapoint that can become a record, and its work; count the others by LOSSES.
-
-    If images are `numbered`, two with the same number are an error. With `keep_without_boxes` images
-    without a box or label of the classes `ids` are yielded too.
-    """
-    seen: dict[str | int, str] = {}
-    images = folder_of(folder)
-    find = images.statuses()
-    bar = progress(count_elements(path), "image", "checking images")
-    for point in read_datapoints(path):
-        bar.update()
-        counts["images"] += 1
-        key = image_number(point.id) if numbered else point.id
-        other = seen.get(key)
-        if other == point.id:
-            counts["repeated_ids"] += 1
-            continue
-        if other is not None:
-            raise InputError(f"{path}: images {other} and {point.id} share the number {key}: leave one out")
-        seen[key] = point.id
-        boxes = [box for box in point.annotations if box.label in ids]
-        counts["other_classes"] += len(point.annotations) - len(boxes)
-        labels = [label for label in point.image_labels if label.label in ids]
-        counts["other_labels"] += len(point.image_labels) - len(labels)
-        is_background = not boxes and not labels
-        if is_background and not keep_without_boxes:
-            counts["without_boxes"] += 1
-            continue
-        image = find_image(find, folder, point.id)
-        if image is None:
-            counts["missing"] += 1
-            continue
-        name, file_bytes = image
-        # Step 5 writes the size of an image that it made or found right: no need to open that one twice.
-        size = (point.width, point.height) if point.width and point.height else stored_size(images, name)
-        if size is None:
-            counts["not_rgb"] += 1
-            continue
-        counts["records_without_boxes"] += is_background
-        counts["boxes"] += len(boxes)
-        counts["masks"] += count_masks(point, ids, size, path)
-        yield point, Work(point.id, name, file_bytes, boxes, labels, size)
-    bar.close()
+        return int.from_bytes(digest[:8]) < settings.eval_fraction * 2**64
+    return settings.eval_subset is not None and point.subset == settings.eval_subset
 
 
 def check_enough(
@@ -180,21 +173,3 @@ def count_masks(point: Datapoint, ids: dict[str, int], size: tuple[int, int], pa
             )
         masks += 1
     return masks
-
-
-def find_image(find: Callable[[str], Status | None], folder: Path, image_id: str) -> tuple[str, int] | None:
-    """Return name and bytes of an image's file, None where it is missing.
-
-    A JPEG and a PNG of one image are an error: one of them is left over from an earlier run of step 5.
-    """
-    names = [image_file_name(image_id, image_format) for image_format in ("jpeg", "png")]
-    found = [(name, status.size) for name in names if (status := find(name))]
-    if len(found) > 1:
-        raise InputError(f"{folder}: {' and '.join(names)} both exist; remove the files of an earlier run")
-    return found[0] if found else None
-
-
-def stored_size(folder: Folder, name: str) -> tuple[int, int] | None:
-    """Return width and height of an RGB JPEG or PNG by its header, None for other files."""
-    with folder.open(name) as stream:
-        return rgb_size(stream)
