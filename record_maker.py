@@ -61,6 +61,8 @@ from common.workers.pool import Workers, usable_cores
 from common.workers.scheduler import add_scheduler_flag, open_workers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from common.records.coco import CocoSettings
     from common.records.types import RecordSet, RecordSettings
 
@@ -70,7 +72,7 @@ PACKAGES = ("msgspec", "pillow", "protobuf", "pycocotools", "tensorflow")
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    from common.records import coco, report, shards, tfds, types, verify, work_list  # no package for --help
+    from common.records import report, shards, tfds, verify, work_list  # no package for --help
 
     classes, descriptions = read_classes(args.trainable_classes_path), args.class_description_path
     names = describe(classes, args.trainable_classes_path, descriptions) if descriptions else classes
@@ -81,21 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     record_sets = shards.make_sets(args.record_save_path, args.eval_record_save_path)
     if args.tfds_metadata:
         tfds.check_names(record_sets)
-    settings = types.RecordSettings(
-        work_list=work_list.work_path(record_sets[0].path).absolute(), images=folder.absolute(),
-        ids=class_ids(classes), texts=class_texts(classes, names, args.class_text),
-        keep_without_boxes=args.keep_without_boxes, eval_fraction=args.eval_fraction,
-        eval_subset=args.eval_subset, is_numbered=bool(args.coco_path) or args.source_id == "number",
-        compression={"none": "", "gzip": "GZIP"}[args.compression], source_id=args.source_id,
-        missing_masks=args.missing_masks, num_shards=args.num_shards, shard_bytes=args.shard_bytes,
-    )  # fmt: skip
+    settings = record_settings(args, classes, names, work_list.work_path(record_sets[0].path))
     if args.label_map_path:
         check_label_map(args.label_map_path, settings.texts.values(), args.trainable_classes_path)
-    coco_settings = None
-    if args.coco_path:
-        paths = coco.coco_paths(args.coco_path, args.eval_record_save_path)
-        categories = coco.make_categories(classes, names, descriptions, args.hierarchy_path)
-        coco_settings = coco.CocoSettings(paths, categories, args.attribution_path)
+    coco_settings = read_coco_settings(args, classes, names) if args.coco_path else None
 
     with work_list.open_work_list(record_sets) as stream:
         counts = work_list.write_work_list(stream, record_sets, args.points_path, settings)
@@ -105,25 +96,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         outputs = [records.path.parent for records in record_sets]
         with open_workers(args.workers, args.dask_scheduler, PACKAGES, [folder], outputs) as workers:
             write_all(record_sets, settings, coco_settings, workers, tfds_metadata=args.tfds_metadata)
-            some = record_sets if args.verify else ()
-            verified = [verify.verify_set(records, settings, workers) for records in some]
+            verified = verify.verify_sets(record_sets if args.verify else (), settings, workers)
 
-    total, losses = count_records(record_sets, counts), {name: counts[name] for name in work_list.LOSSES}
-    lost = funnel.lost_of(losses, work_list.LOST_IMAGES)
+    total, lost = count_records(record_sets, counts), funnel.lost_of(counts, work_list.LOST_IMAGES)
     last = funnel.Stage(7, "records", counts["images"], total["records"], lost)
     stages = funnel.add_stage(funnel.read_stages(args.points_path, folder), last)
     if args.preview_path:
         sample = verify.sample_set(record_sets[0], report.IMAGES, settings.compression)
         report.write_preview(args.preview_path, sample, dict(enumerate(names, 1)))
     if args.report_path:
-        statistics = report.gather(verify.read_sets(record_sets, settings.compression), len(classes))
-        others = {name: counts[name] for name in work_list.LOST_OTHERS}
-        lists = report.losses_by_step(stages, failures, others)
-        pairs = list(zip(classes, names, strict=True))
-        report.write_report(args.report_path, statistics, total, pairs, lists, stages)
+        others = failures | {"record_maker.py": funnel.lost_of(counts, work_list.LOST_OTHERS)}
+        records, named = verify.read_sets(record_sets, settings.compression), zip(classes, names, strict=True)
+        report.write_report(args.report_path, records, list(named), total, stages, others)
     funnel.write_stages(funnel.counts_path(args.record_save_path), stages)
+    losses = {name: counts[name] for name in work_list.LOSSES}
     print_counts(
-        {"images": counts["images"]} | total | losses | sum(verified, Counter()), lost=list(losses),
+        {"images": counts["images"]} | total | losses | verified, lost=work_list.LOSSES,
         came_in=["images"], went_out=["records", "records_without_boxes", "boxes", "masks", "files"],
     )  # fmt: skip
     funnel.say_funnel(stages)
@@ -219,6 +207,31 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     outputs = [args.record_save_path, args.eval_record_save_path, args.coco_path, args.preview_path]
     check_outputs(parser, inputs, [*outputs, args.report_path])
     return args
+
+
+def record_settings(
+    args: argparse.Namespace, classes: Sequence[str], names: Sequence[str], work_list: Path
+) -> RecordSettings:
+    from common.records.types import RecordSettings
+
+    return RecordSettings(  # with full paths: workers of a cluster run in other folders
+        work_list=work_list.absolute(), images=parse_path(args.saved_images_directory).absolute(),
+        ids=class_ids(classes), texts=class_texts(classes, names, args.class_text),
+        keep_without_boxes=args.keep_without_boxes, eval_fraction=args.eval_fraction,
+        eval_subset=args.eval_subset, is_numbered=bool(args.coco_path) or args.source_id == "number",
+        compression={"none": "", "gzip": "GZIP"}[args.compression], source_id=args.source_id,
+        missing_masks=args.missing_masks, num_shards=args.num_shards, shard_bytes=args.shard_bytes,
+    )  # fmt: skip
+
+
+def read_coco_settings(
+    args: argparse.Namespace, classes: Sequence[str], names: Sequence[str]
+) -> CocoSettings:
+    from common.records import coco
+
+    paths = coco.coco_paths(args.coco_path, args.eval_record_save_path)
+    categories = coco.make_categories(classes, names, args.class_description_path, args.hierarchy_path)
+    return coco.CocoSettings(paths, categories, args.attribution_path)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,6 @@ from pathlib import Path
 from common.cli import say, say_table
 from common.files.places import parse_path, read_small, replace_file, status
 
-STEPS = {
-    3: "process_metadata.py", 4: "download_images.py", 5: "process_images.py", 7: "record_maker.py",
-}  # fmt: skip
 DOWNLOAD_NAME = "download_counts.json"  # in the folder of images
 
 

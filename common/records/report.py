@@ -6,48 +6,103 @@ import base64
 import colorsys
 import io
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import islice, product
+from functools import cache
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
 from common.files.whole_files import open_output
 from common.openimages.datapoints import ATTRIBUTES
-from common.openimages.funnel import STEPS, Stage, lost_of, reasons
-from common.records.verify import Box, Record, record_boxes, record_id, record_image, record_masks
+from common.openimages.funnel import Stage, reasons
+from common.records.verify import Record, record_boxes, record_id, record_image, record_masks
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 Corners = tuple[float, float, float, float]  # left, right, top, bottom
+Place = tuple[float, float, float]  # left, top, width
+
+MASK_OPACITY = 110  # of 255
+TEXT = 13  # pixels, height of a name on the contact sheet
+FONT = "fonts/ttf/DejaVuSans.ttf"  # of matplotlib; Pillow's own lacks Ž and Greek
 
 # Of the contact sheet.
 TILE = 300  # pixels, side of the square that holds one image
 GAP = 8  # pixels between images
 COLUMNS, ROWS = 4, 4
 IMAGES = COLUMNS * ROWS
-TEXT = 13  # pixels, height of a name
-FONT = "fonts/ttf/DejaVuSans.ttf"  # of matplotlib; Pillow's own lacks Ž and Greek
 
 # Of the report.
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
 GALLERY_BYTES = 8_000_000  # of the page, for images with their boxes and names
-# Of the page at most, for the HTML around an image, for one of its boxes, around the data of a mask.
-IMAGE_BYTES, BOX_BYTES, MASK_BYTES = 500, 600, 150
+FIGURE_BYTES = 500_000  # no further image is drawn for the gallery if there is less room
 CLASS_BYTES = 200  # of the page, for a class in the table
 NAME_LENGTH = 40  # characters of a class's name beside a box
 GALLERY_IMAGES = 96  # at least one a class, and no more than this where there are few classes
 NAME_SHARE = 0.08  # height of a name, of its image's height
 THUMBNAIL = 256  # pixels, longer side
-MASK_OPACITY = 110  # of 255
 MAX_BOXES = 20  # an image with more is counted in the last bar
-SIZE_BINS, ASPECT_BINS, SIDE_BIN = 20, 24, 64  # bars, bars, pixels
-ASPECT_RANGE = 3.0  # aspects from 1:8 to 8:1, as powers of two
+SIZE_BARS = 20
+ASPECT_BARS = range(-12, 12)  # four for each doubling, from 1:8 to 8:1
+SIDE_BAR = 64  # pixels
 
 
-# --- the contact sheet -----------------------------------------------------------------------------------
+class DrawnBox(NamedTuple):
+    """A box of an image; lengths are in pixels."""
+
+    number: int  # class id
+    corners: Corners
+    mask: Image.Image | None  # 0 and 1
+    name: Place | None  # None where it would cover that of a larger box
+
+
+def draw_boxes(
+    record: Record, names: Mapping[int, str], size: tuple[int, int], height: float
+) -> list[DrawnBox]:
+    """Return the boxes of a record in an image of this size, the largest first, with names of this height."""
+    boxes = [
+        (number, (x0 * size[0], x1 * size[0], y0 * size[1], y1 * size[1]), mask)
+        for (number, x0, x1, y0, y1), mask in zip(
+            record_boxes(record), record_masks(record, size), strict=True
+        )
+    ]
+    boxes.sort(key=lambda box: -_area(*box[1]))
+    corners, texts = [box[1] for box in boxes], [names[box[0]] for box in boxes]
+    places = place_names(corners, texts, size, height)
+    return [DrawnBox(*box, place) for box, place in zip(boxes, places, strict=True)]
+
+
+def _area(left: float, right: float, top: float, bottom: float) -> float:
+    return (right - left) * (bottom - top)
+
+
+def place_names(
+    corners: Sequence[Corners], names: Sequence[str], size: tuple[int, int], height: float
+) -> list[Place | None]:
+    """Return the place of the name of each box in an image of this size; earlier boxes choose first."""
+    found: list[Place | None] = []
+    for (x0, x1, y0, y1), name in zip(corners, names, strict=True):
+        length = name_font().getlength(" ".join(name.split()))  # Pillow measures one line
+        width = (length + 4) * height / (TEXT + 3)
+        found.append(None)
+        for left, top in product((x0, x1 - width), (y0 - height, y0, y1 - height, y1)):
+            x, y = max(0.0, min(left, size[0] - width)), max(0.0, min(top, size[1] - height))
+            taken = filter(None, found)
+            if all(x + width <= a or a + other <= x or abs(y - b) >= height for a, b, other in taken):
+                found[-1] = (x, y, width)
+                break
+    return found
+
+
+@cache
+def name_font() -> ImageFont.FreeTypeFont:
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), FONT)), TEXT)
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
@@ -56,15 +111,12 @@ def class_colour(number: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def text_colour(background: tuple[int, int, int]) -> str:
-    """Return black or white, whichever is easier to read on a colour (by its luma, ITU-R BT.601)."""
-    red, green, blue = background
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else "white"
+# --- the contact sheet -----------------------------------------------------------------------------------
 
 
-def write_preview(path: str | Path, records: Iterable[Record], names: dict[int, str]) -> None:
-    """Write a contact sheet of the first IMAGES records as a JPEG; `names` are by class id."""
-    tiles = [draw_record(record, names) for record in islice(records, IMAGES)]
+def write_preview(path: str | Path, records: Iterable[Record], names: Mapping[int, str]) -> None:
+    """Write a contact sheet of up to IMAGES records as a JPEG; `names` are by class id."""
+    tiles = [draw_tile(record, names) for record in records]
     columns = min(COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (columns * (TILE + GAP) + GAP, rows * (TILE + GAP) + GAP), "white")
@@ -75,78 +127,87 @@ def write_preview(path: str | Path, records: Iterable[Record], names: dict[int, 
         sheet.save(stream, "JPEG", quality=90)
 
 
-@lru_cache
-def name_font() -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), FONT)), TEXT)
-
-
-def place_names(
-    corners: Sequence[Corners], names: Sequence[str], size: tuple[int, int], height: float
-) -> list[tuple[float, float, float] | None]:
-    """Return left, top and width of the name of each box, None where it would cover that of a larger one.
-
-    Corners, the size of the image and the height of a name are in pixels.
-    """
-    found: list[tuple[float, float, float] | None] = [None] * len(corners)
-    taken: list[tuple[float, float, float]] = []
-    for place in sorted(range(len(corners)), key=lambda place: -_area(corners[place])):
-        x0, x1, y0, y1 = corners[place]
-        name = " ".join(names[place].split())  # Pillow measures one line
-        width = (name_font().getlength(name) + 4) * height / (TEXT + 3)
-        for left, top in product((x0, x1 - width), (y0 - height, y0, y1 - height, y1)):
-            left, top = max(0.0, min(left, size[0] - width)), max(0.0, min(top, size[1] - height))
-            if all(left + width <= x or x + other <= left or abs(top - y) >= height for x, y, other in taken):
-                taken.append((left, top, width))
-                found[place] = taken[-1]
-                break
-    return found
-
-
-def draw_record(record: Record, names: dict[int, str]) -> Image.Image:
-    """Return the image scaled to TILE pixels, with masks, boxes and names, large boxes first."""
+def draw_tile(record: Record, names: Mapping[int, str]) -> Image.Image:
+    """Return the image scaled to TILE pixels, with masks, boxes and names."""
     image = record_image(record)
     scale = TILE / max(image.size)
     tile = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     draw = ImageDraw.Draw(tile)
-    boxes = record_boxes(record)
-    for (number, *_), mask in zip(boxes, record_masks(record, tile.size), strict=True):
-        if mask:
-            tile.paste(class_colour(number), mask=mask.point([0] + [MASK_OPACITY] * 255))
-    boxes.sort(key=lambda box: -_area(box[1:]))
-    width, height = tile.width - 1, tile.height - 1
-    corners = [(x0 * width, x1 * width, y0 * height, y1 * height) for _, x0, x1, y0, y1 in boxes]
-    for (number, *_), (x0, x1, y0, y1) in zip(boxes, corners, strict=True):
-        draw.rectangle((x0, y0, x1, y1), outline=class_colour(number), width=2)
-    texts = [" ".join(names[number].split()) for number, *_ in boxes]
-    places = place_names(corners, texts, tile.size, TEXT + 3)
-    for (number, *_), name, place in zip(boxes, texts, places, strict=True):
+    boxes = draw_boxes(record, names, tile.size, TEXT + 3)
+    for box in boxes:
+        if box.mask:
+            tile.paste(class_colour(box.number), mask=box.mask.point([0] + [MASK_OPACITY] * 255))
+    for number, (x0, x1, y0, y1), _, _ in boxes:
+        sides = (x0, y0, min(x1, tile.width - 1), min(y1, tile.height - 1))
+        draw.rectangle(sides, outline=class_colour(number), width=2)
+    for number, _, _, place in boxes:
         if place:
-            left, top, length = place
-            colour = class_colour(number)
-            draw.rectangle((left, top, left + length, top + TEXT + 3), fill=colour)
-            draw.text((left + 2, top), name, fill=text_colour(colour), font=name_font())
+            left, top, width = place
+            red, green, blue = colour = class_colour(number)
+            is_light = 0.299 * red + 0.587 * green + 0.114 * blue > 110  # luma of ITU-R BT.601
+            draw.rectangle((left, top, left + width, top + TEXT + 3), fill=colour)
+            text = " ".join(names[number].split())
+            draw.text((left + 2, top), text, fill="black" if is_light else "white", font=name_font())
     return tile
-
-
-def _area(corners: Sequence[float]) -> float:
-    x0, x1, y0, y1 = corners
-    return (x1 - x0) * (y1 - y0)
 
 
 # --- the report ------------------------------------------------------------------------------------------
 
 
+def write_report(
+    path: str | Path,
+    records: Iterable[Record],
+    classes: Sequence[tuple[str, str]],
+    counts: Mapping[str, int],
+    stages: Sequence[Stage],
+    losses: Mapping[str, Mapping[str, int]],
+) -> None:
+    """Write the page.
+
+    `classes` are MID and name of each class in the order of the class ids; `losses` are counts by reason that
+    are not in the stages, of each list. All text is escaped: names, ids and reasons come from other people's
+    files.
+    """
+    names = {
+        number: name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
+        for number, (_, name) in enumerate(classes, start=1)
+    }
+    statistics = gather(records, names)
+    rows = [(number, *classes[number - 1], statistics.boxes[number]) for number in names]
+    first = {stage.is_boxes: stage.went_out for stage in reversed(stages)}
+    page = _template("report").render(
+        counts=counts,
+        funnel=[
+            (stage, reasons(stage), 100 * stage.went_out / max(1, first[stage.is_boxes])) for stage in stages
+        ],
+        classes=sorted(rows, key=lambda row: -row[-1]),
+        names=names,
+        statistics=statistics,
+        charts=charts(statistics),
+        losses=[(where, *lost) for where, some in losses.items() for lost in Counter(some).most_common()],
+    )
+    with open_output(path) as stream:
+        stream.write(page.encode())
+
+
+@cache
+def _template(name: str) -> Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    )  # fmt: skip
+    return environment.get_template(f"{name}.html.jinja")
+
+
 @dataclass
 class Statistics:
-    """Counts of one pass over the records; their size does not grow with the number of records."""
+    """Counts of one pass over the records, and some of the images; they do not grow with the records."""
 
-    gallery_share: int  # images of each class in the gallery
-    gallery_limit: int  # bytes
-    records: int = 0
     boxes: Counter[int] = field(default_factory=Counter)  # by class id
     images: Counter[int] = field(default_factory=Counter)  # by class id
+    shown: Counter[int] = field(default_factory=Counter)  # images in the gallery by class id
     boxes_per_image: Counter[int] = field(default_factory=Counter)
     box_sizes: Counter[int] = field(default_factory=Counter)
     aspects: Counter[int] = field(default_factory=Counter)
@@ -154,80 +215,61 @@ class Statistics:
     attributes: dict[str, Counter[int]] = field(
         default_factory=lambda: {key: Counter() for key in ATTRIBUTES}
     )
-    gallery: list[dict[str, Any]] = field(default_factory=list)
-    gallery_bytes: int = 0
-    shown: Counter[int] = field(default_factory=Counter)  # images in the gallery by class id
+    gallery: list[str] = field(default_factory=list)  # HTML
 
     def add(self, record: Record) -> None:
-        boxes = record_boxes(record)
         (width,), (height,) = record["image/width"], record["image/height"]
-        self.records += 1
+        boxes = record_boxes(record)
+        self.boxes.update(number for number, *_ in boxes)
+        self.images.update({number for number, *_ in boxes})
         self.boxes_per_image[min(len(boxes), MAX_BOXES)] += 1
-        self.sides[max(width, height) // SIDE_BIN] += 1
-        for number, xmin, xmax, ymin, ymax in boxes:
-            self.boxes[number] += 1
+        self.sides[max(width, height) // SIDE_BAR] += 1
+        for _, xmin, xmax, ymin, ymax in boxes:
             size = math.sqrt((xmax - xmin) * (ymax - ymin))
-            self.box_sizes[min(int(size * SIZE_BINS), SIZE_BINS - 1)] += 1
+            self.box_sizes[min(int(size * SIZE_BARS), SIZE_BARS - 1)] += 1
             # A box can have no width here: records hold 32-bit numbers, datapoints 64-bit ones.
             aspect = math.log2(max((xmax - xmin) * width, 1e-9) / max((ymax - ymin) * height, 1e-9))
-            place = int((aspect + ASPECT_RANGE) / (2 * ASPECT_RANGE) * ASPECT_BINS)
-            self.aspects[min(max(place, 0), ASPECT_BINS - 1)] += 1
+            self.aspects[min(max(math.floor(4 * aspect), ASPECT_BARS[0]), ASPECT_BARS[-1])] += 1
         for name, counter in self.attributes.items():
             counter.update(record[f"image/object/{name}"])
-        classes = {number for number, *_ in boxes}
-        self.images.update(classes)
-        if any(self.shown[number] < self.gallery_share for number in classes):
-            self.show(record, boxes, classes)
-
-    def show(self, record: Record, boxes: list[Box], classes: set[int]) -> None:
-        """Add an image to the gallery if there is room for it and all of its boxes."""
-        room = self.gallery_limit - self.gallery_bytes - IMAGE_BYTES - BOX_BYTES * len(boxes)
-        if room < 0:
-            return
-        jpeg, masks = thumbnail(record)
-        added = len(jpeg) + sum(MASK_BYTES + len(mask) for mask in masks if mask)
-        if added > room:
-            return
-        self.gallery_bytes = self.gallery_limit - room + added
-        self.shown.update(classes)
-        (width,), (height,) = record["image/width"], record["image/height"]
-        self.gallery.append(
-            {
-                "id": record_id(record), "jpeg": jpeg, "width": width, "height": height,
-                "classes": " ".join(map(str, sorted(classes))),
-                "boxes": [
-                    {"number": number, "mask": mask,
-                     "corners": (x0 * width, x1 * width, y0 * height, y1 * height)}
-                    for (number, x0, x1, y0, y1), mask in zip(boxes, masks, strict=True)
-                ],
-            }
-        )  # fmt: skip
 
 
-def gather(records: Iterable[Record], number_of_classes: int) -> Statistics:
-    """Return the statistics of one pass over the records."""
-    statistics = Statistics(
-        max(1, GALLERY_IMAGES // number_of_classes), max(0, GALLERY_BYTES - CLASS_BYTES * number_of_classes)
-    )
+def gather(records: Iterable[Record], names: Mapping[int, str]) -> Statistics:
+    """Return the statistics of one pass over the records; `names` are those in the gallery, by class id."""
+    found = Statistics()
+    share = max(1, GALLERY_IMAGES // len(names))  # of each class in the gallery
+    room = GALLERY_BYTES - CLASS_BYTES * len(names)
     for record in records:
-        statistics.add(record)
-    return statistics
+        found.add(record)
+        classes = set(record["image/object/class/label"])
+        if room > FIGURE_BYTES and any(found.shown[number] < share for number in classes):
+            figure = draw_figure(record, names)
+            if len(figure.encode()) <= room:
+                room -= len(figure.encode())
+                found.gallery.append(figure)
+                found.shown.update(classes)
+    return found
 
 
-def thumbnail(record: Record) -> tuple[str, list[str]]:
-    """Return an image of at most THUMBNAIL pixels as a JPEG and the mask of each box as a PNG, in base64.
+def draw_figure(record: Record, names: Mapping[int, str]) -> str:
+    """Return an image of at most THUMBNAIL pixels with its boxes, masks and names as HTML.
 
-    The object is translucent, in the colour of its class, on nothing. An empty mask is empty text.
+    In the PNG of a mask the object is translucent, in the colour of its class, on nothing.
     """
     image = record_image(record)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
-    found = []
-    masks = record_masks(record, image.size)
-    for mask, number in zip(masks, record["image/object/class/label"], strict=True):
-        if mask:
-            mask.putpalette([0, 0, 0, *class_colour(number)])
-        found.append(_base64(mask, "PNG", bits=1, transparency=bytes((0, MASK_OPACITY))) if mask else "")
-    return _base64(image, "JPEG", quality=75), found
+    height = NAME_SHARE * image.height
+    boxes = draw_boxes(record, names, image.size, height)
+    masks = []
+    for box in boxes:
+        if box.mask:
+            box.mask.putpalette([0, 0, 0, *class_colour(box.number)])
+            png = _base64(box.mask, "PNG", bits=1, transparency=bytes((0, MASK_OPACITY)))
+            masks.append((box.number, png))
+    return _template("figure").render(
+        id=record_id(record), jpeg=_base64(image, "JPEG", quality=75), width=image.width, height=image.height,
+        boxes=boxes, masks=masks, names=names, name_height=height, colour=class_colour,
+    )  # fmt: skip
 
 
 def _base64(image: Image.Image, image_format: str, **options: Any) -> str:
@@ -236,86 +278,16 @@ def _base64(image: Image.Image, image_format: str, **options: Any) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def charts(statistics: Statistics) -> list[dict[str, Any]]:
+def charts(found: Statistics) -> list[tuple[str, str, list[tuple[object, int]]]]:
     """Return title, axis and bars (label and number) of each chart."""
-    sides, many = statistics.sides, statistics.boxes_per_image
-    aspects = [2 ** (2 * ASPECT_RANGE * index / ASPECT_BINS - ASPECT_RANGE) for index in range(ASPECT_BINS)]
-    sizes = [f"{index / SIZE_BINS:.2f}" for index in range(SIZE_BINS)]
-    found: list[tuple[str, str, Iterable[tuple[int, Any]], Counter[int]]] = [
-        ("Boxes per image", f"boxes ({MAX_BOXES}: {MAX_BOXES} or more)",
-         ((index, index) for index in range(min(many), MAX_BOXES + 1)), many),
-        ("Box sizes", "square root of the share of the image's area", enumerate(sizes), statistics.box_sizes),
-        ("Box aspects", "width / height", ((index, f"{aspect:.2g}") for index, aspect in enumerate(aspects)),
-         statistics.aspects),
-        ("Images by longer side", "pixels, from",
-         ((side, side * SIDE_BIN) for side in range(min(sides), max(sides) + 1)), sides),
-    ]  # fmt: skip
+    many, sides = found.boxes_per_image, found.sides
     return [
-        {"title": title, "axis": axis, "bars": [(label, counter[index]) for index, label in bins]}
-        for title, axis, bins, counter in found
-    ]
-
-
-def losses_by_step(
-    stages: Sequence[Stage], lists: Mapping[str, Counter[str]], others: Mapping[str, int]
-) -> dict[str, dict[str, int]]:
-    """Return what each step lost, by reason: as its counts say or, without them, its list of failures.
-
-    `others` are losses of step 7 that are not images.
-    """
-    found: dict[int, Counter[str]] = defaultdict(Counter)
-    for path, listed in lists.items():
-        step = 5 if "missing" in listed or "process" in Path(path).name else 4
-        if step not in {stage.step for stage in stages}:
-            found[step] += listed
-    for stage in stages:
-        found[stage.step].update(stage.lost)
-    found[7].update(others)
-    some = sorted(step for step in found if found[step].total())
-    return {f"step {step}, {STEPS[step]}": lost_of(found[step], found[step]) for step in some}
-
-
-def write_report(
-    path: str | Path,
-    statistics: Statistics,
-    counts: dict[str, int],
-    classes: Sequence[tuple[str, str]],
-    losses: dict[str, dict[str, int]],
-    stages: Sequence[Stage] = (),
-) -> None:
-    """Write the page.
-
-    `classes` are MID and name of each class in the order of the class ids; `losses` are counts by step and
-    reason. All text is escaped: names, ids and reasons come from other people's files.
-    """
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    rows: list[dict[str, Any]] = [
-        {"number": number, "mid": mid, "name": name, "boxes": statistics.boxes[number],
-         "images": statistics.images[number], "shown": statistics.shown[number],
-         "short": name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"}
-        for number, (mid, name) in enumerate(classes, start=1)
+        ("Boxes per image", f"boxes ({MAX_BOXES}: {MAX_BOXES} or more)",
+         [(bar, many[bar]) for bar in range(min(many), MAX_BOXES + 1)]),
+        ("Box sizes", "square root of the share of the image's area",
+         [(f"{bar / SIZE_BARS:.2f}", found.box_sizes[bar]) for bar in range(SIZE_BARS)]),
+        ("Box aspects", "width / height",
+         [(f"{2 ** (bar / 4):.2g}", found.aspects[bar]) for bar in ASPECT_BARS]),
+        ("Images by longer side", "pixels, from",
+         [(bar * SIDE_BAR, sides[bar]) for bar in range(min(sides), max(sides) + 1)]),
     ]  # fmt: skip
-    names = {row["number"]: row["short"] for row in rows}
-    for image in statistics.gallery:
-        boxes, size = image["boxes"], (image["width"], image["height"])
-        texts = [names[box["number"]] for box in boxes]
-        image["names"] = place_names([box["corners"] for box in boxes], texts, size, NAME_SHARE * size[1])
-    first = {stage.is_boxes: stage.went_out for stage in reversed(stages)}
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        counts=counts,
-        funnel=[
-            (stage, reasons(stage), 100 * stage.went_out / max(1, first[stage.is_boxes])) for stage in stages
-        ],
-        classes=sorted(rows, key=lambda row: (-row["boxes"], row["number"])),
-        names=names,
-        colours={row["number"]: "#" + bytes(class_colour(row["number"])).hex() for row in rows},
-        charts=charts(statistics),
-        attributes=statistics.attributes,
-        losses=losses,
-        gallery=statistics.gallery,
-        name_share=NAME_SHARE,
-    )
-    with open_output(path) as stream:
-        stream.write(page.encode())

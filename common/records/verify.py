@@ -111,24 +111,24 @@ def record_masks(record: Record, size: tuple[int, int]) -> list[Image.Image | No
     return masks
 
 
-def verify_set(records: RecordSet, settings: RecordSettings, workers: Workers) -> Counter[str]:
-    """Read back every file of a set and return the counts; InputError if one is damaged."""
+def verify_sets(sets: Sequence[RecordSet], settings: RecordSettings, workers: Workers) -> Counter[str]:
+    """Read back every file and return the counts; InputError if one is damaged."""
     counts: Counter[str] = Counter()
-    shards = records.shards
-    damaged = 0
-    verify = partial(verify_shard, folder=records.path.parent.absolute(), settings=settings)
-    most = useful_processes(len(records.offsets), len(shards))
-    with progress(len(shards), "file", f"verifying {records.path.name}") as bar:
-        for found, problem in workers.map(verify, shards, most=most):
-            counts.update({f"verified_{name}": number for name, number in found.items()})
-            if problem:
-                say(problem)
-                damaged += 1
-            bar.update()
-    if damaged:
-        raise InputError(
-            f"{damaged} of {len(shards)} files are damaged; remove them and run the same command again"
-        )
+    for records in sets:
+        damaged, total = 0, len(records.shards)
+        verify = partial(verify_shard, folder=records.path.parent.absolute(), settings=settings)
+        most = useful_processes(len(records.offsets), total)
+        with progress(total, "file", f"verifying {records.path.name}") as bar:
+            for found, problem in workers.map(verify, records.shards, most=most):
+                counts.update({f"verified_{name}": number for name, number in found.items()})
+                if problem:
+                    say(problem)
+                    damaged += 1
+                bar.update()
+        if damaged:
+            raise InputError(
+                f"{damaged} of {total} files are damaged; remove them and run the same command again"
+            )
     return counts
 
 
