@@ -6,10 +6,10 @@ category ids are the records' class ids, lengths are in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -17,16 +17,16 @@ from common.cli import InputError
 from common.files.csv_files import columns, read_csv
 from common.files.places import parse_path
 from common.files.whole_files import open_output
+from common.images.masks import encode_mask
 from common.openimages.classes import class_texts, read_descriptions
 from common.openimages.datapoints import Annotation, Mask
 from common.openimages.hierarchy import read_ancestors
 from common.openimages.ids import image_number
-from common.records.examples import encode_mask, mask_pixels
-from common.records.types import RecordSet, Work
+from common.records.examples import mask_pixels
+from common.records.types import RecordSet, Work, read_work
 
 CREDITS = ("author", "title", "landing_url", "author_profile_url")  # columns of the attribution
 DIGITS = 4  # of a length in pixels
-ReadWork = Callable[[int], Work]  # from an offset into the work list
 
 
 @dataclass(frozen=True)
@@ -88,49 +88,39 @@ def write_coco(
     sets: Sequence[RecordSet], work_list: Path, settings: CocoSettings, missing_masks: str | None = None
 ) -> None:
     """Write the file of each set, whose records are written with this mask for a box without one."""
-    decode = msgspec.json.Decoder(Work).decode
-    with open(work_list, "rb") as lines:
-
-        def read(offset: int) -> Work:
-            lines.seek(offset)
-            return decode(lines.readline())
-
-        for path, records in zip(settings.paths, sets, strict=True):
+    for path, records in zip(settings.paths, sets, strict=True):
+        with open(work_list, "rb") as lines, open_output(path) as stream:
             licenses: dict[str, int] = {}
-            arrays: dict[str, Iterable[dict[str, Any]]] = {
-                "categories": settings.categories,
-                "images": _images(records, read, settings.attribution_path, licenses),
-                "annotations": _annotations(records, read, settings.categories, missing_masks),
-                "licenses": _licenses(licenses),
-            }
-            with open_output(path) as stream:
-                stream.write(b'{"info":{"description":"Open Images"}')
-                for name, elements in arrays.items():
-                    separator = f',\n"{name}":[\n'.encode()
-                    for element in elements:
-                        stream.write(separator + msgspec.json.encode(element))
-                        separator = b",\n"
-                    stream.write(b"\n]" if separator == b",\n" else separator + b"]")
-                stream.write(b"}\n")
+            stream.write(b'{"info":{"description":"Open Images"}')
+            _write_array(stream, "categories", settings.categories)
+            _write_array(stream, "images", _images(records, lines, settings.attribution_path, licenses))
+            annotations = _annotations(records, lines, settings.categories, missing_masks)
+            _write_array(stream, "annotations", annotations)
+            named = ({"id": number, "name": url, "url": url} for url, number in licenses.items())
+            _write_array(stream, "licenses", named)
+            stream.write(b"}\n")
+
+
+def _write_array(stream: BinaryIO, name: str, elements: Iterable[dict[str, Any]]) -> None:
+    stream.write(f',\n"{name}":['.encode())
+    for place, element in enumerate(elements):
+        stream.write((b",\n" if place else b"\n") + msgspec.json.encode(element))
+    stream.write(b"\n]")
 
 
 def _images(
-    records: RecordSet, read: ReadWork, attribution_path: str | None, licenses: dict[str, int]
+    records: RecordSet, lines: BinaryIO, attribution_path: str | None, licenses: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     """Yield each image, first those of the attribution in its order; `licenses` gets their numbers."""
-    left = {image_number(read(offset).id): offset for offset in records.offsets}
+    left = {image_number(read_work(lines, offset).id): offset for offset in records.offsets}
     for row in read_attribution(attribution_path) if attribution_path else ():
         number = image_number(row["id"])
-        if number in left and (work := read(left[number])).id == row["id"]:
+        if number in left and (work := read_work(lines, left[number])).id == row["id"]:
             del left[number]
             license_number = licenses.setdefault(row["license"], len(licenses) + 1)
             named = {name: row[name] for name in CREDITS if row.get(name)}
             yield _image(work) | {"license": license_number} | named
-    yield from (_image(read(offset)) for offset in left.values())
-
-
-def _licenses(licenses: dict[str, int]) -> Iterator[dict[str, Any]]:
-    yield from ({"id": number, "name": url, "url": url} for url, number in licenses.items())
+    yield from (_image(read_work(lines, offset)) for offset in left.values())
 
 
 def _image(work: Work) -> dict[str, Any]:
@@ -140,17 +130,15 @@ def _image(work: Work) -> dict[str, Any]:
 
 
 def _annotations(
-    records: RecordSet, read: ReadWork, categories: Sequence[dict[str, Any]], missing_masks: str | None
+    records: RecordSet, lines: BinaryIO, categories: Sequence[dict[str, Any]], missing_masks: str | None
 ) -> Iterator[dict[str, Any]]:
     """Yield each box. Ids count from 1: COCO's evaluation takes 0 for no match."""
     ids = {category["mid"]: category["id"] for category in categories}
-    number = 0
-    for work in map(read, records.offsets):
-        image = image_number(work.id)
-        for box in work.boxes:
-            number += 1
-            shape = _shape(box, work, missing_masks)
-            yield {"id": number, "image_id": image, "category_id": ids[box.label], **shape}
+    works = (read_work(lines, offset) for offset in records.offsets)
+    boxes = ((work, box) for work in works for box in work.boxes)
+    for number, (work, box) in enumerate(boxes, start=1):
+        names = {"id": number, "image_id": image_number(work.id), "category_id": ids[box.label]}
+        yield names | _shape(box, work, missing_masks)
 
 
 def _shape(box: Annotation, work: Work, missing_masks: str | None) -> dict[str, Any]:
@@ -165,5 +153,6 @@ def _shape(box: Annotation, work: Work, missing_masks: str | None) -> dict[str, 
         segmentation = msgspec.to_builtins(box.mask)
         shape |= {"segmentation": segmentation, "area": int(coco_mask.area(segmentation))}
     elif missing_masks:  # COCOeval("segm") stops at a box without this key
-        shape["segmentation"] = encode_mask(mask_pixels(box, work, missing_masks))
+        counts = encode_mask(mask_pixels(box, work, missing_masks))
+        shape["segmentation"] = {"size": (height, width), "counts": counts}
     return shape

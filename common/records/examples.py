@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from common.cli import InputError
+from common.images.masks import encode_mask
 from common.openimages.datapoints import ATTRIBUTES, Annotation, Mask
 from common.openimages.ids import image_number
 from common.records.types import Work
@@ -112,7 +113,7 @@ def mask_pixels(box: Annotation, work: Work, missing_masks: str) -> NDArray[np.u
         except ValueError:
             found = np.empty((0, 0), np.uint8)
         # It leaves pixels undefined that no run reaches: the encoding of such pixels is another one.
-        if encode_mask(found)["counts"] != box.mask.counts:
+        if encode_mask(found) != box.mask.counts:
             raise InputError(
                 f"image {work.id}: a mask of {box.label} is not COCO's run-length encoding "
                 f"of {width}x{height} pixels: {box.mask.counts:.40}"
@@ -123,14 +124,6 @@ def mask_pixels(box: Annotation, work: Work, missing_masks: str) -> NDArray[np.u
         left, top = min(round(box.x0 * width), width - 1), min(round(box.y0 * height), height - 1)
         pixels[top : max(round(box.y1 * height), top + 1), left : max(round(box.x1 * width), left + 1)] = 1
     return pixels
-
-
-def encode_mask(pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    """Return a mask in COCO's compressed run-length encoding."""
-    from pycocotools import mask as coco_mask
-
-    encoding = coco_mask.encode(pixels)
-    return {"size": encoding["size"], "counts": encoding["counts"].decode()}
 
 
 def mask_png(pixels: NDArray[np.uint8]) -> bytes:

@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -42,6 +42,11 @@ class Work(msgspec.Struct):
     boxes: list[Annotation]
     image_labels: list[ImageLabel]
     size: tuple[int, int]  # width and height in pixels
+
+
+def read_work(work_list: BinaryIO, offset: int) -> Work:
+    work_list.seek(offset)
+    return msgspec.json.decode(work_list.readline(), type=Work)
 
 
 @dataclass

@@ -64,18 +64,15 @@ def read_records(file: Path, path: Path, compression: str) -> Iterator[Record]:
                 return
             features = tf.train.Example.FromString(raw).features.feature
         except tf.errors.OpError as error:
-            raise InputError(f"{path}: record {number}: {_first_line(error.message)}") from None
+            # Without names of TensorFlow's parts.
+            problem = re.sub(r"\{\{[^{}]*\}\}| \[Op:.*|\n.*", "", error.message, flags=re.DOTALL).strip()
+            raise InputError(f"{path}: record {number}: {problem}") from None
         except DecodeError:
             raise InputError(f"{path}: record {number}: not a tf.train.Example") from None
         yield {
             name: list(getattr(feature, kind).value) if (kind := feature.WhichOneof("kind")) else []
             for name, feature in features.items()
         }
-
-
-def _first_line(message: str) -> str:
-    """Return TensorFlow's message without the names of its internal parts."""
-    return re.sub(r"\{\{[^{}]*\}\}", "", message.partition("\n")[0].split(" [Op:")[0]).strip()
 
 
 def record_id(record: Record) -> str:
@@ -85,14 +82,18 @@ def record_id(record: Record) -> str:
 
 
 def record_image(record: Record) -> Image.Image:
-    """Return a record's image, RGB; InputError names one that cannot be decoded."""
+    """Return a record's image, RGB."""
+    return decode_image(record["image/encoded"][0], f"image {record_id(record)}").convert("RGB")
+
+
+def decode_image(encoded: bytes, name: str, formats: tuple[str, ...] = ("JPEG", "PNG")) -> Image.Image:
+    """Return an image or mask of a record; InputError, with its name, for one that cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(record["image/encoded"][0])) as image:
-            return image.convert("RGB")
+        image: Image.Image = Image.open(io.BytesIO(encoded), formats=formats)
+        image.load()
     except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"image {record_id(record)} cannot be decoded ({error}); run process_images.py"
-        ) from None
+        raise InputError(f"{name} cannot be decoded ({error}); run process_images.py") from None
+    return image
 
 
 def record_boxes(record: Record) -> list[Box]:
@@ -104,8 +105,7 @@ def record_masks(record: Record, size: tuple[int, int]) -> list[Image.Image | No
     """Return the mask of each box, 0 and 1 at this size, None for an empty one or a record without masks."""
     masks: list[Image.Image | None] = [None] * len(record["image/object/class/label"])
     for place, encoded in enumerate(record.get("image/object/mask", ())):
-        with Image.open(io.BytesIO(encoded)) as image:
-            mask = image.resize(size, Image.Resampling.NEAREST)
+        mask = decode_image(encoded, "a mask", ("PNG",)).resize(size, Image.Resampling.NEAREST)
         if mask.getbbox():
             masks[place] = mask
     return masks
@@ -173,16 +173,14 @@ def record_problem(record: Record, text_of: dict[int, bytes], *, masked: bool = 
         verified = [record[f"image/class/{name}"] for name in ("label", "text", "confidence")]
         corners = [record[f"image/object/bbox/{name}"] for name in CORNERS]
         masks = record["image/object/mask"] if masked else []
+        if hashlib.sha256(encoded).hexdigest().encode() != digest:
+            return "the image is not the one that was written (image/key/sha256)"
+        size = decode_image(encoded, "the image").size
+        mask_problem = next(mask_problems(masks, size), None)
+    except InputError as error:
+        return str(error)
     except (KeyError, ValueError) as error:
         return f"a feature is missing or not single ({error})"
-    if hashlib.sha256(encoded).hexdigest().encode() != digest:
-        return "the image is not the one that was written (image/key/sha256)"
-    try:
-        with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG")) as image:
-            image.load()
-            size = image.size
-    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-        return f"the image cannot be decoded ({error})"
     if size != (width, height):
         return f"the image has {size[0]}x{size[1]} pixels, the record says {width}x{height}"
     lengths = {name: len(values) for name, values in record.items() if name.startswith("image/object/")}
@@ -196,19 +194,14 @@ def record_problem(record: Record, text_of: dict[int, bytes], *, masked: bool = 
     for label, text in zip([*labels, *verified[0]], [*texts, *verified[1]], strict=True):
         if text_of.get(label) != text:
             return f"class {label} with the text {text!r} is not in the label map"
-    return mask_problem(masks, size)
+    return mask_problem
 
 
-def mask_problem(masks: Sequence[bytes], size: tuple[int, int]) -> str | None:
-    """Return the first problem of the masks of one record, None if they are sound."""
+def mask_problems(masks: Sequence[bytes], size: tuple[int, int]) -> Iterator[str]:
+    """Yield the problems of the masks of one record."""
     for number, encoded in enumerate(masks, start=1):
-        try:
-            with Image.open(io.BytesIO(encoded), formats=("PNG",)) as mask:
-                mask.load()
-        except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
-            return f"mask {number} cannot be decoded ({error})"
+        mask = decode_image(encoded, f"mask {number}", ("PNG",))
         if mask.size != size:
-            return f"mask {number} has {mask.width}x{mask.height} pixels, the image {size[0]}x{size[1]}"
+            yield f"mask {number} has {mask.width}x{mask.height} pixels, the image {size[0]}x{size[1]}"
         if mask.mode != "L" or any(mask.histogram()[2:]):
-            return f"mask {number} is not 8-bit grey of 0 and 1"
-    return None
+            yield f"mask {number} is not 8-bit grey of 0 and 1"

@@ -177,10 +177,11 @@ def test_the_gallery_has_the_masks_of_its_boxes(tmp_path):
 
 def test_masks_do_not_make_the_page_larger(tmp_path):
     """Masks and images of noise: no others take more."""
-    from common.records.examples import encode_mask
+    from common.images.masks import encode_mask
 
     noise = np.random.default_rng(1)
-    masks = [encode_mask(np.asfortranarray(noise.integers(0, 2, (192, 256)), np.uint8)) for _ in range(10)]
+    pixels = (np.asfortranarray(noise.integers(0, 2, (192, 256)), np.uint8) for _ in range(10))
+    masks = [{"size": (192, 256), "counts": encode_mask(each)} for each in pixels]
     photo = scene(noise=True)
     records = (record(i + 1, 601, f"i{i}", photo, mask=masks[i % 10]) for i in range(MORE_THAN_FIT))
     path = tmp_path / "report.html"
