@@ -105,7 +105,7 @@ CASES = [
     case(METADATA, "hierarchy.json: UTF-16 text, UTF-8 was expected: save it as UTF-8", {"hierarchy.json": "{}".encode("utf-16-le")}, hierarchy_path="hierarchy.json"),
     case(PROCESS, "points.json: gzip data, text was expected: unpack it, or let its name end in .gz", {"points.json": gzip.compress(b"[]")}),
     case(LABEL_MAP, "out/label_map.pbtxt: not a regular file, a file to write was expected", {"out/label_map.pbtxt/x": ""}),
-    case(LABEL_MAP, "out/label_map.pbtxt: a file stands where its folder is to be", {"out": ""}),
+    case(LABEL_MAP, "out: not a folder, a folder to write into was expected", {"out": ""}),
     case(METADATA, ".: a folder, a file was expected", annotations_input_path="."),
     case(METADATA, "/dev/null: not a regular file, and it is read more than once: a file was expected", annotations_input_path="/dev/null"),
     case(METADATA, "/dev/null: not a regular file, and it is read more than once: a file was expected", image_labels_input_path="/dev/null"),

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
-from common.cli import InputError, say
+from common.cli import InputError
 
 # Stores whose objects appear complete when their one request ends, and the package that speaks to each.
 STORES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
@@ -26,8 +26,6 @@ LOCK_NAME = ".lock"  # in a folder that one run holds
 CHUNK = 1 << 20  # bytes read at a time
 AHEAD = 64  # files asked for at a time
 NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of some NFS and Lustre mounts
-
-_said: set[str] = set()  # what a run says once
 
 
 class Status(NamedTuple):
@@ -124,28 +122,19 @@ class Folder:
         """Yield a path, valid in this process alone, with the bytes of a file."""
         return nullcontext(self.path / name)
 
-    def scratch(self, name: str) -> Path:
-        """Return a path on this machine for a file that exists only while a run holds a lock here."""
-        return self.path / name
-
     def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
         """Write a file that no other run writes, completely or not at all.
 
         With `sync` the disk has the new bytes before the old ones are removed.
         """
-        path = self.path / name
-        target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        part = part_path(target, ours=True)
         try:
-            with open(part, "wb") as stream:
+            with self.complete(name, locked=False) as part, open(part, "wb") as stream:
                 stream.write(data)
                 if sync:
                     stream.flush()
                     os.fsync(stream.fileno())
-            os.replace(part, target)
         except OSError as error:
-            part.unlink(missing_ok=True)
-            error.filename = error.filename or str(path)
+            error.filename = error.filename or str(self.path / name)
             raise
 
     def write_many(self, files: Iterable[tuple[str, bytes]], *, sync: bool = False) -> None:
@@ -157,20 +146,19 @@ class Folder:
     def complete(self, name: str, *, locked: bool = True) -> Iterator[Path]:
         """Yield a temporary path, valid in this process alone; if the block succeeds, it becomes the file.
 
-        If `locked`, a second run on the same file is refused. On disk the temporary name is then always the
-        same, so that the next run overwrites what a killed run left.
+        If `locked`, the folder is made and a second run on the same file is refused. On disk the temporary
+        name is then always the same, so that the next run overwrites what a killed run left. Otherwise no
+        other process writes there: a worker that counts as lost may still be writing what another worker
+        writes again.
         """
         path = self.path / name
-        target = Path(os.path.realpath(path))
-        if target.exists() and not target.is_file():
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        if locked and target.exists() and not target.is_file():
             raise InputError(f"{path}: not a regular file, a file to write was expected")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise InputError(f"{path}: a file stands where its folder is to be") from None
-        part = part_path(target, ours=not locked)
         busy = f"{path}: another run is writing this file"
-        with open_locked(part, busy) if locked else nullcontext():
+        with Folder(target.parent).lock(f".{target.name}.lock", busy) if locked else nullcontext():
+            ours = "" if locked else f".{socket.gethostname()}-{os.getpid()}"
+            part = target.with_name(f".{target.name}{ours}.part")
             try:
                 yield part
                 os.replace(part, target)
@@ -202,18 +190,56 @@ class Folder:
                 if part.fullmatch(entry.name):
                     os.unlink(entry)
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a small file unless it exists, even if several try at once; report whether it was written."""
+        try:
+            with open(self.path / name, "xb") as stream:
+                stream.write(data)
+        except FileExistsError:
+            return False
+        return True
+
     @contextmanager
     def lock(self, name: str, busy: str) -> Iterator[None]:
         """Make the folder and hold a lock of this name; InputError(busy) where another run does."""
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path}: not a folder, a folder to write into was expected")
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open_locked(self.path / name, busy) as lock:
-            try:
-                os.write(lock, owner().encode())  # by which a worker of a cluster knows the folder
-                yield
-            finally:
-                (self.path / name).unlink(missing_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(f"{self.path}: not a folder, a folder to write into was expected") from None
+        path = self.path / name
+        while True:
+            with open(path, "ab", buffering=0) as file, ExitStack() as stack:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise InputError(busy) from None
+                except OSError as error:
+                    if error.errno not in NO_FLOCK:
+                        if not file.tell():
+                            path.unlink(missing_ok=True)
+                        raise OSError(error.errno, error.strerror, str(path)) from None
+                    stack.enter_context(self.lock_by_owner(f"{name}.owner", busy))
+                # Between open and lock another run may have finished and removed the file.
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    stack.callback(path.unlink, missing_ok=True)
+                    file.truncate(0)
+                    file.write(owner())  # by which a worker of a cluster knows the folder
+                    yield
+                    return
+
+    @contextmanager
+    def lock_by_owner(self, name: str, busy: str) -> Iterator[None]:
+        """Hold a lock that is a file which only one run can create; a killed run leaves it."""
+        ours = owner()
+        if not self.create(name, ours):
+            by = (self.read(name) or b"").decode(errors="replace")
+            raise InputError(f"{busy} ({by}); if it was killed, remove {self.path / name}")
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # if a store does not answer, the next run says what to remove
+                if self.read(name) == ours:
+                    self.remove(name)
 
 
 def _read_ahead(path: str) -> None:
@@ -223,85 +249,7 @@ def _read_ahead(path: str) -> None:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def part_path(path: Path, *, ours: bool) -> Path:
-    """Return where the file `path` is written before it is complete.
-
-    With `ours` no other process writes there: a worker that counts as lost may still be writing what another
-    worker writes again.
-    """
-    return path.with_name(
-        f".{path.name}.{socket.gethostname()}-{os.getpid()}.part" if ours else f".{path.name}.part"
-    )
-
-
-def owner() -> str:
+def owner() -> bytes:
     """Return the line that a lock holds: host, process and time."""
     now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    return f"{socket.gethostname()}, process {os.getpid()}, since {now}"
-
-
-@contextmanager
-def open_locked(path: Path, busy: str) -> Iterator[int]:
-    """Yield a descriptor of `path`, created, locked and emptied; InputError(busy) where it is taken."""
-    while True:
-        with open(path, "ab") as file, ExitStack() as stack:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(busy) from None
-            except OSError as error:
-                if error.errno not in NO_FLOCK:
-                    if not file.tell():
-                        path.unlink(missing_ok=True)
-                    raise OSError(error.errno, error.strerror, str(path)) from None
-                stack.enter_context(_lock_file(path.with_name(f"{path.name}.owner"), busy, error))
-            # Between open and lock another run may have finished and renamed the file away.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                file.truncate(0)
-                yield file.fileno()
-                return
-
-
-@contextmanager
-def _lock_file(path: Path, busy: str, why: OSError) -> Iterator[None]:
-    """Hold a lock where the file system has no flock: a file that only one run can create."""
-    if not _said:
-        say(f"{path.parent}: no flock here ({why.strerror}): files such as {path.name} are the locks")
-        _said.add("no flock")
-    _remove_if_left(path)
-    ours = owner()
-    try:
-        with open(path, "x") as stream:
-            stream.write(ours)
-    except FileExistsError:
-        raise InputError(f"{busy} ({_text_of(path)}); if it was killed, remove {path}") from None
-    try:
-        yield
-    finally:
-        if _text_of(path) == ours:
-            path.unlink()
-
-
-def _remove_if_left(path: Path) -> None:
-    """Remove a lock file if its owner was a process of this host that is gone."""
-    held = _text_of(path)
-    match = re.fullmatch(r"(.+), process ([0-9]{1,9}), since .+", held)
-    if not match or match[1] != socket.gethostname():
-        return
-    try:
-        os.kill(int(match[2]), 0)
-    except ProcessLookupError:
-        claim = path.with_name(f"{path.name}.claim")
-        with suppress(FileExistsError):  # another run is removing it
-            claim.mkdir()
-            if _text_of(path) == held:
-                path.unlink()
-            claim.rmdir()
-    except PermissionError:  # of another user
-        pass
-
-
-def _text_of(path: Path) -> str:
-    with suppress(FileNotFoundError):
-        return path.read_text(errors="replace")
-    return ""
+    return f"{socket.gethostname()}, process {os.getpid()}, since {now}".encode()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import string
 import sys
 import tempfile
@@ -16,13 +15,12 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
-from common.cli import InputError
-from common.files.folders import STORES, Folder, Status, owner
+from common.files.folders import STORES, Folder, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,10 +126,6 @@ class StoreFolder(Folder):
             while data := stream.read(PIECE):
                 copy.write(data)
 
-    def scratch(self, name: str) -> Path:
-        digest = hashlib.sha256(str(self.path / name).encode()).hexdigest()[:32]
-        return Path(tempfile.gettempdir(), f"open-images-{os.getuid()}-{digest}.part")
-
     def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
         with store_errors(self.path / name):
             self.store.pipe_file(self.key(name), data)
@@ -170,28 +164,22 @@ class StoreFolder(Folder):
     def sweep(self, names: str) -> None:
         """Do nothing: an object is complete."""
 
+    def create(self, name: str, data: bytes) -> bool:
+        if self.read(name) is not None:  # not every store refuses to replace an object
+            return False
+        try:
+            with store_errors(self.path / name):
+                self.store.pipe_file(self.key(name), data, mode="create")
+        except OSError:
+            if self.read(name) is None:
+                raise
+            return False
+        return True
+
     @contextmanager
     def lock(self, name: str, busy: str) -> Iterator[None]:
-        """Hold the object `name`, put by a request that fails if it exists; a killed run leaves it."""
-        ours = owner().encode()
-        held = self.read(name)  # since not every store refuses to replace an object
-        if held is None:
-            try:
-                with store_errors(self.path / name):
-                    self.store.pipe_file(self.key(name), ours, mode="create")
-            except OSError:
-                held = self.read(name)
-                if held is None:
-                    raise
-        if held is not None:
-            by = held.decode(errors="replace")
-            raise InputError(f"{busy} ({by}); if it was killed, remove {self.path / name}")
-        try:
+        with self.lock_by_owner(name, busy):
             yield
-        finally:
-            with suppress(OSError):  # if the store does not answer, the next run says what to remove
-                if self.read(name) == ours:
-                    self.remove(name)
 
 
 class _GrowingObject:

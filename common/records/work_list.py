@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,7 @@ from common.cli import InputError, progress, say
 from common.files.failures import FailureLimit
 from common.files.folders import Folder, Status
 from common.files.json_files import count_elements
-from common.files.places import folder_of
+from common.files.places import folder_of, is_remote
 from common.images.header import rgb_size
 from common.openimages.datapoints import Datapoint, Mask, read_datapoints
 from common.openimages.ids import image_file_name, image_number
@@ -29,7 +30,10 @@ LOSSES = (*LOST_IMAGES, *LOST_OTHERS)
 
 def work_path(path: Path) -> Path:
     """Return the path of the work list: beside the records or, if they are on a store, in TMPDIR."""
-    return folder_of(path.parent).scratch(f".{path.name}.work.part")
+    if not is_remote(path):
+        return path.with_name(f".{path.name}.work.part")
+    digest = hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    return Path(tempfile.gettempdir(), f"open-images-{os.getuid()}-{digest}.part")
 
 
 @contextmanager

@@ -51,6 +51,6 @@ def test_nothing_is_left(inputs, tmp_path, signum, seconds):
     assert run.returncode in ((0, -signum) if killed else (0, 130))
     assert not list((tmp_path / "temporary").iterdir())
     outputs = {path.name for path in (tmp_path / "out").glob("*")}
-    parts = {name for name in outputs if name.endswith(".part")}
+    parts = {name for name in outputs if name.endswith((".part", ".lock"))}
     assert run.returncode == 0 or not outputs - (parts if killed else set()) - {"points.json"}
     assert not parts or killed
