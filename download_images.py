@@ -50,7 +50,6 @@ from common.files.failures import Failure, FailureList, parse_failure_limit
 from common.files.places import folder_of, is_folder, parse_path
 from common.files.whole_files import locked_folder
 from common.images.settings import add_image_flags, given_image_flags, image_settings
-from common.openimages.funnel import DOWNLOAD_NAME, Stage, lost_of, write_stages
 from common.workers.pool import Workers, usable_cores
 from common.workers.scheduler import add_scheduler_flag, open_workers
 
@@ -83,8 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         if is_folder(folder) or not args.dry_run:
             stack.enter_context(locked_folder(folder))
-        states = sources.check_index(index)
-        sources.mark_present(states, folder, shrinks=shrink is not None)
+        states = sources.read_states(index, folder, shrinks=shrink is not None)
         refusals = outcomes.Refusals(folder, forget=args.retry_failed, shrink=shrink)
         if shrink:
             sources.mark_finished(states, folder, shrink, args.overwrite, args.dry_run)
@@ -107,12 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         stack.enter_context(refusals)
         tally = download_all(images, states, settings, workers, refusals, failures)
         failures.finish(image_id for image_id, state in states.items() if not state)
-    lost, number = lost_of(tally.counts, outcomes.LOST), tally.counts["images"]
-    kept = number - tally.counts["failed"]
-    write_stages(folder / DOWNLOAD_NAME, [Stage(4, "downloaded", number, kept, lost)])
-    went_out = ["downloaded", "already_there"]
-    print_counts(tally.counts, came_in=["images"], went_out=went_out, lost=list(lost), line_only=["failed"])
-    tally.check_end(failures_path, args.max_failures)
+    tally.finish(folder, failures_path, args.max_failures)
 
 
 def download_all(
@@ -125,14 +118,14 @@ def download_all(
     from common.files.journal import Journal
     from common.images.finished import JOURNAL_NAME
 
-    tally = outcomes.Tally(shrinking=settings.shrink is not None)
-    tally.counts.update(images=len(states), already_there=sources.count_present(states))
-    number = len(states) - tally.counts["already_there"]
+    present = sum(map(bool, states.values()))
+    tally = outcomes.Tally(len(states), present, shrinking=settings.shrink is not None)
     with ExitStack() as stack:
         bar = stack.enter_context(progress(len(states), "image", "images"))
-        bar.update(tally.counts["already_there"])
+        bar.update(present)
+        finished = Journal(settings.folder / JOURNAL_NAME)
         if settings.shrink:
-            finished = stack.enter_context(Journal(settings.folder / JOURNAL_NAME))
+            stack.enter_context(finished)
 
         def wanted() -> Iterator[Download]:
             for image in images:
@@ -143,14 +136,14 @@ def download_all(
                 else:
                     yield image
 
+        number = len(states) - present
         for outcome in stack.enter_context(closing(download(wanted(), number, settings, workers))):
             refusals.add(outcome.refused)
+            finished.add(outcome.line)
             if outcome.failure:
                 failures.note(outcome.failure)
             else:
                 states[outcome.id] = sources.PRESENT
-                if settings.shrink:
-                    finished.add(outcome.line)
             tally.add(outcome)
             bar.set_postfix(GB=tally.counts["bytes"] / 1e9, failed=tally.counts["failed"], refresh=False)
             bar.update()
@@ -178,7 +171,7 @@ def parse_sources(text: str) -> list[str]:
 
 
 def parse_base(text: str) -> str:
-    from common.download.sources import url_problem
+    from common.download.connections import url_problem
 
     if problem := url_problem(text):
         raise argparse.ArgumentTypeError(f"{text!r}: {problem}")

@@ -10,13 +10,14 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 
+from common.download.connections import Connections, host_of
 from common.download.outcomes import refusal_line
-from common.download.request import Requester
-from common.download.sources import host_of
+from common.download.request import get_image
 from common.download.types import PERMANENT, Answer, Batch, Download, DownloadSettings, Fetched, Outcome
 from common.files.failures import Failure
 from common.files.places import read_small, replace_file, status
@@ -34,9 +35,10 @@ SAME_PAUSE = 0.5  # seconds by which two reports of one pause differ at most
 _shrinking = threading.Lock()
 
 CLOSED = Answer(reason="rate_limited", detail="the host asks for a longer pause than --max_pause")
+LATE = Answer(reason="timeout", detail="not complete within the deadline")
 
 # What a process keeps from batch to batch of one run: its connections, and what it knows of hosts.
-_kept: dict[tuple[str, int], tuple[Requester, dict[str, Host]]] = {}
+_kept: dict[tuple[str, int], tuple[Connections, defaultdict[str, Host]]] = {}
 
 
 @dataclass(slots=True)
@@ -74,12 +76,7 @@ class Host:
 
 def fetch_batch(batch: Batch, settings: DownloadSettings) -> Fetched:
     """Download the images of a batch: the function of a task."""
-    key = batch.run, batch.max_per_host
-    if key not in _kept:
-        while _kept:
-            _kept.popitem()[1][0].adapter.close()
-        _kept[key] = Requester(settings, batch.max_per_host), {}
-    work = BatchWork(batch, settings, *_kept[key])
+    work = BatchWork(batch, settings)
     pool = ThreadPoolExecutor(batch.threads, "images")
     try:
         threads = [pool.submit(work.serve) for _ in range(batch.threads)]
@@ -90,19 +87,21 @@ def fetch_batch(batch: Batch, settings: DownloadSettings) -> Fetched:
         work.is_over = True
         pool.shutdown(wait=False)
         if not batch.keeps_connections:
-            work.requester.adapter.close()
+            work.connections.close()
 
 
 class BatchWork:
     """The state of a batch that its threads share."""
 
-    def __init__(
-        self, batch: Batch, settings: DownloadSettings, requester: Requester, hosts: dict[str, Host]
-    ) -> None:
+    def __init__(self, batch: Batch, settings: DownloadSettings) -> None:
+        key, most = (batch.run, batch.max_per_host), batch.max_per_host
+        if key not in _kept:
+            while _kept:
+                _kept.popitem()[1][0].close()
+            _kept[key] = Connections(most, settings.user_agent), defaultdict(partial(Host, most, most))
+        self.connections, self.hosts = _kept[key]
         self.batch = batch
         self.settings = settings
-        self.requester = requester
-        self.hosts = hosts
         self.outcomes: list[Outcome] = []
         self.later: list[tuple[float, Download]] = []
         self.changed = threading.Condition()
@@ -111,8 +110,8 @@ class BatchWork:
         now = time.monotonic()
         self.ends = now + BATCH_SECONDS
         for name, seconds in batch.pauses.items():
-            if now + seconds > self.host(name).paused_until + SAME_PAUSE:
-                self.host(name).pause(now + seconds)
+            if now + seconds > self.hosts[name].paused_until + SAME_PAUSE:
+                self.hosts[name].pause(now + seconds)
         for download in batch.downloads:
             self.put(download)
 
@@ -126,16 +125,12 @@ class BatchWork:
         pauses = {name: host.paused_until - now for name, host in self.hosts.items() if host.paused_until}
         return Fetched(self.outcomes, self.later, pauses)
 
-    def host(self, name: str) -> Host:
-        limit = self.batch.max_per_host
-        return self.hosts.setdefault(name, Host(limit, limit))
-
     def put(self, download: Download) -> None:
         """Have an image requested from the source it is at, in this batch if its host may be asked."""
         name = host_of(download.sources[0].url)
         with self.changed:
-            self.waiting[name] = self.host(name)
-            self.waiting[name].ready.append(download)
+            self.waiting[name] = self.hosts[name]
+            self.hosts[name].ready.append(download)
             self.changed.notify()
 
     def take(self) -> tuple[Host, Download] | None:
@@ -163,16 +158,19 @@ class BatchWork:
             left = self.settings.deadline - download.seconds
             seconds = left if download.is_slow else min(left, self.batch.patience)
             begun = time.monotonic()
-            answer = CLOSED if host.is_closed else self.requester.get(download.sources[0], seconds)
+            answer = CLOSED
+            if not host.is_closed:
+                answer = get_image(download.sources[0], seconds, self.connections, self.settings)
+            spent = time.monotonic() - begun
             with self.changed:
                 host.done(well=not answer.reason)
                 self.changed.notify()
-            if answer.is_late and seconds < left:
+            if answer.reason and seconds <= spent < left:
                 download.is_slow = True
                 self.later.append((0.0, download))
             else:
-                download.seconds += time.monotonic() - begun
-                self.settle(download, answer)
+                download.seconds += spent
+                self.settle(download, LATE if answer.reason and spent >= seconds else answer)
 
     def settle(self, download: Download, answer: Answer) -> None:
         """Save an image, or have it requested again or from the next source, or give up."""
@@ -198,7 +196,7 @@ class BatchWork:
             longest = min(self.settings.backoff * 2**download.tries, LONGEST_BACKOFF)
             delay = longest * random.uniform(0.5, 1.5)  # noqa: S311  # so that few come at once
             download.tries += 1
-            if answer.is_busy:  # it waits for the pause of its hosts
+            if answer.busy:  # it waits for the pause of its hosts
                 self.pause(answer, delay)
                 delay = 0.0
             left = self.settings.deadline - download.seconds
@@ -236,6 +234,6 @@ class BatchWork:
         if answer.wait is not None and seconds > self.settings.max_pause:
             seconds = float("inf")
         with self.changed:
-            for name in answer.hosts:
-                self.host(name).pause(time.monotonic() + seconds)
+            for name in answer.busy:
+                self.hosts[name].pause(time.monotonic() + seconds)
             self.changed.notify_all()

@@ -1,31 +1,42 @@
-"""Connections for requests on which one attempt at an image has one deadline.
+"""Addresses, and connections on which one attempt at an image has one deadline.
 
 The timeout of a socket starts again with every byte, so it is no deadline. Here a socket is given what is
 left of the attempt before each read: connecting, TLS, a proxy's answer, headers and body end in time, however
 slowly a server drips. Only a name look-up takes as long as the system's resolver lets it.
 
-requests passes an attempt to urllib3 as the timeout of a request, and urllib3 sets it on the connection. The
-one private name of urllib3 used here is `_new_conn`; requirements.txt has the versions that were tried.
+urllib3 sets the timeout of a request on the connection, and here it is the attempt. The one private name of
+urllib3 used is `_new_conn`; requirements.txt has the versions that were tried.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 import socket
 import ssl
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from requests import Response
-from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_auth_from_url, get_environ_proxies, select_proxy
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager, Timeout, make_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NewConnectionError
+
+from common.cli import InputError
 
 ADDRESS_SECONDS = 3.0  # for a connection to each address of a host but the last
 SLACK = 0.1  # seconds by which a deadline may be missed: each change of a timeout is a system call
 HOSTS = 64  # whose connections are kept
+MAX_REST = 1 << 16  # bytes read of an answer without an image, to keep its connection
+MAX_URL = 8000  # characters; servers take less
+
+_BAD_IN_URL = re.compile(r"[\x00-\x20\x7f]")
 
 
 class RefusedAddressError(Exception):
@@ -184,47 +195,115 @@ class _TLSPool(_Pool, HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
 
-class Adapter(HTTPAdapter):
-    """An adapter of requests that keeps at most `max_per_host` connections to a host.
+class Connections:
+    """The connections of one process, by the proxies and certificates of its environment.
 
-    It loads the certificates once: requests does so for each connection, 30 ms of work.
+    At most `max_per_host` to a host are open. The certificates are loaded once: for each connection it would
+    take 30 ms.
     """
 
-    def __init__(self, ca_bundle: str, max_per_host: int) -> None:
-        self.tls = _Context(ssl.PROTOCOL_TLS_CLIENT)
-        self.tls.load_verify_locations(**{"capath" if Path(ca_bundle).is_dir() else "cafile": ca_bundle})
-        super().__init__(pool_connections=HOSTS, pool_maxsize=max_per_host, pool_block=True)
+    def __init__(self, max_per_host: int, user_agent: str) -> None:
+        bundles = map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
+        bundle = next(filter(None, bundles), DEFAULT_CA_BUNDLE_PATH)
+        if not os.path.exists(bundle):
+            raise InputError(f"{bundle}: no such file, REQUESTS_CA_BUNDLE names certificates")
+        tls = _Context(ssl.PROTOCOL_TLS_CLIENT)
+        tls.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
+        accept = {"Accept": "image/jpeg,*/*;q=0.5", "Accept-Encoding": "identity"}
+        headers = accept | {"User-Agent": user_agent}
+        options: dict[str, Any] = {
+            "headers": headers,
+            "maxsize": max_per_host,
+            "block": True,
+            "ssl_context": tls,
+        }
+        self.managers = {"": PoolManager(HOSTS, **options)}  # by proxy
+        for name, proxy in getproxies().items():
+            if name not in ("http", "https", "all"):
+                continue
+            if not proxy.lower().startswith(("http://", "https://")):
+                expected = "an http:// or https:// address was expected"
+                raise InputError(f"{name.upper()}_PROXY is {proxy!r}, {expected}")
+            user, password = get_auth_from_url(proxy)
+            login = make_headers(proxy_basic_auth=f"{user}:{password}") if user else {}
+            options |= {"proxy_headers": login, "proxy_ssl_context": tls}
+            self.managers[proxy] = ProxyManager(proxy, HOSTS, **options)
+        for manager in self.managers.values():
+            manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        self.proxy_of = cache(_proxy_of)  # reading the environment takes as long as a small request
 
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, ssl_context=self.tls, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+    @contextmanager
+    def get(self, url: str, attempt: Attempt) -> Iterator[Any]:
+        """Yield the answer to one request, as urllib3 has it, its body to be read.
 
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        options |= {"ssl_context": self.tls, "proxy_ssl_context": self.tls}
-        manager = super().proxy_manager_for(proxy, **options)
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-        return manager
+        Its connection is kept if the answer was read to its end or nearly.
+        """
+        proxy = self.proxy_of(host_of(url))
+        if proxy:
+            attempt.enter(public=is_public(urlsplit(url).hostname or ""))
+        answer: Any = self.managers[proxy].urlopen(
+            "GET", url, timeout=attempt, redirect=False, retries=False, preload_content=False
+        )
+        try:
+            yield answer
+        finally:
+            left = answer.length_remaining  # None where it is not known
+            if left is not None and left <= MAX_REST and answer.status not in (204, 304):
+                answer.drain_conn()
+            else:  # what follows a 204 would pass for the next answer
+                answer.close()
+            answer.release_conn()
 
-    def cert_verify(self, *arguments: Any) -> None:
-        """Leave the certificates to the context above."""
+    def close(self) -> None:
+        for manager in self.managers.values():
+            manager.clear()
 
-    def build_response(self, request: Any, raw: Any) -> Response:
-        """Return a response of which `raw` is used: cookies and encodings cost as much as a third of all."""
-        response = Response()
-        response.raw = raw
-        return response
+
+def _proxy_of(host: str) -> str:
+    """Return the proxy of a host, as `host_of` returns it; "" if it needs none."""
+    return select_proxy(host, get_environ_proxies(host)) or ""
+
+
+# --- addresses -------------------------------------------------------------------------------------------
+
+
+def host_of(url: str) -> str:
+    """Return scheme, host and port of a URL: limits and pauses hold for these."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}".lower()
+
+
+def without_blanks(url: str) -> str:
+    """Return an address without white space around it, and with its blanks percent-encoded."""
+    return url.strip().replace(" ", "%20")
+
+
+def url_problem(url: str) -> str:
+    """Return why a URL is never requested, "" where it may be."""
+    if len(url) > MAX_URL:
+        return f"an address of {len(url)} characters"
+    if _BAD_IN_URL.search(url):
+        return "white space or control characters in the address"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return str(error)
+    if parts.scheme.lower() not in ("http", "https"):
+        return f"{parts.scheme[:20] or 'no scheme'}: only http and https addresses are downloaded"
+    if not parts.hostname or port == 0:
+        return "no host in the address"
+    if parts.username is not None or parts.password is not None:
+        return "user name or password in the address"
+    return ""
 
 
 def is_public(host: str) -> bool:
     """Tell whether a host, by name or address, is on the public internet; a name is, except localhost."""
-    name = host.strip("[]").partition("%")[0].rstrip(".").lower()
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        try:
-            address = ipaddress.IPv4Address(socket.inet_aton(name))  # 127.1 and 2130706433 are 127.0.0.1 too
-        except OSError:
-            return name != "localhost" and not name.endswith(".localhost")
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_global
+    name = host.strip("[]").rstrip(".").lower()
+    try:  # 127.1 and 2130706433 are 127.0.0.1 too
+        numeric = socket.getaddrinfo(name, None, flags=socket.AI_NUMERICHOST)[0][4][0]
+    except (OSError, UnicodeError):
+        return name != "localhost" and not name.endswith(".localhost")
+    address = ipaddress.ip_address(str(numeric).partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_global

@@ -12,29 +12,29 @@ from functools import cache
 from operator import attrgetter
 from pathlib import Path
 
-from common.cli import InputError, say
+from common.cli import InputError, print_counts, say
 from common.download.types import PERMANENT, REFUSALS, TRANSIENT, Outcome
 from common.files.csv_files import read_csv
 from common.files.failures import Failure, FailureLimit
 from common.files.journal import Journal, read_journal
 from common.images.header import BAD_IMAGE_REASONS
 from common.images.settings import ImageSettings
+from common.openimages.funnel import DOWNLOAD_NAME, Stage, lost_of, write_stages
 
 FIRST = 200  # images; when all of them fail transiently, the fault is not theirs
 COUNTS = ("images", "downloaded", "already_there", "failed", *REFUSALS, *TRANSIENT)
 SHRINKING = ("resized", "unchanged", "damaged_kept", *BAD_IMAGE_REASONS)
 UNREACHABLE = frozenset({"web_page", "timeout", "connection", "tls"})  # a host may fail so for all images
 MAX_SHOWN = 200  # characters of a detail or an address in a message
-LOST = (*REFUSALS, *TRANSIENT, *BAD_IMAGE_REASONS)
 REFUSED_NAME = ".download_refused"
 
 
 class Tally:
     """The counts of a download, with those of shrinking if that is done, and an example of each failure."""
 
-    def __init__(self, *, shrinking: bool) -> None:
+    def __init__(self, images: int, already_there: int, *, shrinking: bool) -> None:
         names = [*COUNTS, *(SHRINKING if shrinking else ()), "bytes"]
-        self.counts = Counter(dict.fromkeys(names, 0))
+        self.counts = Counter(dict.fromkeys(names, 0) | {"images": images, "already_there": already_there})
         self.examples: dict[str, Failure] = {}  # by reason
         self.requested = 0
 
@@ -63,9 +63,16 @@ class Tally:
         text += f" ({one.url[:MAX_SHOWN]})" if one.url else ""
         return "".join(letter if letter.isprintable() else "?" for letter in text) + f"; {_remedy(one)}"
 
-    def check_end(self, failures_path: Path, limit: FailureLimit | None) -> None:
-        """Report the commonest failure; InputError where no image exists, or more failed than allowed."""
+    def finish(self, folder: Path, failures_path: Path, limit: FailureLimit | None) -> None:
+        """Print the counts, leave them in the folder, and report the commonest failure.
+
+        InputError where no image exists, or more failed than allowed.
+        """
         images, failed = self.counts["images"], self.counts["failed"]
+        lost = lost_of(self.counts, (*REFUSALS, *TRANSIENT, *BAD_IMAGE_REASONS))
+        write_stages(folder / DOWNLOAD_NAME, [Stage(4, "downloaded", images, images - failed, lost)])
+        went_out = ["downloaded", "already_there"]
+        print_counts(self.counts, came_in=["images"], went_out=went_out, lost=[*lost], line_only=["failed"])
         if not failed:
             return
         why = f"{self.cause(self.examples)}; see {failures_path}"

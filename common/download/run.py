@@ -16,7 +16,6 @@ from functools import partial
 from heapq import heappop, heappush
 
 from common.download.batch import fetch_batch
-from common.download.sources import host_of
 from common.download.types import Batch, Download, DownloadSettings, Fetched, Outcome
 from common.workers.pool import Workers
 
@@ -93,15 +92,14 @@ class _Run:
         while len(found) < most:
             if self.waiting and self.waiting[0][0] <= now:
                 download = heappop(self.waiting)[2]
-            elif len(self.waiting) < MOST_WAITING and (new := next(self.images, None)):
+            elif len(self.waiting) >= MOST_WAITING:
+                break
+            elif new := next(self.images, None):
                 download = new
             else:
-                self.has_more = self.has_more and len(self.waiting) >= MOST_WAITING
+                self.has_more = False
                 break
-            until = self.pauses.get(host_of(download.sources[0].url), 0.0) if self.pauses else 0.0
-            if now < until < float("inf"):
-                heappush(self.waiting, (until, download.id, download))
-            elif download.is_slow:
+            if download.is_slow:
                 self.slow.append(download)
             else:
                 found.append(download)

@@ -7,13 +7,12 @@ shrunk in place.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from common.cli import InputError, progress, say
+from common.download.connections import without_blanks
 from common.download.outcomes import Refusals
 from common.download.types import BadFile, Download, ImageSource
 from common.files.failures import Failure, read_failures
@@ -29,33 +28,30 @@ from common.workers.pool import Workers, batches
 # The states of an image: to be downloaded; in the folder; in the folder, and shrunk.
 MISSING, PRESENT, FINISHED = range(3)
 BATCH = 64  # images a task, of those that are shrunk in place
-MAX_URL = 8000  # characters; servers take less
-
-_BAD_IN_URL = re.compile(r"[\x00-\x20\x7f]")
 
 
-def check_index(path: Path) -> dict[str, int]:
-    """Return the images of the index, in order, as MISSING: 110 bytes each; InputError for a wrong entry."""
-    images: dict[str, int] = {}
+def read_states(path: Path, folder: Path, *, shrinks: bool) -> dict[str, int]:
+    """Return the images of the index, in order, as MISSING or, by one listing of the folder, PRESENT.
+
+    An image takes 110 bytes. An empty file is missing. InputError for a wrong entry, and for two files of one
+    image.
+    """
+    states: dict[str, int] = {}
     for line, entry in read_index(path):
-        if entry.id in images:
+        if entry.id in states:
             raise InputError(f"{path}:{line}: duplicate image id {entry.id}")
-        images[entry.id] = MISSING
-    return images
-
-
-def mark_present(states: dict[str, int], folder: Path, *, shrinks: bool) -> None:
-    """Set the images that exist in the folder to PRESENT, by one listing; an empty file is missing."""
+        states[entry.id] = MISSING
     there, files = folder_of(folder), None
     for image_id, name, listed in image_files(folder):
         if image_id in states and (found := listed or there.status(name)) and found.size:
-            if states[image_id] == PRESENT:
+            if states[image_id]:
                 files = files or ImageFiles(folder)
                 files.find(image_id)  # raises, unless both are one file
             if shrinks and name != image_file_name(image_id):
                 wanted = "only <id>.jpg directly in the folder is resized in place"
                 raise InputError(f"{folder}/{name}: {wanted}; run without --max_side")
             states[image_id] = PRESENT
+    return states
 
 
 def mark_finished(
@@ -121,10 +117,6 @@ def shrink_in_place(states: dict[str, int], folder: Path, settings: ImageSetting
             bar.update(len(results))
 
 
-def count_present(states: dict[str, int]) -> int:
-    return sum(map(bool, states.values()))
-
-
 def wanted_images(
     path: Path, states: dict[str, int], order: list[str], mirror: str,
     refusals: Refusals, bad: dict[str, BadFile],
@@ -139,7 +131,7 @@ def wanted_images(
             continue
         left: list[ImageSource] = []
         refusal: Failure | None = None
-        for source in filter(None, (source_of(entry, name, mirror) for name in order)):
+        for source in sources_of(entry, order, mirror):
             unusable = refusals.find_unusable(entry.id, source.url)
             refusal = unusable or refusals.find(entry.id, source.url)
             if not refusal:
@@ -153,15 +145,13 @@ def wanted_images(
             yield refusal or Failure(entry.id, "no_source", none)
 
 
-def source_of(entry: IndexEntry, name: str, mirror: str) -> ImageSource | None:
-    """Return one source of an image, None where it has none; size and MD5 hold for the original alone."""
-    if name == "mirror":
-        address = f"{mirror}/{entry.subset}/{image_file_name(entry.id)}" if entry.subset else ""
-    else:
-        address = (entry.thumbnail_url if name == "thumbnail" else entry.url) or ""
-    if not (address := without_blanks(address)):
-        return None
-    return ImageSource(name, address, *((entry.size or None, entry.md5) if name == "original" else ()))
+def sources_of(entry: IndexEntry, order: list[str], mirror: str) -> Iterator[ImageSource]:
+    """Yield the sources that an image has, in order; size and MD5 hold for the original alone."""
+    copy = f"{mirror}/{entry.subset}/{image_file_name(entry.id)}" if entry.subset else None
+    addresses = {"mirror": copy, "original": entry.url, "thumbnail": entry.thumbnail_url}
+    for name in order:
+        if address := without_blanks(addresses[name] or ""):
+            yield ImageSource(name, address, *((entry.size or None, entry.md5) if name == "original" else ()))
 
 
 def plan(images: Iterator[Download | Failure], states: dict[str, int]) -> dict[str, int]:
@@ -169,7 +159,7 @@ def plan(images: Iterator[Download | Failure], states: dict[str, int]) -> dict[s
 
     The size is that of the original: it is known of the images whose first source that is.
     """
-    counts = {"images": len(states), "already_there": count_present(states)}
+    counts = {"images": len(states), "already_there": sum(map(bool, states.values()))}
     counts |= dict.fromkeys(("to_download", "refused", "size_known", "bytes"), 0)
     for image in images:
         if isinstance(image, Failure):
@@ -180,34 +170,3 @@ def plan(images: Iterator[Download | Failure], states: dict[str, int]) -> dict[s
             counts["size_known"] += size is not None
             counts["bytes"] += size or 0
     return counts
-
-
-def host_of(url: str) -> str:
-    """Return scheme, host and port of a URL: limits and pauses hold for these."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{re.split('[/?#]', rest, maxsplit=1)[0]}".lower()
-
-
-def without_blanks(url: str) -> str:
-    """Return an address without white space around it, and with its blanks percent-encoded."""
-    return url.strip().replace(" ", "%20")
-
-
-def url_problem(url: str) -> str:
-    """Return why a URL is never requested, "" where it may be."""
-    if len(url) > MAX_URL:
-        return f"an address of {len(url)} characters"
-    if _BAD_IN_URL.search(url):
-        return "white space or control characters in the address"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return str(error)
-    if parts.scheme.lower() not in ("http", "https"):
-        return f"{parts.scheme[:20] or 'no scheme'}: only http and https addresses are downloaded"
-    if not parts.hostname or port == 0:
-        return "no host in the address"
-    if parts.username is not None or parts.password is not None:
-        return "user name or password in the address"
-    return ""

@@ -71,10 +71,8 @@ class Answer:
     reason: str = ""
     detail: str = ""
     retry: bool = False
-    is_late: bool = False  # the attempt's time was over
-    is_busy: bool = False  # the host has too much to do: 429 or 503
-    wait: float | None = None  # seconds, by its Retry-After
-    hosts: tuple[str, ...] = ()  # those that answered so, by host_of
+    busy: frozenset[str] = frozenset()  # hosts that have too much to do (429 or 503), by host_of
+    wait: float | None = None  # seconds, by their Retry-After
 
 
 class Outcome(NamedTuple):

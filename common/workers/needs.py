@@ -11,9 +11,10 @@ import importlib
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,11 +37,11 @@ class Needs(NamedTuple):
 def find_needs(packages: Sequence[str], reads: Sequence[Path], writes: Sequence[Path]) -> Needs:
     """Return the needs of a run: these packages as they are here, these folders, our code."""
     folders = [folder_of(place) for place in (*reads, *writes)]
-    files = [file for folder in folders for mount in folder.mounts if (file := _file_of(mount))]
+    mounts = [mount for folder in folders for mount in folder.mounts]
     here = Path(__file__).parents[1]
     return Needs(
         _versions(packages) | {package: "" for folder in folders for package in folder.packages},
-        {str(file.absolute()): _first_bytes(file) for file in files},
+        dict(chain.from_iterable(map(_probe, mounts))),
         [str(mount.absolute()) for place in writes for mount in folder_of(place).mounts],
         {str(path.relative_to(here.parent)): path.read_bytes() for path in here.rglob("*.py")},
         f"open_images_{secrets.token_hex(8)}",
@@ -56,17 +57,15 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _file_of(folder: Path) -> Path | None:
-    """Return a file by which to know a folder: its lock or any other."""
-    if (folder / LOCK_NAME).exists():
-        return folder / LOCK_NAME
+def _probe(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield path and first bytes of a file by which to know a folder, if it has any: its lock or another."""
+    lock = folder / LOCK_NAME
     with os.scandir(folder) as entries:
-        return next((Path(entry.path) for entry in entries if entry.is_file()), None)
-
-
-def _first_bytes(file: Path) -> bytes:
-    with open(file, "rb") as stream:
-        return stream.read(PROBE_BYTES)
+        others = (Path(entry.path) for entry in entries if entry.is_file())
+        files = [lock] if lock.exists() else list(islice(others, 1))
+    for file in files:
+        with open(file, "rb") as stream:
+            yield str(file.absolute()), stream.read(PROBE_BYTES)
 
 
 # --- in the scheduler, and in a worker -----------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.download.sources import url_problem
+from common.download.connections import url_problem
 from common.files.whole_files import locked_folder
 from tests.support.downloads import arguments, failures, folder, good, photos, server, write_index
 from tests.support.fault_server import photo
