@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from common.download.batch import fetch_batch
+from common.download.run import fetch_batch
 from common.download.types import (
     Batch,
     Download,

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from common.download.batch import Host
 from common.download.connections import host_of
 from common.download.request import retry_after, robots_refuse
+from common.download.run import Host
 from tests.support.downloads import arguments, counts, failures, folder, good, photos, server, write_index
 from tests.support.fault_server import fault_server, photo
 
