@@ -11,7 +11,7 @@ from http.client import responses
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from urllib3.exceptions import DecodeError, EmptyPoolError, HTTPError, LocationValueError, ProxyError
+from urllib3.exceptions import DecodeError, EmptyPoolError, HTTPError, ProxyError
 
 from common.download.connections import (
     Attempt,
@@ -27,7 +27,6 @@ from common.images.jpeg import has_end
 
 MAX_REDIRECTS = 5
 PIECE = 1 << 20  # bytes read at a time, from most images all
-MAX_WAIT = 10**7  # seconds; no one means a longer Retry-After
 JPEG = b"\xff\xd8\xff"
 PLACEHOLDER = "photo_unavailable"  # where Flickr redirects when an image is gone
 NO_AI = frozenset({"noai", "noimageai"})
@@ -54,10 +53,11 @@ def get_image(
                     return _read_image(raw, source, settings)
                 if raw.status not in _REDIRECTS or not location:
                     return _refusal(raw, frozenset({host_of(source.url), host_of(url)}))
-            url = _joined(url, location)
+            location = location.encode("latin-1").decode("utf-8", "replace")
+            url = urljoin(url, without_blanks(location))
         except RefusedAddressError:  # as networks redirect to the page where one signs in
             return Answer(reason="connection", detail="redirected to a private address")
-        except (LocationValueError, UnicodeError) as error:
+        except ValueError as error:
             return Answer(reason="bad_url", detail=str(error)[:200])
         except (HTTPError, OSError) as error:
             return _fault(error)
@@ -110,12 +110,12 @@ def retry_after(headers: Any) -> float | None:
     """Return the seconds a Retry-After header asks for, of a date by the server's own clock."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
-        return float(min(int(text[:12]), MAX_WAIT))
+        return float(text[:12])
     until = _timestamp(text)
     if until is None:
         return None
     now = _timestamp(headers.get("Date", ""))
-    return min(max(0.0, until - (time.time() if now is None else now)), MAX_WAIT)
+    return max(0.0, until - (time.time() if now is None else now))
 
 
 def _timestamp(text: str) -> float | None:
@@ -151,13 +151,6 @@ def _refusal(raw: Any, hosts: frozenset[str]) -> Answer:
         return Answer(reason=reason, detail=detail)
     busy = hosts if status in (429, 503) else frozenset()
     return Answer(reason=reason, detail=detail, retry=True, busy=busy, wait=retry_after(raw.headers))
-
-
-def _joined(url: str, location: str) -> str:
-    try:
-        return urljoin(url, without_blanks(location.encode("latin-1").decode("utf-8", "replace")))
-    except (ValueError, UnicodeError):
-        return "bad:"  # url_problem names what is wrong
 
 
 def _fault(error: BaseException) -> Answer:

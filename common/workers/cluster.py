@@ -76,7 +76,7 @@ class Cluster(Workers):
         self.lonely_since = time.monotonic()
 
     @property
-    def slots(self) -> int:
+    def slots(self) -> int:  # type: ignore[override]
         return len(self._ready())
 
     def _ready(self) -> list[str]:
@@ -169,7 +169,7 @@ class Cluster(Workers):
             problem = f"{threads} threads, 1 was expected: start it with --nworkers -1 --nthreads 1"
         try:
             if not problem:
-                answer = self.client.run(prepare, *self.needs, workers=[address])
+                answer = self.client.run(prepare, tuple(self.needs), workers=[address])
                 problem = (await asyncio.wait_for(answer, CHECK_SECONDS))[address]
         except TimeoutError:
             problem = f"no answer for {CHECK_SECONDS} seconds"

@@ -81,15 +81,9 @@ def list_workers(resource: str, dask_scheduler: Any) -> dict[str, tuple[str, str
     return found
 
 
-async def prepare(
-    versions: Mapping[str, str],
-    files: Mapping[str, bytes],
-    folders: Sequence[str],
-    code: Mapping[str, bytes],
-    resource: str,
-    dask_worker: Any,
-) -> str:
+async def prepare(needs: tuple[Any, ...], dask_worker: Any) -> str:
     """Make a worker ready for the tasks of a run. Return what it lacks, "" if nothing."""
+    versions, files, folders, code, resource = needs
     problem = await asyncio.to_thread(find_problem, versions, files, folders)
     problem = problem or load_code(code, os.path.join(dask_worker.local_directory, "open-images"))
     if problem:

@@ -34,11 +34,7 @@ class Workers(ABC):
 
     on_this_machine: bool  # so they see its files, and each process costs its start
     batch_factor: int  # how many times as much work as a local process a task should hold
-
-    @property
-    @abstractmethod
-    def slots(self) -> int:
-        """The number of tasks that can run at the same time."""
+    slots: int  # tasks that can run at the same time
 
     @abstractmethod
     def running(self, function: Callable[[Any], Any], *, spawn: bool, most: int | None) -> Running:
@@ -109,7 +105,6 @@ class Processes(Workers):
 
     on_this_machine = True
     batch_factor = 1
-    slots = 0
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
