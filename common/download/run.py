@@ -305,14 +305,8 @@ class BatchWork:
             longest = min(self.settings.backoff * 2**download.tries, LONGEST_BACKOFF)
             delay = longest * random.uniform(0.5, 1.5)  # noqa: S311  # so that few come at once
             download.tries += 1
-            if answer.busy:  # it waits for the pause that its hosts ask for, or else for our own delay
-                pause = delay if answer.wait is None else answer.wait
-                if answer.wait is not None and pause > self.settings.max_pause:
-                    pause = float("inf")
-                with self.changed:
-                    for name in answer.busy:
-                        self.hosts[name].pause(time.monotonic() + pause)
-                    self.changed.notify_all()
+            if answer.busy:  # it waits for the pause of its hosts
+                self.pause(answer, delay)
                 delay = 0.0
             left = self.settings.deadline - download.seconds
             if answer.retry and download.tries <= self.settings.retries and delay < left:
@@ -342,3 +336,13 @@ class BatchWork:
             size = (*done.fit.scaled, len(made))
             how, line = done.how, FinishedImage(download.id, status(path), 0, *size, done.orientation).line()
         return Outcome(download.id, len(data), None, download.refused, how, line)
+
+    def pause(self, answer: Answer, delay: float) -> None:
+        """Pause the hosts that are busy, for as long as they ask, or else for our own delay."""
+        seconds = delay if answer.wait is None else answer.wait
+        if answer.wait is not None and seconds > self.settings.max_pause:
+            seconds = float("inf")
+        with self.changed:
+            for name in answer.busy:
+                self.hosts[name].pause(time.monotonic() + seconds)
+            self.changed.notify_all()

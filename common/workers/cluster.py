@@ -158,11 +158,11 @@ class Cluster(Workers):
         self.names = {address: name for address, (name, *_) in found.items()}
         self.checks = {address: check for address, check in self.checks.items() if address in found}
         for address in found.keys() - self.checks.keys():
-            _, python, threads, _ = found[address]
-            check = self._check(address, python, threads)
+            name, python, threads, _ = found[address]
+            check = self._check(address, name, python, threads)
             self.checks[address] = asyncio.run_coroutine_threadsafe(check, self.loop)
 
-    async def _check(self, address: str, python: str, threads: int) -> str:
+    async def _check(self, address: str, name: str, python: str, threads: int) -> str:
         """Make a worker ready. Return what it lacks, "" if nothing."""
         problem = _python_problem(python)
         if threads > 1:
@@ -176,7 +176,7 @@ class Cluster(Workers):
         except Exception as error:  # noqa: BLE001  # whatever it is, this worker gets no tasks
             problem = " ".join(f"{type(error).__name__}: {error}".split())
         if problem and self.is_started:
-            say(f"worker {self.names[address]} gets no tasks: {problem}")
+            say(f"worker {name} gets no tasks: {problem}")
         return problem
 
     def _lost(self) -> InputError:
