@@ -209,14 +209,9 @@ class Connections:
             raise InputError(f"{bundle}: no such file, REQUESTS_CA_BUNDLE names certificates")
         tls = _Context(ssl.PROTOCOL_TLS_CLIENT)
         tls.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
-        accept = {"Accept": "image/jpeg,*/*;q=0.5", "Accept-Encoding": "identity"}
-        headers = accept | {"User-Agent": user_agent}
-        options: dict[str, Any] = {
-            "headers": headers,
-            "maxsize": max_per_host,
-            "block": True,
-            "ssl_context": tls,
-        }
+        headers = {"Accept": "image/jpeg,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": user_agent}
+        options: dict[str, Any] = {"headers": headers, "ssl_context": tls}
+        options |= {"maxsize": max_per_host, "block": True}
         self.managers = {"": PoolManager(HOSTS, **options)}  # by proxy
         for name, proxy in getproxies().items():
             if name not in ("http", "https", "all"):
@@ -226,11 +221,12 @@ class Connections:
                 raise InputError(f"{name.upper()}_PROXY is {proxy!r}, {expected}")
             user, password = get_auth_from_url(proxy)
             login = make_headers(proxy_basic_auth=f"{user}:{password}") if user else {}
-            options |= {"proxy_headers": login, "proxy_ssl_context": tls}
-            self.managers[proxy] = ProxyManager(proxy, HOSTS, **options)
+            self.managers[proxy] = ProxyManager(
+                proxy, HOSTS, proxy_headers=login, proxy_ssl_context=tls, **options
+            )
         for manager in self.managers.values():
             manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-        self.proxy_of = cache(_proxy_of)  # reading the environment takes as long as a small request
+        self.proxy_of = cache(_proxy_of)  # reading the environment takes 0.2 ms
 
     @contextmanager
     def get(self, url: str, attempt: Attempt) -> Iterator[Any]:
