@@ -121,13 +121,9 @@ class Refusals(Journal):
                 self.known[key] = shared.setdefault(why, why)
 
     def find(self, image_id: str, url: str, shrink: ImageSettings | None = None) -> Failure | None:
-        """Return why a source refused an image, None where it did not."""
+        """Return why a source refused an image or, with `shrink`, why its image could not be shrunk so."""
         why = self.known.get(_key(image_id, url, shrink))
         return Failure(image_id, *why, url) if why else None
-
-    def find_unusable(self, image_id: str, url: str) -> Failure | None:
-        """Return why an image from this source could not be shrunk, None where that is not known."""
-        return self.find(image_id, url, self.shrink) if self.shrink else None
 
 
 def refusal_line(failure: Failure, shrink: ImageSettings | None) -> str:

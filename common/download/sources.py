@@ -126,13 +126,14 @@ def wanted_images(
     A source whose image was received but is unusable is the last that is asked, as in the run that found it;
     if the image is to replace a bad file, the next source is asked.
     """
+    shrink = refusals.shrink
     for _, entry in read_index(path):
         if states.get(entry.id, PRESENT):
             continue
         left: list[ImageSource] = []
         refusal: Failure | None = None
         for source in sources_of(entry, order, mirror):
-            unusable = refusals.find_unusable(entry.id, source.url)
+            unusable = shrink and refusals.find(entry.id, source.url, shrink)
             refusal = unusable or refusals.find(entry.id, source.url)
             if not refusal:
                 left.append(source)

@@ -38,23 +38,18 @@ def find_needs(packages: Sequence[str], reads: Sequence[Path], writes: Sequence[
     """Return the needs of a run: these packages as they are here, these folders, our code."""
     folders = [folder_of(place) for place in (*reads, *writes)]
     mounts = [mount for folder in folders for mount in folder.mounts]
+    versions = {package: "" for folder in folders for package in folder.packages}
+    for package in packages:
+        with suppress(PackageNotFoundError):  # not installed here either
+            versions[package] = version(package)
     here = Path(__file__).parents[1]
     return Needs(
-        _versions(packages) | {package: "" for folder in folders for package in folder.packages},
+        versions,
         dict(chain.from_iterable(map(_probe, mounts))),
         [str(mount.absolute()) for place in writes for mount in folder_of(place).mounts],
         {str(path.relative_to(here.parent)): path.read_bytes() for path in here.rglob("*.py")},
         f"open_images_{secrets.token_hex(8)}",
     )
-
-
-def _versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the versions of packages; those not installed here are left out."""
-    found = {}
-    for package in packages:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 def _probe(folder: Path) -> Iterator[tuple[str, bytes]]:
