@@ -251,7 +251,10 @@ class Connections:
             answer.release_conn()
 
     def close(self) -> None:
+        """Close all connections at once: a pool that an exception still refers to would keep them open."""
         for manager in self.managers.values():
+            for key in manager.pools.keys():  # noqa: SIM118  # it has no iterator
+                manager.pools[key].close()
             manager.clear()
 
 
