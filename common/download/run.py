@@ -116,10 +116,7 @@ class _Run:
             else:
                 self.has_more = False
                 break
-            if download.is_slow:
-                self.slow.append(download)
-            else:
-                found.append(download)
+            (self.slow if download.is_slow else found).append(download)
         return found
 
     def take_back(self, fetched: Fetched) -> None:

@@ -142,8 +142,7 @@ def wanted_images(
         if left:
             yield Download(entry.id, left, refusal, bad.get(entry.id))
         else:
-            none = "no address in the index for any --image_source"
-            yield refusal or Failure(entry.id, "no_source", none)
+            yield refusal or Failure(entry.id, "no_source", "no address in the index for any --image_source")
 
 
 def sources_of(entry: IndexEntry, order: list[str], mirror: str) -> Iterator[ImageSource]:
