@@ -4,8 +4,8 @@ The timeout of a socket starts again with every byte, so it is no deadline. Here
 left of the attempt before each read: connecting, TLS, a proxy's answer, headers and body end in time, however
 slowly a server drips. Only a name look-up takes as long as the system's resolver lets it.
 
-urllib3 sets the timeout of a request on the connection, and here it is the attempt. The one private name of
-urllib3 used is `_new_conn`; requirements.txt has the versions that were tried.
+requests passes an attempt to urllib3 as the timeout of a request, and urllib3 sets it on the connection. The
+one private name of urllib3 used here is `_new_conn`; requirements.txt has the versions that were tried.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_auth_from_url, get_environ_proxies, select_proxy
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager, Timeout, make_headers
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies, select_proxy
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 
@@ -195,11 +198,14 @@ class _TLSPool(_Pool, HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
 
-class Connections:
-    """The connections of one process, by the proxies and certificates of its environment.
+_POOLS = {"http": _Pool, "https": _TLSPool}
 
-    At most `max_per_host` to a host are open. The certificates are loaded once: for each connection it would
-    take 30 ms.
+
+class Connections(HTTPAdapter):
+    """The connections of one process: an adapter of requests that is called directly.
+
+    At most `max_per_host` to a host are open. The proxies and certificates of the environment are read once:
+    requests loads the certificates for each connection, 30 ms of work.
     """
 
     def __init__(self, max_per_host: int, user_agent: str) -> None:
@@ -207,26 +213,35 @@ class Connections:
         bundle = next(filter(None, bundles), DEFAULT_CA_BUNDLE_PATH)
         if not os.path.exists(bundle):
             raise InputError(f"{bundle}: no such file, REQUESTS_CA_BUNDLE names certificates")
-        tls = _Context(ssl.PROTOCOL_TLS_CLIENT)
-        tls.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
-        headers = {"Accept": "image/jpeg,*/*;q=0.5", "Accept-Encoding": "identity", "User-Agent": user_agent}
-        options: dict[str, Any] = {"headers": headers, "ssl_context": tls}
-        options |= {"maxsize": max_per_host, "block": True}
-        self.managers = {"": PoolManager(HOSTS, **options)}  # by proxy
+        self.tls = _Context(ssl.PROTOCOL_TLS_CLIENT)
+        self.tls.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
         for name, proxy in getproxies().items():
-            if name not in ("http", "https", "all"):
-                continue
-            if not proxy.lower().startswith(("http://", "https://")):
+            if name in ("http", "https", "all") and not proxy.lower().startswith(("http://", "https://")):
                 expected = "an http:// or https:// address was expected"
                 raise InputError(f"{name.upper()}_PROXY is {proxy!r}, {expected}")
-            user, password = get_auth_from_url(proxy)
-            login = make_headers(proxy_basic_auth=f"{user}:{password}") if user else {}
-            self.managers[proxy] = ProxyManager(
-                proxy, HOSTS, proxy_headers=login, proxy_ssl_context=tls, **options
-            )
-        for manager in self.managers.values():
-            manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-        self.proxy_of = cache(_proxy_of)  # reading the environment takes 0.2 ms
+        accept = {"Accept": "image/jpeg,*/*;q=0.5", "Accept-Encoding": "identity"}
+        self.headers = CaseInsensitiveDict(accept | {"User-Agent": user_agent})
+        self.proxies_of = cache(_proxies_of)  # reading the environment takes 0.2 ms
+        super().__init__(HOSTS, max_per_host, pool_block=True)
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, ssl_context=self.tls, **options)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        options |= {"ssl_context": self.tls, "proxy_ssl_context": self.tls}
+        manager = super().proxy_manager_for(proxy, **options)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def cert_verify(self, *arguments: Any) -> None:
+        """Leave the certificates to the context above."""
+
+    def build_response(self, request: Any, raw: Any) -> Response:
+        """Return a response of which `raw` is used: cookies and encodings cost as much as a third of all."""
+        response = Response()
+        response.raw = raw
+        return response
 
     @contextmanager
     def get(self, url: str, attempt: Attempt) -> Iterator[Any]:
@@ -234,12 +249,13 @@ class Connections:
 
         Its connection is kept if the answer was read to its end or nearly.
         """
-        proxy = self.proxy_of(host_of(url))
-        if proxy:
+        proxies = self.proxies_of(host_of(url))
+        if proxies:
             attempt.enter(public=is_public(urlsplit(url).hostname or ""))
-        answer: Any = self.managers[proxy].urlopen(
-            "GET", url, timeout=attempt, redirect=False, retries=False, preload_content=False
-        )
+        request = PreparedRequest()
+        request.prepare_url(url, None)
+        request.method, request.headers = "GET", self.headers
+        answer = self.send(request, stream=True, timeout=attempt, proxies=proxies).raw  # type: ignore[arg-type]
         try:
             yield answer
         finally:
@@ -252,15 +268,16 @@ class Connections:
 
     def close(self) -> None:
         """Close all connections at once: a pool that an exception still refers to would keep them open."""
-        for manager in self.managers.values():
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in manager.pools.keys():  # noqa: SIM118  # it has no iterator
                 manager.pools[key].close()
             manager.clear()
 
 
-def _proxy_of(host: str) -> str:
-    """Return the proxy of a host, as `host_of` returns it; "" if it needs none."""
-    return select_proxy(host, get_environ_proxies(host)) or ""
+def _proxies_of(host: str) -> dict[str, str]:
+    """Return the proxy of a host, as `host_of` returns it, in the form that requests takes."""
+    proxy = select_proxy(host, get_environ_proxies(host))
+    return {"all": proxy} if proxy else {}
 
 
 # --- addresses -------------------------------------------------------------------------------------------

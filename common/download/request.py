@@ -11,7 +11,8 @@ from http.client import responses
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from urllib3.exceptions import DecodeError, EmptyPoolError, HTTPError, ProxyError
+from requests.exceptions import ProxyError
+from urllib3.exceptions import DecodeError, EmptyPoolError, HTTPError
 
 from common.download.connections import (
     Attempt,
@@ -153,11 +154,16 @@ def _refusal(raw: Any, hosts: frozenset[str]) -> Answer:
     return Answer(reason=reason, detail=detail, retry=True, busy=busy, wait=retry_after(raw.headers))
 
 
+def _inner(error: BaseException) -> tuple[object, ...]:
+    """Return where requests and urllib3 keep the exception that they wrap."""
+    return getattr(error, "reason", None), *error.args, error.__cause__
+
+
 def _fault(error: BaseException) -> Answer:
     """Return the answer for an exception of the connection, by its first cause."""
     root: BaseException = error
-    while inner := [each for each in (*root.args, root.__cause__) if isinstance(each, BaseException)]:
-        root = inner[0]  # as urllib3 wraps it
+    while inner := [each for each in _inner(root) if isinstance(each, BaseException)]:
+        root = inner[0]
     detail = f"{getattr(root, 'strerror', None) or root or type(root).__name__}"[:200]
     if isinstance(error, ProxyError):
         return Answer(reason="connection", detail=f"proxy: {detail}", retry=True)
