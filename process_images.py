@@ -165,10 +165,10 @@ def plan_images(
             wanted = "only <id>.jpg directly in the folder is resized in place"
             raise InputError(f"{source}/{file}: {wanted}; give an --image_saving_directory")
         original = originals(file)
-        image, is_finished = finished.take(image_id, original, turn)
+        image = finished.take(image_id, original, turn)
         found = masks.find(image, names) if image and masks and names else ()
         result = ImageResult("already_there", image, found) if image and found is not None else None
-        yield point, ImageTask(image_id, turn, original, is_finished, image, names, file), result
+        yield point, ImageTask(image_id, turn, original, image, names, file), result
 
 
 def check_masks(point: dict[str, Any], where: str) -> None:

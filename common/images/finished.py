@@ -23,7 +23,7 @@ from typing import BinaryIO, Self
 from common.cli import InputError
 from common.files.folders import Status
 from common.files.journal import Journal, read_journal
-from common.files.places import folder_of, read_small, remove, replace_file, status
+from common.files.places import folder_of, read_small, remove, replace_file
 from common.files.whole_files import read_lines
 from common.images.fit import Fit
 from common.images.masks import FoundMask, MaskFiles
@@ -111,7 +111,7 @@ def replace_settings(folder: Path, settings: ImageSettings, *, keep_stale: bool 
 def read_finished(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield id and numbers of each line of a folder's journal.
 
-    Lines of an earlier version end after the turn: the last three numbers are 0.
+    Lines of an earlier version end after the turn: the last numbers are 0, and the image is made again.
     """
     for journal in read_journal(folder / JOURNAL_NAME):
         for line, text in read_lines(journal):
@@ -135,7 +135,6 @@ class FinishedImages(Journal):
         self.folder = folder
         self.settings = settings
         self.status = folder_of(folder).statuses()  # of a file, by name
-        self.settings_status = status(folder / SETTINGS_NAME)
         self.row_of: dict[str, int] = {}  # by id; TAKEN once it was asked for
         self.rows = numpy.fromiter(self._read_rows(), _ROW)
 
@@ -144,36 +143,17 @@ class FinishedImages(Journal):
             self.row_of[image_id] = row
             yield size, time if abs(time) < 1 << 63 else 0, *others  # an image of after 2262 is made again
 
-    def take(self, image_id: str, original: Status | None, turn: int) -> tuple[FinishedImage | None, bool]:
-        """Return a finished image, or None and whether it is finished all the same, but of unknown size.
-
-        It is made from this original with this turn. Mark it as TAKEN.
-        """
+    def take(self, image_id: str, original: Status | None, turn: int) -> FinishedImage | None:
+        """Return an image that is finished: made from this original with this turn. Mark it as TAKEN."""
         row = self.row_of.get(image_id)
         self.row_of[image_id] = TAKEN
         found = self.status(image_file_name(image_id, self.settings.format))
-        if not (original and found):
-            return None, False
-        if row is not None:
-            size, version, turned, width, height, own_size, orientation = self.rows[row].tolist()
-            if (size, version, turned) == (original.size, original.version, turn):
-                if own_size == found.size:
-                    sizes = width, height, own_size
-                    return FinishedImage(image_id, original, turn, *sizes, orientation), False
-                if not own_size:  # a line of an earlier version
-                    return None, self.settings.fit != "pad"  # whose padding its header does not show
-        return None, self._is_listed(found, original)
-
-    def _is_listed(self, found: Status, original: Status) -> bool:
-        """Return whether a store shows that an image was put after its original and after the settings.
-
-        It was made by a run that was killed before it put its journal: nobody can set a store's clock.
-        Neither the turn nor the size without padding can be seen from the image.
-        """
-        if self.settings.fit == "pad" or self.settings.rotate_upright:
-            return False
-        times = [each.put_at for each in (found, original, self.settings_status) if each and each.put_at]
-        return len(times) == 3 and times[0] > max(times[1:])
+        if row is None or not original or not found or not found.size:
+            return None
+        size, version, turned, width, height, own_size, orientation = self.rows[row].tolist()
+        if (size, version, turned, own_size) != (original.size, original.version, turn, found.size):
+            return None
+        return FinishedImage(image_id, original, turn, width, height, own_size, orientation)
 
 
 class FinishedMasks(Journal):

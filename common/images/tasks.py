@@ -13,7 +13,7 @@ from common.files.folders import Status
 from common.files.places import folder_of, status
 from common.images.finished import FinishedImage
 from common.images.fit import move_box
-from common.images.header import DECODE_ERRORS, BadImageError, rgb_size
+from common.images.header import DECODE_ERRORS, BadImageError
 from common.images.masks import FoundMask, MaskFiles, make_mask
 from common.images.process import frame_size, process_bytes
 from common.images.settings import ImageSettings
@@ -27,7 +27,6 @@ class ImageTask:
     id: str
     turn: int = 0  # degrees counterclockwise
     original: Status | None = None  # looked up before the file is read: one replaced meanwhile is made again
-    is_finished: bool = False  # but of unknown size
     finished: FinishedImage | None = None  # so only its masks are to be made
     masks: tuple[str, ...] = ()  # their files' names
     file: str = ""  # the original's name, "" for <id>.jpg
@@ -52,9 +51,10 @@ def process_batch(
     mask_files: MaskFiles | None = None,
 ) -> list[ImageResult | Failure]:  # fmt: skip
     """Process a batch of images in a worker; return the results in order. In place `target` is `source`."""
-    results = _read_finished([task for task in tasks if task.is_finished], target, settings)
-    results |= {task.id: ImageResult("already_there", task.finished) for task in tasks if task.finished}
-    left = [task for task in tasks if task.id not in results]
+    results: dict[str, ImageResult | Failure] = {
+        task.id: ImageResult("already_there", task.finished) for task in tasks if task.finished
+    }
+    left = [task for task in tasks if not task.finished]
     sizes: dict[str, tuple[int, int]] = {}  # of the originals that have masks, in the frame of their boxes
 
     def made() -> Iterator[tuple[str, bytes]]:
@@ -89,19 +89,6 @@ def process_batch(
             results[task.id] = _with_masks(result, task, sizes.get(task.id), settings, mask_files)
     ordered = [results[task.id] for task in tasks]
     return [_with_own_status(result, target) for result in ordered] if source == target else ordered
-
-
-def _read_finished(
-    tasks: list[ImageTask], target: Path, settings: ImageSettings
-) -> dict[str, ImageResult | Failure]:
-    """Return the results of images that are finished, by id, with the sizes that their headers have."""
-    results: dict[str, ImageResult | Failure] = {}
-    names = [image_file_name(task.id, settings.format) for task in tasks]
-    for task, data in zip(tasks, folder_of(target).read_many(names), strict=True):
-        if isinstance(data, bytes) and (size := rgb_size(data)):
-            image = FinishedImage(task.id, task.original, task.turn, *size, len(data))
-            results[task.id] = ImageResult("already_there", image)
-    return results
 
 
 def _read_sizes(tasks: list[ImageTask], source: Path, settings: ImageSettings) -> dict[str, tuple[int, int]]:
