@@ -7,11 +7,19 @@ an unknown JFIF version are mended before decoding, and padding before the end m
 
 from __future__ import annotations
 
-import io
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from common.images.header import COMMON_SOF, DECODE_ERRORS, BadImageError, JpegHeader, read_jpeg_header
+from common.images.header import (
+    COMMON_SOF,
+    BadImageError,
+    JpegHeader,
+    load_image,
+    open_image,
+    read_jpeg_header,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +31,6 @@ MAX_STRAY_BYTES = 16  # accepted before the end marker: some cameras pad there
 END = b"\xff\xd9"
 BLANK = bytes(512)  # a disk sector that was never written
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}  # by number of components
-_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _BEFORE_END = re.compile(r"Corrupt JPEG data: ([0-9]+) extraneous bytes before marker 0xd9")
 
 
@@ -36,29 +43,35 @@ def decode_jpeg(
     where the file is damaged; with `keep_damaged` returns what could be decoded, and the oddity begins with
     "damaged". A truncated file is kept only if no more than its end marker is missing.
     """
+    import simplejpeg
+    from PIL import Image, ImageChops
+
     mode = MODES.get(header.components, "")
+    width, height = (-(-side * eighths // 8) for side in header.size)
+    space = "GRAY" if mode == "L" else mode
+    decode = partial(simplejpeg.decode_jpeg, colorspace=space, min_width=width, min_height=height)
     try:
-        pixels, oddity = _decode_strictly(data, header, mode, eighths)
+        pixels, oddity = _decode_strictly(data, header, decode)
     except BadImageError as bad:
         if not keep_damaged or bad.reason not in ("damaged", "truncated"):
             raise
         try:
             if bad.reason == "truncated":
-                data = data.rstrip(b"\xff") + END
-                pixels, _ = _decode_strictly(data, header, mode, eighths)
+                pixels, _ = _decode_strictly(data.rstrip(b"\xff") + END, header, decode)
             else:
-                pixels = _call_simplejpeg(_mended(data, header), header, mode, eighths, strict=False)
+                pixels = decode(_mended(data, header), strict=False)
         except (ValueError, KeyError, BadImageError):
             raise bad from None
         oddity = f"damaged: {bad.detail}"
-    if pixels is None:
-        return _decode_with_pillow(data, header), "a sampling that few readers decode"
-    if mode == "CMYK" and header.has_adobe:
-        pixels = ~pixels
-    height, width = pixels.shape[:2]
-    from PIL import Image
-
-    return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1), oddity
+    if pixels is not None:
+        if mode == "CMYK" and header.has_adobe:
+            pixels = ~pixels
+        return Image.frombuffer(mode, pixels.shape[1::-1], pixels, "raw", mode, 0, 1), oddity
+    image = open_image(data)
+    load_image(image)  # Pillow notices less of the damage
+    if image.mode == "CMYK" and not header.has_adobe:  # Pillow takes every CMYK for inverted
+        image = ImageChops.invert(image)
+    return image, "a sampling that few readers decode"
 
 
 def has_end(data: bytes) -> bool:
@@ -70,7 +83,7 @@ def has_end(data: bytes) -> bool:
 
 
 def _decode_strictly(
-    data: bytes, header: JpegHeader, mode: str, eighths: int
+    data: bytes, header: JpegHeader, decode: Callable[..., NDArray[Any]]
 ) -> tuple[NDArray[Any] | None, str]:
     """Return the pixels and the file's oddity; None where only Pillow may decode its sampling."""
     if place := _find_blank(data, header):
@@ -79,7 +92,7 @@ def _decode_strictly(
     for mend in (False, True):
         attempt = _mended(data, header) if mend else data
         try:
-            return _call_simplejpeg(attempt, header, mode, eighths, strict=True), oddity
+            return decode(attempt, strict=True), oddity
         except (ValueError, KeyError) as error:
             oddity = str(error)
         if oddity.startswith("Premature end of JPEG file"):
@@ -87,8 +100,8 @@ def _decode_strictly(
         stray = _BEFORE_END.fullmatch(oddity)
         if stray and _is_padding(attempt, int(stray[1])):
             # It is the first warning, so the whole image was decoded before it.
-            return _call_simplejpeg(attempt, header, mode, eighths, strict=False), oddity
-    if "subsampling" in oddity or mode == "":
+            return decode(attempt, strict=False), oddity
+    if "subsampling" in oddity or header.components not in MODES:
         return None, oddity
     if header.precision != 8 or header.process not in KNOWN_SOF:
         raise BadImageError("unreadable", oddity)
@@ -124,40 +137,3 @@ def _is_padding(data: bytes, stray: int) -> bool:
     end = data.rfind(END)
     padding = set(data[end - stray : end])
     return stray <= MAX_STRAY_BYTES and len(padding) == 1 and (stray > 1 or padding == {0})
-
-
-def _call_simplejpeg(
-    data: bytes, header: JpegHeader, mode: str, eighths: int, *, strict: bool
-) -> NDArray[Any]:
-    import simplejpeg
-
-    pixels: NDArray[Any] = simplejpeg.decode_jpeg(
-        data, _SPACES[mode], strict=strict,
-        min_width=-(-header.width * eighths // 8), min_height=-(-header.height * eighths // 8),
-    )  # fmt: skip
-    return pixels
-
-
-def _decode_with_pillow(data: bytes, header: JpegHeader) -> Image:
-    """Decode a file whose sampling simplejpeg does not know; Pillow notices less of the damage."""
-    from PIL import Image, ImageChops, UnidentifiedImageError
-
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG",))
-        image.load()
-    except UnidentifiedImageError:
-        raise BadImageError("unreadable", "an unknown kind of JPEG") from None
-    except DECODE_ERRORS as error:
-        raise BadImageError("truncated" if "truncated" in str(error) else "damaged", str(error)) from None
-    if image.mode == "CMYK" and not header.has_adobe:  # Pillow takes every CMYK for inverted
-        return ImageChops.invert(image)
-    return image
-
-
-def encode_jpeg(image: Image, quality: int) -> bytes:
-    """Return an RGB image as a baseline JPEG at full colour resolution, without metadata."""
-    import numpy
-    import simplejpeg
-
-    data: bytes = simplejpeg.encode_jpeg(numpy.asarray(image), quality, "RGB", "444")
-    return data

@@ -10,24 +10,27 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, cast
 
-from common.images.colours import is_srgb, to_srgb
 from common.images.fit import Fit, plan_fit
 from common.images.header import (
     COMMON_SOF,
     DECODE_ERRORS,
     BadImageError,
     JpegHeader,
-    file_format,
+    load_image,
+    open_image,
     read_jpeg_header,
 )
-from common.images.jpeg import decode_jpeg, encode_jpeg
+from common.images.jpeg import decode_jpeg
 from common.images.settings import MAX_JPEG_SIDE, ImageSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageCms import ImageCmsTransform
 
 # What Pillow warns of and logs is in an image's result. This holds in every process that imports this module.
 warnings.filterwarnings("ignore", module="PIL")
@@ -62,52 +65,82 @@ def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[
     A file that already is as the settings ask (an RGB JPEG of that size, in sRGB, without an orientation tag)
     keeps its bytes. Raises BadImageError.
     """
-    if len(data) > MAX_FILE_SIZE:
-        raise BadImageError("too_large", f"{len(data)} bytes, at most {MAX_FILE_SIZE} are read")
-    if not data:
-        raise BadImageError("truncated", "an empty file")
     try:
-        decode = _decode_jpeg_file if data.startswith(b"\xff\xd8") else _decode_other_file
-        image, processed = decode(data, settings, turn)
-        return (data if processed.how == "unchanged" else _encode(image, settings)), processed
+        stored, orientation = _read(data, settings)
+        size, eighths, how = stored.size, 8, "resized"
+        applied = orientation if settings.exif_upright else _TURNS[turn]
+        fit = plan_fit(_turned(size, applied), settings.fit, settings.max_side)
+        scaled = _turned(fit.scaled, applied)
+        frame = _turned(size, orientation) if settings.exif_upright else size
+        if isinstance(stored, JpegHeader):
+            eighths = _decoding_scale(size, scaled, precise=settings.precise)
+            image, oddity = decode_jpeg(data, stored, eighths, keep_damaged=settings.keep_damaged)
+            is_as_stored = applied == orientation == 1 and size == fit.scaled == fit.canvas
+            if oddity.startswith("damaged"):
+                how = "damaged_kept"
+            elif is_as_stored and settings.format == "jpeg" and not oddity and _is_common(stored):
+                return data, Processed(fit, "unchanged", orientation, frame)
+            icc = stored.icc
+        else:
+            image, icc = stored, stored.info.get("icc_profile") or b""
+        try:
+            image = to_srgb(image, icc)
+        except DECODE_ERRORS as error:
+            raise BadImageError("unreadable", f"{image.mode}: {error}") from None
+        # Decoded in eighths, the last pixels may stand for less than a whole one.
+        part = size if image.size == size else (size[0] * eighths / 8, size[1] * eighths / 8)
+        image = _place(_resize(image, scaled, part, precise=settings.precise), fit, applied)
+        return _encode(image, settings), Processed(fit, how, orientation, frame)
     except MemoryError:
         raise BadImageError("too_large", "not enough memory to decode it") from None
 
 
 def frame_size(data: bytes, settings: ImageSettings) -> tuple[int, int]:
-    """Return `Processed.frame` of an image file; raises BadImageError or one of DECODE_ERRORS."""
-    if data.startswith(b"\xff\xd8"):
-        header = read_jpeg_header(data)
-        return _frame((header.width, header.height), _read_orientation(header.exif), settings)
-    image, orientation = _load_other_file(data, settings)
-    return _frame(image.size, orientation, settings)
+    """Return `Processed.frame` of an image file; raises BadImageError."""
+    stored, orientation = _read(data, settings)
+    return _turned(stored.size, orientation) if settings.exif_upright else stored.size
 
 
-def _frame(size: tuple[int, int], orientation: int, settings: ImageSettings) -> tuple[int, int]:
-    return size[::-1] if settings.exif_upright and orientation >= 5 else size
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Return width and height with an orientation applied or undone."""
+    return size if orientation < 5 else size[::-1]
 
 
 # --- decoding ------------------------------------------------------------------------------------
 
 
-def _decode_jpeg_file(data: bytes, settings: ImageSettings, turn: int) -> tuple[Image, Processed]:
-    """Return a JPEG as RGB, resized, turned and padded."""
-    header = read_jpeg_header(data)
-    size, orientation = (header.width, header.height), _read_orientation(header.exif)
-    applied = orientation if settings.exif_upright else _TURNS[turn]
-    fit = _checked_fit(size, settings, applied)
-    scaled = fit.scaled if applied < 5 else fit.scaled[::-1]
-    eighths = _decoding_scale(size, scaled, precise=settings.precise)
-    image, oddity = decode_jpeg(data, header, eighths, keep_damaged=settings.keep_damaged)
-    how = "damaged_kept" if oddity.startswith("damaged") else "resized"
-    is_as_stored = applied == orientation == 1 and size == fit.scaled == fit.canvas
-    if is_as_stored and settings.format == "jpeg" and not oddity and _is_common(header):
-        how = "unchanged"
-    image = to_srgb(image, header.icc)
-    # Decoded in eighths, the last pixels may stand for less than a whole one.
-    part = size if image.size == size else (header.width * eighths / 8, header.height * eighths / 8)
-    image = _place(_resize(image, scaled, part, precise=settings.precise), fit, applied)
-    return image, Processed(fit, how, orientation, _frame(size, orientation, settings))
+def _read(data: bytes, settings: ImageSettings) -> tuple[JpegHeader | Image, int]:
+    """Return a JPEG's header, or another file's first image as it is stored; and the EXIF orientation."""
+    if len(data) > MAX_FILE_SIZE:
+        raise BadImageError("too_large", f"{len(data)} bytes, at most {MAX_FILE_SIZE} are read")
+    if not data:
+        raise BadImageError("truncated", "an empty file")
+    if data.startswith(b"\xff\xd8"):
+        header = read_jpeg_header(data)
+        _check_size(header.size, settings)
+        return header, _read_orientation(header.exif)
+    image = open_image(data)
+    _check_size(image.size, settings)
+    is_tiff = image.format == "TIFF"  # Pillow makes these upright as it decodes them
+    orientation = _read_orientation(image) if is_tiff else 1
+    load_image(image)
+    if is_tiff:
+        return _turn(image, {6: 8, 8: 6}.get(orientation, orientation)), orientation
+    return image, _read_orientation(image)
+
+
+def _check_size(size: tuple[int, int], settings: ImageSettings) -> None:
+    """Raise BadImageError for an image that is too large or too small, or would become so."""
+    width, height = size
+    if not (width and height):
+        raise BadImageError("unreadable", f"{width}x{height} pixels")
+    if width * height > MAX_PIXELS:
+        raise BadImageError("too_large", f"{width}x{height}, at most {MAX_PIXELS} pixels are decoded")
+    if min(size) < settings.min_side:
+        raise BadImageError("too_small", f"{width}x{height}, at least {settings.min_side} expected")
+    canvas = plan_fit(size, settings.fit, settings.max_side).canvas
+    if max(canvas) > MAX_JPEG_SIDE or canvas[0] * canvas[1] > MAX_PIXELS:
+        raise BadImageError("too_large", f"{width}x{height} becomes {canvas[0]}x{canvas[1]}")
 
 
 def _decoding_scale(size: tuple[int, int], scaled: tuple[int, int], *, precise: bool) -> int:
@@ -152,70 +185,56 @@ def _read_orientation(source: bytes | Image) -> int:
     return int(orientation) if orientation in range(1, 9) else 0
 
 
-def _decode_other_file(data: bytes, settings: ImageSettings, turn: int) -> tuple[Image, Processed]:
-    """Return the first image of a file that is not a JPEG, like _decode_jpeg_file."""
-    image, orientation = _load_other_file(data, settings)
-    size = image.size
-    try:
-        image = to_srgb(image, image.info.get("icc_profile") or b"")
-    except DECODE_ERRORS as error:
-        raise BadImageError("unreadable", f"{image.mode}: {error}") from None
-    applied = orientation if settings.exif_upright else _TURNS[turn]
-    fit = _checked_fit(size, settings, applied)
-    scaled = fit.scaled if applied < 5 else fit.scaled[::-1]
-    image = _place(_resize(image, scaled, size, precise=settings.precise), fit, applied)
-    return image, Processed(fit, "resized", orientation, _frame(size, orientation, settings))
+# --- colours --------------------------------------------------------------------------------------
 
 
-def _load_other_file(data: bytes, settings: ImageSettings) -> tuple[Image, int]:
-    """Return the first image of a file that is not a JPEG as it is stored, and its orientation."""
-    image = _open(data)
-    _checked_fit(image.size, settings, 1)
-    is_tiff = image.format == "TIFF"  # Pillow makes these upright as it decodes them
-    orientation = _read_orientation(image) if is_tiff else 1
-    try:
-        image.load()
-    except DECODE_ERRORS as error:
-        text = str(error) or type(error).__name__
-        cut_short = "truncated" in text.lower() or isinstance(error, EOFError)
-        raise BadImageError("truncated" if cut_short else "damaged", text) from None
-    if is_tiff:
-        return _turn(image, {6: 8, 8: 6}.get(orientation, orientation)), orientation
-    return image, _read_orientation(image)
+def to_srgb(image: Image, icc: bytes) -> Image:
+    """Return an image of any mode as RGB in sRGB: transparent parts on white, 16 bits a sample cut to 8.
 
-
-def _open(data: bytes) -> Image:
-    """Return the image of a file of any format that has a decoder; it is not decoded yet."""
-    from PIL import Image, UnidentifiedImageError
-
-    Image.MAX_IMAGE_PIXELS = None  # _checked_fit has its own limit
-    kind = file_format(data)
-    if not kind.decoder:
-        raise BadImageError("unreadable", kind.name)
-    try:
-        return Image.open(io.BytesIO(data), formats=(kind.decoder,))
-    except (UnidentifiedImageError, KeyError):  # KeyError: a Pillow without this decoder
-        raise BadImageError("unreadable", f"{kind.name} that Pillow does not read") from None
-    except DECODE_ERRORS as error:
-        raise BadImageError("unreadable", f"{kind.name}: {error}") from None
-
-
-def _checked_fit(size: tuple[int, int], settings: ImageSettings, applied: int) -> Fit:
-    """Return the fit of an image of this size to which an orientation is applied.
-
-    Raises BadImageError where it is too large or too small.
+    Raises ValueError for floating-point samples: their range is not known.
     """
-    width, height = size
-    if not (width and height):
-        raise BadImageError("unreadable", f"{width}x{height} pixels")
-    if width * height > MAX_PIXELS:
-        raise BadImageError("too_large", f"{width}x{height}, at most {MAX_PIXELS} pixels are decoded")
-    if min(size) < settings.min_side:
-        raise BadImageError("too_small", f"{width}x{height}, at least {settings.min_side} expected")
-    fit = plan_fit(size if applied < 5 else size[::-1], settings.fit, settings.max_side)
-    if max(fit.canvas) > MAX_JPEG_SIDE or fit.canvas[0] * fit.canvas[1] > MAX_PIXELS:
-        raise BadImageError("too_large", f"{width}x{height} becomes {fit.canvas[0]}x{fit.canvas[1]}")
-    return fit
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("floating-point samples, of no known range")
+    if image.mode.startswith("I"):  # 16 bits a sample, in any byte order, possibly stored in 32
+        image = image.convert("I").point([value >> 8 for value in range(1 << 16)], "L")
+    if image.has_transparency_data:
+        is_grey = image.mode in {"L", "LA"}  # and so is its profile
+        image = image.convert("RGBA")
+        colours = image.getchannel("R") if is_grey else image.convert("RGB")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(_from_profile(colours, icc), mask=image.getchannel("A"))
+        return white
+    return _from_profile(image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB"), icc)
+
+
+def _from_profile(image: Image, icc: bytes) -> Image:
+    """Return an L, RGB or CMYK image as RGB in sRGB; ignore a profile that does not match its mode."""
+    from PIL import ImageCms
+
+    if icc and not is_srgb(icc):
+        with suppress(ImageCms.PyCMSError):
+            return cast("Image", ImageCms.applyTransform(image, _to_srgb_transform(icc, image.mode)))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@lru_cache(maxsize=16)  # images of one camera share their profile
+def _to_srgb_transform(icc: bytes, mode: str) -> ImageCmsTransform:
+    from PIL import ImageCms
+
+    return ImageCms.buildTransform(io.BytesIO(icc), ImageCms.createProfile("sRGB"), mode, "RGB")
+
+
+@lru_cache(maxsize=16)
+def is_srgb(icc: bytes) -> bool:
+    """Return whether a profile's own description says sRGB."""
+    from PIL import ImageCms
+
+    try:
+        return ImageCms.getProfileDescription(io.BytesIO(icc)).startswith("sRGB")
+    except ImageCms.PyCMSError:
+        return False
 
 
 # --- pixels and bytes ----------------------------------------------------------------------------
@@ -256,9 +275,13 @@ def _place(image: Image, fit: Fit, applied: int) -> Image:
 
 
 def _encode(image: Image, settings: ImageSettings) -> bytes:
-    """Return an RGB image as a file without metadata."""
+    """Return an RGB image as a file without metadata: a PNG, or a baseline JPEG at full colour resolution."""
     if settings.format == "jpeg":
-        return encode_jpeg(image, settings.quality)
+        import numpy
+        import simplejpeg
+
+        data: bytes = simplejpeg.encode_jpeg(numpy.asarray(image), settings.quality, "RGB", "444")
+        return data
     stream = io.BytesIO()
     image.info.clear()  # Pillow would write the profile, resolution and so on
     image.save(stream, "PNG")
