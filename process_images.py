@@ -168,7 +168,7 @@ def plan_images(
         image = finished.take(image_id, original, turn)
         found = masks.find(image, names) if image and masks and names else ()
         result = ImageResult("already_there", image, found) if image and found is not None else None
-        yield point, ImageTask(image_id, turn, original, image, names, file), result
+        yield point, ImageTask(image_id, file, turn, original, image, names), result
 
 
 def check_masks(point: dict[str, Any], where: str) -> None:

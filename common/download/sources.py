@@ -103,7 +103,8 @@ def shrink_in_place(states: dict[str, int], folder: Path, settings: ImageSetting
     number = sum(state == PRESENT for state in states.values())
     if not number:
         return
-    tasks = (ImageTask(image_id) for image_id, state in states.items() if state == PRESENT)
+    present = (image_id for image_id, state in states.items() if state == PRESENT)
+    tasks = (ImageTask(image_id, image_file_name(image_id)) for image_id in present)
     work = partial(process_batch, source=folder, target=folder, settings=settings)
     journal = Journal(folder / finished.JOURNAL_NAME)
     with journal, progress(number, "image", "images on disk") as bar:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from common.files.folders import Status
 from common.files.places import folder_of, status
 from common.images.finished import FinishedImage
 from common.images.fit import move_box
-from common.images.header import DECODE_ERRORS, BadImageError
+from common.images.header import BadImageError
 from common.images.masks import FoundMask, MaskFiles, make_mask
 from common.images.process import frame_size, process_bytes
 from common.images.settings import ImageSettings
@@ -25,16 +24,11 @@ class ImageTask:
     """One image to process, and its masks."""
 
     id: str
+    file: str  # the original's name
     turn: int = 0  # degrees counterclockwise
     original: Status | None = None  # looked up before the file is read: one replaced meanwhile is made again
     finished: FinishedImage | None = None  # so only its masks are to be made
     masks: tuple[str, ...] = ()  # their files' names
-    file: str = ""  # the original's name, "" for <id>.jpg
-
-    @property
-    def name(self) -> str:
-        """Return the name of the original."""
-        return self.file or image_file_name(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,74 +45,57 @@ def process_batch(
     mask_files: MaskFiles | None = None,
 ) -> list[ImageResult | Failure]:  # fmt: skip
     """Process a batch of images in a worker; return the results in order. In place `target` is `source`."""
-    results: dict[str, ImageResult | Failure] = {
-        task.id: ImageResult("already_there", task.finished) for task in tasks if task.finished
-    }
-    left = [task for task in tasks if not task.finished]
-    sizes: dict[str, tuple[int, int]] = {}  # of the originals that have masks, in the frame of their boxes
+    in_place = source == target
+    results: list[ImageResult | Failure] = []
 
     def made() -> Iterator[tuple[str, bytes]]:
         """Yield name and bytes of each file to write, and note every result."""
-        originals = folder_of(source).read_many(task.name for task in left)
-        for task, original in zip(left, originals, strict=True):
+        originals = folder_of(source).read_many(task.file for task in tasks)
+        for task, original in zip(tasks, originals, strict=True):
             try:
-                if original is None:
-                    raise BadImageError("missing")
-                if isinstance(original, OSError):
-                    raise BadImageError("unreadable", original.strerror or str(original))
-                data, done = process_bytes(original, settings, task.turn)
+                data, result = _process(task, original, settings, mask_files, in_place=in_place)
             except BadImageError as bad:
-                results[task.id] = Failure(task.id, bad.reason, bad.detail)
+                results.append(Failure(task.id, bad.reason, bad.detail))
                 continue
-            if done.how != "unchanged" or source != target:
+            results.append(result)
+            if data:
                 yield image_file_name(task.id, settings.format), data
-            size = (*done.fit.scaled, len(data))
-            image = FinishedImage(task.id, task.original, task.turn, *size, done.orientation)
-            results[task.id] = ImageResult(done.how, image)
-            if task.masks and source != target:
-                sizes[task.id] = done.frame
 
     # In place an image is on the disk before its original goes: there is no other copy.
-    folder_of(target).write_many(made(), sync=source == target)
+    folder_of(target).write_many(made(), sync=in_place)
+    for place, result in enumerate(results if in_place else ()):
+        if isinstance(result, ImageResult):  # what it was made from is replaced
+            own = status(target / image_file_name(result.image.id))
+            results[place] = replace(result, image=replace(result.image, original=own))
+    return results
+
+
+def _process(
+    task: ImageTask, original: bytes | OSError | None, settings: ImageSettings, mask_files: MaskFiles | None,
+    *, in_place: bool,
+) -> tuple[bytes, ImageResult]:  # fmt: skip
+    """Return the bytes of one image, empty if its file stays as it is, and the result.
+
+    Raises BadImageError.
+    """
+    if original is None:
+        raise BadImageError("missing")
+    if isinstance(original, OSError):
+        raise BadImageError("unreadable", original.strerror or str(original))
+    if task.finished:
+        data, how, image, frame = b"", "already_there", task.finished, frame_size(original, settings)
+    else:
+        data, done = process_bytes(original, settings, task.turn)
+        how, frame, sizes = done.how, done.frame, (*done.fit.scaled, len(data))
+        image = FinishedImage(task.id, task.original, task.turn, *sizes, done.orientation)
+        if how == "unchanged" and in_place:
+            data = b""
+    masks: tuple[FoundMask, ...] = ()
     if mask_files:
-        usable = {task: result for task in tasks if isinstance(result := results[task.id], ImageResult)}
-        if source != target:
-            others = [task for task in usable if task.masks and task.id not in sizes]
-            sizes |= _read_sizes(others, source, settings)
-        for task, result in usable.items():
-            results[task.id] = _with_masks(result, task, sizes.get(task.id), settings, mask_files)
-    ordered = [results[task.id] for task in tasks]
-    return [_with_own_status(result, target) for result in ordered] if source == target else ordered
-
-
-def _read_sizes(tasks: list[ImageTask], source: Path, settings: ImageSettings) -> dict[str, tuple[int, int]]:
-    """Return the sizes of originals whose finished images exist, by id; leave out what is gone by now."""
-    sizes: dict[str, tuple[int, int]] = {}
-    originals = folder_of(source).read_many(task.name for task in tasks)
-    for task, data in zip(tasks, originals, strict=True):
-        if isinstance(data, bytes):
-            with suppress(BadImageError, *DECODE_ERRORS):
-                sizes[task.id] = frame_size(data, settings)
-    return sizes
-
-
-def _with_masks(
-    result: ImageResult, task: ImageTask, size: tuple[int, int] | None, settings: ImageSettings,
-    files: MaskFiles,
-) -> ImageResult:  # fmt: skip
-    """Return a result with its masks; without an original's `size` the finished image stands for it."""
-    fit = result.image.fit(settings)
-    size = size or (fit.scaled if task.turn % 180 == 0 else fit.scaled[::-1])
-    masks = (make_mask(files, task.id, name, size, fit, task.turn) for name in task.masks)
-    return replace(result, masks=tuple(masks))
-
-
-def _with_own_status(result: ImageResult | Failure, folder: Path) -> ImageResult | Failure:
-    """Return a result whose original is the finished image: what it was made from is replaced."""
-    if isinstance(result, Failure):
-        return result
-    own = status(folder / image_file_name(result.image.id))
-    return replace(result, image=replace(result.image, original=own))
+        fit = image.fit(settings)
+        size = fit.scaled if in_place else frame  # in place a later run has the finished image alone
+        masks = tuple(make_mask(mask_files, task.id, name, size, fit, task.turn) for name in task.masks)
+    return data, ImageResult(how, image, masks)
 
 
 def mask_names(point: dict[str, Any]) -> tuple[str, ...]:
@@ -130,13 +107,11 @@ def finished_point(point: dict[str, Any], result: ImageResult, settings: ImageSe
     """Return a datapoint in the frame of its finished image, with masks where they were asked for."""
     fit = result.image.fit(settings)
     boxes = [move_box(box, result.image.turn, fit) for box in point["annotations"]]
-    if result.masks:
-        masks = iter(result.masks)
-        size = [fit.canvas[1], fit.canvas[0]]
-        for place, box in enumerate(boxes):
-            if isinstance(box.get("mask"), str):
-                mask = next(masks)
-                pixels = {"mask": {"size": size, "counts": mask.counts}} if not mask.reason else {}
-                boxes[place] = {key: value for key, value in box.items() if key != "mask"} | pixels
+    masks = iter(result.masks)
+    for place, box in enumerate(boxes if result.masks else ()):
+        if isinstance(box.get("mask"), str):
+            mask = next(masks)
+            pixels = {"mask": {"size": fit.canvas[::-1], "counts": mask.counts}} if not mask.reason else {}
+            boxes[place] = {key: value for key, value in box.items() if key != "mask"} | pixels
     turned = {"rotation": 0} if settings.rotate_upright else {}
     return point | {"annotations": boxes, "width": fit.canvas[0], "height": fit.canvas[1]} | turned

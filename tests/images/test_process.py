@@ -50,7 +50,7 @@ def saved(image: Image.Image, form: str, **options) -> bytes:
 
 def process(folder, target, **options) -> ImageResult | Failure:
     """Process the image one.jpg in a folder."""
-    (result,) = process_batch([ImageTask("one")], folder, target, ImageSettings(**options))
+    (result,) = process_batch([ImageTask("one", "one.jpg")], folder, target, ImageSettings(**options))
     return result
 
 
@@ -498,7 +498,7 @@ def test_what_pillow_warns_of_and_logs_does_not_reach_the_user(tmp_path):
     (tmp_path / "two.jpg").write_bytes(saved(quarters(), "JPEG", exif=exif))
     code = (
         "import sys; from pathlib import Path\nfrom common.images.tasks import *\n"
-        "tasks = [ImageTask('one'), ImageTask('two')]\n"
+        "tasks = [ImageTask('one', 'one.jpg'), ImageTask('two', 'two.jpg')]\n"
         "for result in process_batch(tasks, Path(sys.argv[1]), Path(sys.argv[1]), ImageSettings()):\n"
         "    print(getattr(result, 'reason', '') or result.how)"
     )
