@@ -11,8 +11,11 @@ depend on, and the masks. So masks may be asked for later, or made again, withou
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -34,11 +37,10 @@ JOURNAL_NAME = ".process_finished"
 MASKS_NAME = ".process_masks"
 TAKEN = -1
 # Numbers of a line: size and time of the original, turn; width, height and size of the image; orientation.
-_NUMBERS = (
-    r" ([0-9]{1,9}) (-?[0-9]{1,20}) ([0-9]{1,3})"
+_LINE = re.compile(
+    r"([A-Za-z0-9._-]+) ([0-9]{1,9}) (-?[0-9]{1,20}) ([0-9]{1,3})"
     r"(?: ([0-9]{1,9}) ([0-9]{1,9}) ([0-9]{1,9})(?: ([2-8]))?)?"
 )
-_LINE = re.compile(r"([A-Za-z0-9._-]+)" + _NUMBERS)
 _ROW = "u4, i8, u2, u4, u4, u4, u1"
 _MASKS_LINE = re.compile(rb"([0-9a-f]{16}) (\[.*\])\n")
 
@@ -164,25 +166,22 @@ class FinishedMasks(Journal):
         self.settings = settings
         self.files = files
         self.stack = ExitStack()
-        self.lines: BinaryIO | None = None
+        self.lines: BinaryIO = io.BytesIO()
 
     def __enter__(self) -> Self:
         import numpy
 
         for path in read_journal(self.path):
             self.lines = self.stack.enter_context(folder_of(path.parent).open(path.name))
-        rows = numpy.fromiter(self._read_rows(), "u8, i8")
-        rows.sort(order="f0")
-        self.keys, self.offsets = (numpy.ascontiguousarray(rows[name]) for name in ("f0", "f1"))
-        super().__enter__()
-        return self
-
-    def _read_rows(self) -> Iterator[tuple[int, int]]:
-        offset = 0
-        for line in self.lines or ():
+        keys, offsets, offset = array("Q"), array("Q"), 0
+        for line in self.lines:
             if match := _MASKS_LINE.fullmatch(line):
-                yield int(match[1], 16), offset
+                keys.append(int(match[1], 16))
+                offsets.append(offset)
             offset += len(line)
+        order = numpy.argsort(keys)
+        self.keys, self.offsets = numpy.asarray(keys)[order], numpy.asarray(offsets)[order]
+        return super().__enter__()
 
     def _key(self, image: FinishedImage, names: tuple[str, ...]) -> str:
         """Return a hash of all that the masks of these names depend on."""
@@ -192,11 +191,9 @@ class FinishedMasks(Journal):
 
     def find(self, image: FinishedImage, names: tuple[str, ...]) -> tuple[FoundMask, ...] | None:
         """Return the masks of an image as an earlier run made them from the same files, or None."""
-        import numpy
-
-        key = numpy.uint64(int(self._key(image, names), 16))
-        place = self.keys.searchsorted(key)
-        if not self.lines or place == len(self.keys) or self.keys[place] != key:
+        key = int(self._key(image, names), 16)
+        place = bisect_left(self.keys, key)
+        if place == len(self.keys) or self.keys[place] != key:
             return None
         self.lines.seek(self.offsets[place])
         return tuple(FoundMask(*mask) for mask in json.loads(self.lines.readline()[17:]))

@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -26,15 +27,12 @@ DECODE_ERRORS = (
 BAD_IMAGE_REASONS = ("truncated", "damaged", "unreadable", "too_large", "too_small")
 
 
+@dataclass(eq=False)
 class BadImageError(Exception):
-    """An image that cannot be used.
+    """An image that cannot be used."""
 
-    `reason` is one of BAD_IMAGE_REASONS, or missing; `detail` is a short line for people.
-    """
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+    reason: str  # one of BAD_IMAGE_REASONS, or missing
+    detail: str = ""  # a short line for people
 
 
 class FileFormat(NamedTuple):
@@ -48,36 +46,33 @@ HTML = FileFormat("HTML page")
 UNKNOWN = FileFormat("not an image")
 _FIRST_BYTES = 1024  # that a file is recognised by
 _MARKUP = rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<\?xml.*?\?>\s*)?(?:<!--.*?-->\s*)*+"
-_FORMATS = tuple(
-    (re.compile(pattern, re.DOTALL), kind)
-    for pattern, kind in (
-        (rb"\xff\xd8", FileFormat("JPEG image", "JPEG")),
-        (rb"\x89PNG\r\n\x1a\n", FileFormat("PNG image", "PNG")),
-        (rb"GIF8[79]a", FileFormat("GIF image", "GIF")),
-        (rb"RIFF....WEBP", FileFormat("WebP image", "WEBP")),
-        (rb"BM", FileFormat("BMP image", "BMP")),
-        (rb"(?:II|MM)(?:[*+]\0|\0[*+])", FileFormat("TIFF image", "TIFF")),
-        (rb"\0\0..ftyp(?:....){0,20}?avi[fs]", FileFormat("AVIF image", "AVIF")),
-        (rb"\0\0..ftyp(?:....){0,20}?(?:hei|hev|mif1|msf1)", FileFormat("HEIC image")),
-        (rb"\0\0..ftyp", FileFormat("MP4 or QuickTime video")),
-        (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", FileFormat("JPEG 2000 image", "JPEG2000")),
-        (rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a", FileFormat("JPEG XL image")),
-        (rb"8BPS", FileFormat("Photoshop image")),
-        (rb"%PDF-", FileFormat("PDF document")),
-        (rb"%!PS", FileFormat("PostScript file")),
-        (rb"PK\x03\x04", FileFormat("zip file")),
-        (rb"\x1f\x8b", FileFormat("gzip file")),
-        (_MARKUP + rb"<(?:!doctype\s+html|html|head|title|meta|script|body)\b", HTML),
-        (_MARKUP + rb"(?:<!doctype[^>]*>\s*)?<svg\b", FileFormat("SVG drawing")),
-        (rb"(?:\xef\xbb\xbf)?\s*<\?xml\b", FileFormat("XML document")),
-    )
+_FORMATS = (
+    (rb"\xff\xd8", FileFormat("JPEG image", "JPEG")),
+    (rb"\x89PNG\r\n\x1a\n", FileFormat("PNG image", "PNG")),
+    (rb"GIF8[79]a", FileFormat("GIF image", "GIF")),
+    (rb"RIFF....WEBP", FileFormat("WebP image", "WEBP")),
+    (rb"BM", FileFormat("BMP image", "BMP")),
+    (rb"(?:II|MM)(?:[*+]\0|\0[*+])", FileFormat("TIFF image", "TIFF")),
+    (rb"\0\0..ftyp(?:....){0,20}?avi[fs]", FileFormat("AVIF image", "AVIF")),
+    (rb"\0\0..ftyp(?:....){0,20}?(?:hei|hev|mif1|msf1)", FileFormat("HEIC image")),
+    (rb"\0\0..ftyp", FileFormat("MP4 or QuickTime video")),
+    (rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51", FileFormat("JPEG 2000 image", "JPEG2000")),
+    (rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a", FileFormat("JPEG XL image")),
+    (rb"8BPS", FileFormat("Photoshop image")),
+    (rb"%PDF-", FileFormat("PDF document")),
+    (rb"%!PS", FileFormat("PostScript file")),
+    (rb"PK\x03\x04", FileFormat("zip file")),
+    (rb"\x1f\x8b", FileFormat("gzip file")),
+    (_MARKUP + rb"<(?:!doctype\s+html|html|head|title|meta|script|body)\b", HTML),
+    (_MARKUP + rb"(?:<!doctype[^>]*>\s*)?<svg\b", FileFormat("SVG drawing")),
+    (rb"(?:\xef\xbb\xbf)?\s*<\?xml\b", FileFormat("XML document")),
 )
 
 
 def file_format(data: bytes) -> FileFormat:
     """Return the format of a file by its first bytes, whatever its name; UNKNOWN for any other."""
     start = data[:_FIRST_BYTES]
-    return next((kind for pattern, kind in _FORMATS if pattern.match(start)), UNKNOWN)
+    return next((kind for pattern, kind in _FORMATS if re.match(pattern, start, re.DOTALL)), UNKNOWN)
 
 
 @dataclass(slots=True)
@@ -191,12 +186,10 @@ def rgb_size(image: BinaryIO | bytes) -> tuple[int, int] | None:
     from PIL import Image
 
     if isinstance(image, bytes):
-        try:
+        with suppress(ValueError):  # of a PNG, or a JPEG whose header libjpeg does not read
             height, width, space, _ = simplejpeg.decode_jpeg_header(image)
             if space in ("YCbCr", "RGB"):
                 return width, height
-        except ValueError:
-            pass  # a PNG, or a JPEG whose header libjpeg does not read
     try:
         file = io.BytesIO(image) if isinstance(image, bytes) else image
         with Image.open(file, formats=("JPEG", "PNG")) as opened:

@@ -8,7 +8,6 @@ comes out is COCO's run-length encoding at exactly the size of the finished imag
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 # Why a mask is left out.
 MASK_REASONS = ("missing", "unreadable", "empty", "other_shape", "vanished")
 MAX_DIFFERENCE = 0.02  # between the ratios of width to height of a mask and its image
-_ZIP_NAME = re.compile(r".*-masks-([0-9a-f])\.zip")
 _ERRORS = (*DECODE_ERRORS, BadZipFile, MemoryError)  # what damaged zips and PNGs raise
 _MOST = (1 << 32) - 1
 _ROW = "u8, u4, u4, u4, u2, u2"  # of a member: offset, sizes packed and unpacked, CRC, compression, flags
@@ -78,11 +76,10 @@ def find_mask_files(folder: Path) -> MaskFiles:
         raise InputError(f"{folder}: no such folder, one with masks was expected")
     zips: dict[str, list[tuple[str, Status]]] = {}
     for path in sorted(folder.glob("*-masks-[0-9a-f].zip")):
-        match, found = _ZIP_NAME.fullmatch(path.name), status(path)
-        if match and found:
+        if found := status(path):
             if not is_zipfile(path):
                 raise InputError(f"{path}: damaged zip file (its end is missing)")
-            zips.setdefault(match[1], []).append((path.name, found))
+            zips.setdefault(path.stem[-1], []).append((path.name, found))
     if not zips and not next(folder.glob("*.png"), None):
         raise InputError(f"{folder}: no masks in it, *-masks-[0-9a-f].zip or *.png were expected")
     return MaskFiles(folder, zips)
