@@ -11,9 +11,9 @@ import simplejpeg
 from PIL import Image
 
 from common.files.places import replace_file
+from common.images.decode import decode_jpeg
 from common.images.fit import plan_fit
 from common.images.header import BadImageError, read_jpeg_header
-from common.images.jpeg import decode_jpeg
 from common.images.process import process_bytes
 from common.images.settings import ImageSettings
 

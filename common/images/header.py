@@ -8,10 +8,7 @@ import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from typing import BinaryIO, NamedTuple
 
 SOI, EOI, SOS, DHT, APP0, APP1, APP2, APP14, COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame: size, number of components
@@ -152,32 +149,6 @@ def _read_segment(header: JpegHeader, profile: dict[int, bytes], marker: int, bo
     # APP0 and APP14 tell decoders which colours the components are.
     if marker in {APP0, APP14} or not (APP0 <= marker <= APP0 + 15 or marker == COM):
         header.mended += bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2) + body
-
-
-def open_image(data: bytes) -> Image:
-    """Return the image of a file of any format that has a decoder; it is not decoded yet."""
-    from PIL import Image, UnidentifiedImageError
-
-    Image.MAX_IMAGE_PIXELS = None  # process.MAX_PIXELS is the limit
-    kind = file_format(data)
-    if not kind.decoder:
-        raise BadImageError("unreadable", kind.name)
-    try:
-        return Image.open(io.BytesIO(data), formats=(kind.decoder,))
-    except (UnidentifiedImageError, KeyError):  # KeyError: a Pillow without this decoder
-        raise BadImageError("unreadable", f"{kind.name} that Pillow does not read") from None
-    except DECODE_ERRORS as error:
-        raise BadImageError("unreadable", f"{kind.name}: {error}") from None
-
-
-def load_image(image: Image) -> None:
-    """Decode an opened image to its end."""
-    try:
-        image.load()
-    except DECODE_ERRORS as error:
-        text = str(error) or type(error).__name__
-        cut_short = "truncated" in text.lower() or isinstance(error, EOFError)
-        raise BadImageError("truncated" if cut_short else "damaged", text) from None
 
 
 def rgb_size(image: BinaryIO | bytes) -> tuple[int, int] | None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.images.decode import decode_jpeg
 from common.images.header import BadImageError, read_jpeg_header
-from common.images.jpeg import decode_jpeg
 from sample.damage import DAMAGES, random_bytes, zeros
 from sample.scenes import draw
 from tests.conftest import ROOT

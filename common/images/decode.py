@@ -1,12 +1,14 @@
-"""Strict decoding of JPEGs: what libjpeg only warns of, mostly damage inside the image, is an error here.
+"""Strict decoding: what libjpeg only warns of, mostly damage inside the image, is an error here.
 
 Most decoders paint over damaged parts without an error. libjpeg warns, and simplejpeg can raise on its first
 warning, so harmless oddities of real cameras' files are handled here: stray bytes between header segments and
-an unknown JFIF version are mended before decoding, and padding before the end marker is accepted.
+an unknown JFIF version are mended before decoding, and padding before the end marker is accepted. Pillow
+decodes the JPEGs that simplejpeg does not know, and the files of all other formats.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from functools import partial
@@ -14,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from common.images.header import (
     COMMON_SOF,
+    DECODE_ERRORS,
     BadImageError,
     JpegHeader,
-    load_image,
-    open_image,
+    file_format,
     read_jpeg_header,
 )
 
@@ -72,6 +74,32 @@ def decode_jpeg(
     if image.mode == "CMYK" and not header.has_adobe:  # Pillow takes every CMYK for inverted
         image = ImageChops.invert(image)
     return image, "a sampling that few readers decode"
+
+
+def open_image(data: bytes) -> Image:
+    """Return the image of a file of any format that has a decoder; it is not decoded yet."""
+    from PIL import Image, UnidentifiedImageError
+
+    Image.MAX_IMAGE_PIXELS = None  # process.MAX_PIXELS is the limit
+    kind = file_format(data)
+    if not kind.decoder:
+        raise BadImageError("unreadable", kind.name)
+    try:
+        return Image.open(io.BytesIO(data), formats=(kind.decoder,))
+    except (UnidentifiedImageError, KeyError):  # KeyError: a Pillow without this decoder
+        raise BadImageError("unreadable", f"{kind.name} that Pillow does not read") from None
+    except DECODE_ERRORS as error:
+        raise BadImageError("unreadable", f"{kind.name}: {error}") from None
+
+
+def load_image(image: Image) -> None:
+    """Decode an opened image to its end."""
+    try:
+        image.load()
+    except DECODE_ERRORS as error:
+        text = str(error) or type(error).__name__
+        cut_short = "truncated" in text.lower() or isinstance(error, EOFError)
+        raise BadImageError("truncated" if cut_short else "damaged", text) from None
 
 
 def has_end(data: bytes) -> bool:
