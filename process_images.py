@@ -51,11 +51,17 @@ from common.files.json_files import count_elements, json_writer
 from common.files.places import folder_of, is_folder, is_same_place, parse_path
 from common.files.whole_files import locked_folder
 from common.images.finished import TAKEN, FinishedImages, FinishedMasks
-from common.images.fit import FITS, parse_turn
 from common.images.header import BAD_IMAGE_REASONS
 from common.images.masks import MASK_REASONS, find_mask_files
-from common.images.settings import add_image_flags, exif_warning, image_settings
-from common.images.tasks import ImageResult, ImageTask, finished_point, mask_names, process_batch
+from common.images.settings import FITS, add_image_flags, exif_warning, image_settings
+from common.images.tasks import (
+    ImageResult,
+    ImageTask,
+    finished_point,
+    mask_names,
+    parse_turn,
+    process_batch,
+)
 from common.openimages.funnel import Stage, add_stage, counts_path, lost_of, read_stages, write_stages
 from common.openimages.ids import ImageFiles, image_file_name, is_image_id
 from common.workers.pool import Workers, batches, usable_cores

@@ -12,10 +12,9 @@ from PIL import Image
 
 from common.files.places import replace_file
 from common.images.decode import decode_jpeg
-from common.images.fit import plan_fit
 from common.images.header import BadImageError, read_jpeg_header
 from common.images.process import process_bytes
-from common.images.settings import ImageSettings
+from common.images.settings import ImageSettings, plan_fit
 
 pyvips.cache_set_max(0)  # the second round would find the images of the first
 SIDE = 256

@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks.tables import print_head, print_row
-from common.images.fit import plan_fit
 from common.images.masks import decode_mask, encode_mask, find_mask_files, fit_mask, make_mask
+from common.images.settings import plan_fit
 
 SIZES = ((1600, 1200), (1600, 1066), (1280, 960), (1024, 768), (800, 600), (720, 540))  # of official masks
 SIDES = (256, 512, 1024)  # --max_side

@@ -14,7 +14,7 @@ from PIL import Image
 from common import cli
 from common.files.json_files import json_writer
 from common.files.whole_files import locked_folder
-from common.images.fit import FITS
+from common.images.settings import FITS
 from tests.support.step5 import (
     BAD,
     GOOD,

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from common.files.places import folder_of, parse_path
-from common.images.fit import FITS, plan_fit
+from common.images.settings import FITS, plan_fit
 from tests.conftest import ROOT
 from tests.support.dask_cluster import cluster
 from tests.support.exif import as_stored

@@ -28,9 +28,8 @@ from common.files.folders import Status
 from common.files.journal import Journal, read_journal
 from common.files.places import folder_of, read_small, remove, replace_file
 from common.files.whole_files import read_lines
-from common.images.fit import Fit
 from common.images.masks import FoundMask, MaskFiles
-from common.images.settings import ImageSettings
+from common.images.settings import Fit, ImageSettings
 from common.openimages.ids import SETTINGS_NAME, image_file_name
 
 JOURNAL_NAME = ".process_finished"

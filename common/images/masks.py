@@ -17,9 +17,9 @@ from zipfile import BadZipFile, ZipFile, ZipInfo, is_zipfile
 from common.cli import InputError
 from common.files.folders import Status
 from common.files.places import folder_of, is_folder, is_remote, status
-from common.images.fit import Fit
 from common.images.header import DECODE_ERRORS
 from common.images.process import MAX_FILE_SIZE, MAX_PIXELS
+from common.images.settings import Fit
 
 if TYPE_CHECKING:
     import numpy

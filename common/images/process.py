@@ -16,9 +16,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from common.images.decode import decode_jpeg, load_image, open_image
-from common.images.fit import Fit, plan_fit
 from common.images.header import COMMON_SOF, DECODE_ERRORS, BadImageError, JpegHeader, read_jpeg_header
-from common.images.settings import MAX_JPEG_SIDE, ImageSettings
+from common.images.settings import MAX_JPEG_SIDE, Fit, ImageSettings, plan_fit
 
 if TYPE_CHECKING:
     from PIL.Image import Image

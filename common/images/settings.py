@@ -1,4 +1,4 @@
-"""Settings of checking and resizing images, and the flags of steps 4 and 5 that set them."""
+"""Settings of checking and resizing images: the flags that set them, and the sizes that follow from them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from common.cli import whole_number
 
 MAX_JPEG_SIDE = 65_500  # pixels, libjpeg's limit
+FITS = ("longer", "shorter", "pad", "stretch")
 _FITS = {
     "longer, shorter": "this side is at most --max_side, nothing is enlarged",
     "pad": "a square of --max_side with the image on black",
@@ -25,7 +26,7 @@ class ImageSettings:
     # At full colour resolution 85 makes files as large as 90 at half, 1 dB closer to the original.
     quality: int = 85  # of JPEGs, 1 to 100
     min_side: int = 1  # pixels; images with a shorter side below this are too_small
-    fit: str = "longer"  # one of fit.FITS
+    fit: str = "longer"  # one of FITS
     format: str = "jpeg"  # or png
     precise: bool = False
     keep_damaged: bool = False
@@ -35,6 +36,37 @@ class ImageSettings:
     def remembered(self) -> dict[str, Any]:
         """Return the settings as a folder remembers them: exif_upright only if set, as older versions."""
         return {name: value for name, value in asdict(self).items() if value or name != "exif_upright"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Sizes (width, height) in pixels of a finished image."""
+
+    scaled: tuple[int, int]  # without padding
+    canvas: tuple[int, int]  # with padding, the same on either side
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Return the left and top padding."""
+        return (self.canvas[0] - self.scaled[0]) // 2, (self.canvas[1] - self.scaled[1]) // 2
+
+
+def plan_fit(size: tuple[int, int], fit: str, max_side: int) -> Fit:
+    """Return the sizes of an image of `size` pixels, turned already, after it is resized.
+
+    `longer`, `shorter`: this side is at most `max_side`; nothing is enlarged. `pad`, `stretch`: a square of
+    `max_side`, the image in its middle or stretched to fill it; small images are enlarged, as
+    tf.image.resize_with_pad does.
+    """
+    width, height = size
+    square = (max_side, max_side)
+    if fit == "stretch":
+        return Fit(square, square)
+    side = min(width, height) if fit == "shorter" else max(width, height)
+    if fit != "pad" and side <= max_side:
+        return Fit((width, height), (width, height))
+    scaled = (max(1, round(width * max_side / side)), max(1, round(height * max_side / side)))
+    return Fit(scaled, square if fit == "pad" else scaled)
 
 
 def add_image_flags(parser: argparse.ArgumentParser, fits: Sequence[str], max_side_help: str = "") -> None:

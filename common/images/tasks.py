@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.files.csv_files import parse_number
 from common.files.failures import Failure
 from common.files.folders import Status
 from common.files.places import folder_of, status
 from common.images.finished import FinishedImage
-from common.images.fit import move_box
 from common.images.header import BadImageError
 from common.images.masks import FoundMask, MaskFiles, make_mask
 from common.images.process import frame_size, process_bytes
-from common.images.settings import ImageSettings
+from common.images.settings import Fit, ImageSettings
 from common.openimages.ids import image_file_name
+
+DIGITS = 6  # of a box's coordinates: under a hundredth of a pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,14 @@ def _process(
     return data, ImageResult(how, image, masks)
 
 
+def parse_turn(rotation: Any) -> int | None:
+    """Return a datapoint's rotation in degrees: 0 where it has none, None where it is not a quarter turn."""
+    if rotation in (None, ""):
+        return 0
+    degrees = parse_number(rotation)
+    return int(degrees) if degrees in (0, 90, 180, 270) else None
+
+
 def mask_names(point: dict[str, Any]) -> tuple[str, ...]:
     """Return the names of the mask files in a datapoint, in the order of its annotations."""
     return tuple(box["mask"] for box in point["annotations"] if isinstance(box.get("mask"), str))
@@ -115,3 +125,24 @@ def finished_point(point: dict[str, Any], result: ImageResult, settings: ImageSe
             boxes[place] = {key: value for key, value in box.items() if key != "mask"} | pixels
     turned = {"rotation": 0} if settings.rotate_upright else {}
     return point | {"annotations": boxes, "width": fit.canvas[0], "height": fit.canvas[1]} | turned
+
+
+def move_box(box: dict[str, Any], turn: int, fit: Fit) -> dict[str, Any]:
+    """Return an annotation with its box, in fractions of the image, turned counterclockwise and fitted."""
+    x0, x1, y0, y1 = box["x0"], box["x1"], box["y0"], box["y1"]
+    if turn == 90:
+        x0, x1, y0, y1 = y0, y1, 1 - x1, 1 - x0
+    elif turn == 180:
+        x0, x1, y0, y1 = 1 - x1, 1 - x0, 1 - y1, 1 - y0
+    elif turn == 270:
+        x0, x1, y0, y1 = 1 - y1, 1 - y0, x0, x1
+    if fit.scaled != fit.canvas:
+        (width, height), (left, top) = fit.scaled, fit.offset
+        x0, x1 = ((value * width + left) / fit.canvas[0] for value in (x0, x1))
+        y0, y1 = ((value * height + top) / fit.canvas[1] for value in (y0, y1))
+    elif turn == 0:
+        return box
+    moved = {"x0": x0, "x1": x1, "y0": y0, "y1": y1}
+    rounded = {name: round(value, DIGITS) for name, value in moved.items()}
+    has_area = rounded["x0"] < rounded["x1"] and rounded["y0"] < rounded["y1"]
+    return box | (rounded if has_area else moved)

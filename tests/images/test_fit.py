@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.images.fit import FITS, move_box, plan_fit
+from common.images.settings import FITS, plan_fit
+from common.images.tasks import move_box
 from sample.classes import BY_LABEL, DRAWN
 from sample.scenes import Box, draw
 from tests.support.exif import as_stored

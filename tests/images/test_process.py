@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms, ImageDraw
 
 from common.files.failures import Failure
-from common.images.fit import plan_fit
-from common.images.settings import ImageSettings
+from common.images.settings import ImageSettings, plan_fit
 from common.images.tasks import ImageResult, ImageTask, process_batch
 from tests.conftest import ROOT
 from tests.support.exif import as_stored
