@@ -23,8 +23,7 @@ from common.download.connections import (
     without_blanks,
 )
 from common.download.types import TRANSIENT, Answer, DownloadSettings, ImageSource
-from common.images.decode import has_end
-from common.images.header import HTML, file_format
+from common.images.header import HTML, file_format, has_end
 
 MAX_REDIRECTS = 5
 PIECE = 1 << 20  # bytes read at a time, from most images all

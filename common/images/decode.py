@@ -14,14 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from common.images.header import (
-    COMMON_SOF,
-    DECODE_ERRORS,
-    BadImageError,
-    JpegHeader,
-    file_format,
-    read_jpeg_header,
-)
+from common.images.header import COMMON_SOF, DECODE_ERRORS, END, BadImageError, JpegHeader, file_format
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +23,6 @@ if TYPE_CHECKING:
 PROGRESSIVE = 0xC2
 KNOWN_SOF = {0xC0, 0xC1, PROGRESSIVE, 0xC9, 0xCA}  # what libjpeg-turbo decodes
 MAX_STRAY_BYTES = 16  # accepted before the end marker: some cameras pad there
-END = b"\xff\xd9"
 BLANK = bytes(512)  # a disk sector that was never written
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}  # by number of components
 _BEFORE_END = re.compile(r"Corrupt JPEG data: ([0-9]+) extraneous bytes before marker 0xd9")
@@ -100,14 +92,6 @@ def load_image(image: Image) -> None:
         text = str(error) or type(error).__name__
         cut_short = "truncated" in text.lower() or isinstance(error, EOFError)
         raise BadImageError("truncated" if cut_short else "damaged", text) from None
-
-
-def has_end(data: bytes) -> bool:
-    """Return whether a JPEG has its end marker (not only that of a preview in its header)."""
-    try:
-        return data.find(END, read_jpeg_header(data).scan) > 0
-    except BadImageError:
-        return False
 
 
 def _decode_strictly(

@@ -60,10 +60,9 @@ class FinishedImage:
         """Return the line, "" for an original that was missing when it was looked up."""
         if self.original is None:
             return ""
-        numbers = [self.original.size, self.original.version, self.turn, self.width, self.height, self.size]
-        if self.orientation > 1:
-            numbers.append(self.orientation)
-        return f"{self.id} {' '.join(map(str, numbers))}\n"
+        numbers = (self.original.size, self.original.version, self.turn, self.width, self.height, self.size)
+        turned = f" {self.orientation}" if self.orientation > 1 else ""
+        return f"{self.id} {' '.join(map(str, numbers))}{turned}\n"
 
     def fit(self, settings: ImageSettings) -> Fit:
         """Return its sizes without and with padding."""
@@ -98,13 +97,9 @@ def replace_settings(folder: Path, settings: ImageSettings, *, keep_stale: bool 
 
     With `keep_stale` the images made with the settings before stay in the journal, with zeros for numbers.
     """
-    journal = folder / JOURNAL_NAME
+    lines = [f"{image_id} 0 0 0\n" for image_id, _ in read_finished(folder)] if keep_stale else []
+    replace_file(folder / JOURNAL_NAME, "".join(lines).encode())
     remove(folder / MASKS_NAME)
-    if keep_stale:
-        lines = [f"{image_id} 0 0 0\n".encode() for image_id, _ in read_finished(folder)]
-        replace_file(journal, b"".join(lines))
-    else:
-        remove(journal)
     text = json.dumps(settings.remembered(), indent=2) + "\n"
     replace_file(folder / SETTINGS_NAME, text.encode(), sync=True)
 

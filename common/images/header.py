@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 SOI, EOI, SOS, DHT, APP0, APP1, APP2, APP14, COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame: size, number of components
 COMMON_SOF = {0xC0, 0xC1, 0xC2}  # what every reader decodes: Huffman-coded, baseline to progressive
+END = bytes((0xFF, EOI))
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
 
 # All that Pillow's decoders were seen to raise on damaged files and on files of other kinds.
@@ -88,6 +89,12 @@ class JpegHeader:
     mended: bytearray = field(default_factory=bytearray)  # the header without what stops decoders
     scan: int = 0  # position of the image data
 
+    @property
+    def is_common(self) -> bool:
+        """Report whether it is RGB and every reader decodes it to the same pixels."""
+        is_rgb = self.components == 3 and self.precision == 8
+        return is_rgb and self.process in COMMON_SOF and not self.has_more_images
+
 
 def read_jpeg_header(data: bytes) -> JpegHeader:
     """Read the segments before the image data; skip stray bytes between them.
@@ -123,6 +130,14 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
         position += length
     header.icc = b"".join(profile[number] for number in sorted(profile))
     return header
+
+
+def has_end(data: bytes) -> bool:
+    """Return whether a JPEG has its end marker (not only that of a preview in its header)."""
+    try:
+        return data.find(END, read_jpeg_header(data).scan) > 0
+    except BadImageError:
+        return False
 
 
 def _read_segment(header: JpegHeader, profile: dict[int, bytes], marker: int, body: bytes) -> None:

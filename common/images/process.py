@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from common.images.decode import decode_jpeg, load_image, open_image
-from common.images.header import COMMON_SOF, DECODE_ERRORS, BadImageError, JpegHeader, read_jpeg_header
+from common.images.header import DECODE_ERRORS, BadImageError, JpegHeader, read_jpeg_header
 from common.images.settings import MAX_JPEG_SIDE, Fit, ImageSettings, plan_fit
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[
         if isinstance(stored, JpegHeader):
             eighths = _decoding_scale(size, scaled, precise=settings.precise)
             image, oddity = decode_jpeg(data, stored, eighths, keep_damaged=settings.keep_damaged)
-            is_as_stored = applied == orientation == 1 and size == fit.scaled == fit.canvas
+            icc = stored.icc
+            has_sizes = applied == orientation == 1 and size == fit.scaled == fit.canvas
             if oddity.startswith("damaged"):
                 how = "damaged_kept"
-            elif is_as_stored and settings.format == "jpeg" and not oddity and _is_common(stored):
+            elif has_sizes and settings.format == "jpeg" and not oddity and stored.is_common and is_srgb(icc):
                 return data, Processed(fit, "unchanged", orientation, frame)
-            icc = stored.icc
         else:
             image, icc = stored, stored.info.get("icc_profile") or b""
         try:
@@ -147,17 +147,6 @@ def _decoding_scale(size: tuple[int, int], scaled: tuple[int, int], *, precise: 
     return 8
 
 
-def _is_common(header: JpegHeader) -> bool:
-    """Return whether every reader decodes this file to the same pixels: RGB, in sRGB."""
-    return (
-        header.components == 3
-        and header.precision == 8
-        and header.process in COMMON_SOF
-        and not header.has_more_images
-        and (not header.icc or is_srgb(header.icc))
-    )
-
-
 def _read_orientation(source: bytes | Image) -> int:
     """Return the orientation in an EXIF segment or an image: 1 is upright, 0 stands for an unreadable one."""
     from PIL import Image
@@ -204,7 +193,7 @@ def _from_profile(image: Image, icc: bytes) -> Image:
     """Return an L, RGB or CMYK image as RGB in sRGB; ignore a profile that does not match its mode."""
     from PIL import ImageCms
 
-    if icc and not is_srgb(icc):
+    if not is_srgb(icc):
         with suppress(ImageCms.PyCMSError):
             return cast("Image", ImageCms.applyTransform(image, _to_srgb_transform(icc, image.mode)))
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -219,11 +208,11 @@ def _to_srgb_transform(icc: bytes, mode: str) -> ImageCmsTransform:
 
 @lru_cache(maxsize=16)
 def is_srgb(icc: bytes) -> bool:
-    """Return whether a profile's own description says sRGB."""
+    """Return whether colours are in sRGB: by the description of their profile, or without one."""
     from PIL import ImageCms
 
     try:
-        return ImageCms.getProfileDescription(io.BytesIO(icc)).startswith("sRGB")
+        return not icc or ImageCms.getProfileDescription(io.BytesIO(icc)).startswith("sRGB")
     except ImageCms.PyCMSError:
         return False
 
