@@ -38,32 +38,26 @@ Exit codes: 0 done, the counts say what was lost; 1 bad input, no usable image, 
 from __future__ import annotations
 
 import argparse
-from collections import deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
-from common.cli import InputError, make_parser, print_counts, progress, run, say, whole_number
-from common.files.failures import Failure, FailureList, parse_failure_limit
+from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
+from common.files.failures import Failure, FailureLimit, FailureList, parse_failure_limit
 from common.files.json_files import count_elements, json_writer
 from common.files.places import folder_of, is_folder, is_same_place, parse_path
 from common.files.whole_files import locked_folder
 from common.images.finished import TAKEN, FinishedImages, FinishedMasks
 from common.images.header import BAD_IMAGE_REASONS
 from common.images.masks import MASK_REASONS, find_mask_files
-from common.images.settings import FITS, add_image_flags, exif_warning, image_settings
-from common.images.tasks import (
-    ImageResult,
-    ImageTask,
-    finished_point,
-    mask_names,
-    parse_turn,
-    process_batch,
-)
+from common.images.settings import FITS, add_image_flags, image_settings, warn_of_exif
+from common.images.tasks import ImageResult, ImageTask, finished_point, mask_names, parse_turn, process_batch
 from common.openimages.funnel import Stage, add_stage, counts_path, lost_of, read_stages, write_stages
-from common.openimages.ids import ImageFiles, image_file_name, is_image_id
+from common.openimages.ids import ImageFiles, image_file_name
 from common.workers.pool import Workers, batches, usable_cores
 from common.workers.scheduler import add_scheduler_flag, open_workers
 
@@ -71,8 +65,7 @@ BATCH_IMAGES = 64  # of a task, which takes a quarter of a second
 PACKAGES = ("numpy", "pillow", "simplejpeg")  # the bytes of the images depend on them
 MASK_PACKAGES = (*PACKAGES, "pycocotools")
 MADE, LOST = ("resized", "unchanged", "damaged_kept", "already_there"), ("missing", *BAD_IMAGE_REASONS)
-MASK_OUTCOMES = {"": "masks"} | {reason: f"masks_{reason}" for reason in MASK_REASONS}
-LOST_MASKS = [MASK_OUTCOMES[reason] for reason in MASK_REASONS]
+LOST_MASKS = [f"masks_{reason}" for reason in MASK_REASONS]
 
 Planned = tuple[dict[str, Any], ImageTask, ImageResult | None]  # a datapoint, its task, or what exists
 
@@ -80,18 +73,14 @@ Planned = tuple[dict[str, Any], ImageTask, ImageResult | None]  # a datapoint, i
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     settings = image_settings(args)
-    source = parse_path(args.image_directory)
-    target = parse_path(args.image_saving_directory or source)
-    masks_folder = parse_path(args.masks_directory) if args.masks_directory else None
-    if args.dask_scheduler:  # whose workers run in other folders
-        source, target = source.absolute(), target.absolute()
-        masks_folder = masks_folder.absolute() if masks_folder else None
-    mask_files = find_mask_files(masks_folder) if masks_folder else None
-    reads, packages = ([source, masks_folder], MASK_PACKAGES) if masks_folder else ([source], PACKAGES)
+    source, target = args.image_directory, args.image_saving_directory
+    points_path, output_path = args.datapoints_input_path, args.datapoints_output_path
+    mask_files = find_mask_files(args.masks_directory) if args.masks_directory else None
+    reads, packages = ([source, args.masks_directory], MASK_PACKAGES) if mask_files else ([source], PACKAGES)
     failures_path = parse_path(args.failures_path or target / "process_failures.csv")
-    suffix = image_file_name("", settings.format)
-    counted = ("images", *MADE, "failed", *LOST, "turned_by_exif")
-    counts = dict.fromkeys((*counted, *(MASK_OUTCOMES.values() if mask_files else ())), 0)
+    half_written = f".*{image_file_name('', settings.format)}"
+    counted = ["images", *MADE, "failed", *LOST, "turned_by_exif"]
+    counts = Counter(dict.fromkeys([*counted, "masks", *LOST_MASKS] if mask_files else counted, 0))
     failed: list[str] = []
     has_rotation = False
     with (
@@ -100,51 +89,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         FinishedMasks(target, settings, mask_files) if mask_files else nullcontext() as masks,
         open_workers(args.workers, args.dask_scheduler, packages, reads, [target]) as workers,
         FailureList(failures_path) as failures,
-        json_writer(args.datapoints_output_path) as write,
+        json_writer(output_path) as write,
     ):
-        folder_of(target).sweep(f".*{suffix}")
-        planned = plan_images(args.datapoints_input_path, source, finished, masks)
+        folder_of(target).sweep(half_written)
+        planned = plan_images(points_path, source, finished, masks)
         work = partial(process_batch, source=source, target=target, settings=settings, mask_files=mask_files)
-        with progress(count_elements(args.datapoints_input_path), "image", "images") as bar:
-            for point, result, is_new in process_all(planned, work, workers):
-                counts["images"] += 1
+        with progress(count_elements(points_path), "image", "images") as bar:
+            for point, result in process_all(planned, work, workers, finished, masks):
+                count(counts, result)
                 has_rotation |= point.get("rotation") not in (None, "")
                 if isinstance(result, Failure):
-                    counts["failed"] += 1
-                    counts[result.reason] += 1
                     failures.note(result)
                     failed.append(result.id)
                 else:
-                    counts[result.how] += 1
-                    counts["turned_by_exif"] += result.image.orientation > 1
-                    if is_new:
-                        finished.add(result.image.line())
-                        if masks:
-                            masks.note(result.image, mask_names(point), result.masks)
-                    for mask in result.masks:
-                        counts[MASK_OUTCOMES[mask.reason]] += 1
                     write(finished_point(point, result, settings))
                 bar.update()
         failures.finish(failed)
-        folder_of(target).sweep(f".*{suffix}")  # of workers of a cluster that were lost
-        print_counts(
-            counts, came_in=["images"], went_out=[*MADE, "masks"], lost=[*LOST, *LOST_MASKS],
-            line_only=["failed"],
-        )  # fmt: skip
-        if (turned := counts["turned_by_exif"]) and settings.exif_upright == has_rotation:
-            say(exif_warning(turned, has_rotation, is_in_place=source == target))
-        if counts["failed"] == counts["images"]:
-            raise InputError(f"none of the {counts['images']} images can be used, see {failures_path}")
-        if mask_files and not counts["masks"]:
-            number = sum(counts[name] for name in MASK_OUTCOMES.values())
-            found = f"none of the {number} masks can be used" if number else "no usable image has a mask"
-            raise InputError(f"{masks_folder}: {found}: check step 3's --masks_input_path")
-        if args.max_failures:
-            args.max_failures.check(counts["failed"], counts["images"])
-    number = counts["images"]
-    verified = Stage(5, "verified", number, number - counts["failed"], lost_of(counts, LOST))
-    stages = add_stage(read_stages(args.datapoints_input_path, source), verified)
-    write_stages(counts_path(args.datapoints_output_path), stages, args.datapoints_output_path)
+        folder_of(target).sweep(half_written)  # of workers of a cluster that were lost
+        lost = [*LOST, *LOST_MASKS]
+        print_counts(counts, came_in=["images"], went_out=[*MADE, "masks"], lost=lost, line_only=["failed"])
+        warn_of_exif(counts["turned_by_exif"], settings, has_rotation=has_rotation, in_place=source == target)
+        check_enough(counts, failures_path, args.masks_directory, args.max_failures)
+    kept = counts["images"] - len(failed)
+    verified = Stage(5, "verified", counts["images"], kept, lost_of(counts, LOST))
+    write_stages(counts_path(output_path), add_stage(read_stages(points_path, source), verified), output_path)
 
 
 def plan_images(
@@ -156,16 +124,11 @@ def plan_images(
     files = ImageFiles(source)
     originals = finished.status if source == finished.folder else folder_of(source).statuses()
     for line, point in read_raw_datapoints(path):
-        image_id, rotation = point["id"], point.get("rotation")
-        turn = parse_turn(rotation) if finished.settings.rotate_upright else 0
-        if turn is None:
-            what = f"rotation of {image_id} is {rotation!r:.80}"
-            raise InputError(f"{path}:{line}: {what}, 0, 90, 180 or 270 was expected")
+        image_id, where = point["id"], f"{path}:{line}"
         if finished.row_of.get(image_id) == TAKEN:  # two workers would write one file
-            raise InputError(f"{path}:{line}: duplicate image id {image_id}")
-        if masks:
-            check_masks(point, f"{path}:{line}")
-        names = mask_names(point) if masks else ()
+            raise InputError(f"{where}: duplicate image id {image_id}")
+        turn = parse_turn(point, where) if finished.settings.rotate_upright else 0
+        names = mask_names(point, where) if masks else ()
         file = files.find(image_id)
         if source == finished.folder and file != image_file_name(image_id):
             wanted = "only <id>.jpg directly in the folder is resized in place"
@@ -177,42 +140,60 @@ def plan_images(
         yield point, ImageTask(image_id, file, turn, original, image, names), result
 
 
-def check_masks(point: dict[str, Any], where: str) -> None:
-    """Raise InputError for a mask that is not the name of a file."""
-    for box in point["annotations"]:
-        mask = box.get("mask")
-        if mask is not None and not is_image_id(mask):
-            raise InputError(f"{where}: mask {mask!r:.80} of {point['id']}, the name of a file was expected")
-
-
 def process_all(
-    planned: Iterable[Planned], work: partial[list[ImageResult | Failure]], workers: Workers
-) -> Iterator[tuple[dict[str, Any], ImageResult | Failure, bool]]:
-    """Yield each datapoint, its image's result and whether that is news, while the workers process others."""
-    under_way: deque[list[Planned]] = deque()
-
-    def tasks() -> Iterator[list[ImageTask]]:
-        for batch in batches(planned, BATCH_IMAGES * workers.batch_factor):
-            under_way.append(batch)
-            yield [task for _, task, done in batch if not done]
-
-    for results in workers.map(work, tasks()):
+    planned: Iterable[Planned], work: partial[list[ImageResult | Failure]], workers: Workers,
+    finished: FinishedImages, masks: FinishedMasks | None,
+) -> Iterator[tuple[dict[str, Any], ImageResult | Failure]]:  # fmt: skip
+    """Yield each datapoint and its image's result, noted if it is new, while the workers process others."""
+    planned_batches, batches_at_work = tee(batches(planned, BATCH_IMAGES * workers.batch_factor))
+    tasks = ([task for _, task, done in batch if not done] for batch in planned_batches)
+    for results, batch in zip(workers.map(work, tasks), batches_at_work, strict=True):
         made = iter(results)
-        for point, _, done in under_way.popleft():
-            yield point, done or next(made), not done
+        for point, task, done in batch:
+            result = done or next(made)
+            if not done and isinstance(result, ImageResult):
+                finished.add(result.image.line())
+                if masks:
+                    masks.note(result.image, task.masks, result.masks)
+            yield point, result
+
+
+def count(counts: Counter[str], result: ImageResult | Failure) -> None:
+    """Count the result of an image, and its masks."""
+    if isinstance(result, Failure):
+        counts.update(("images", "failed", result.reason))
+    else:
+        masks = [f"masks_{mask.reason}" if mask.reason else "masks" for mask in result.masks]
+        counts.update(("images", result.how, *masks))
+        counts["turned_by_exif"] += result.image.orientation > 1
+
+
+def check_enough(
+    counts: Counter[str], failures_path: Path, masks_folder: Path | None, limit: FailureLimit | None
+) -> None:
+    """Raise InputError if no image or no mask can be used, or more images failed than the user allows."""
+    if counts["failed"] == counts["images"]:
+        raise InputError(f"none of the {counts['images']} images can be used, see {failures_path}")
+    if masks_folder and not counts["masks"]:
+        number = sum(counts[name] for name in LOST_MASKS)
+        found = f"none of the {number} masks can be used" if number else "no usable image has a mask"
+        raise InputError(f"{masks_folder}: {found}: check step 3's --masks_input_path")
+    if limit:
+        limit.check(counts["failed"], counts["images"])
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--image_directory", required=True, metavar="IMAGE_DIRECTORY_PATH", help="folder of images, <id>.jpg")
-    add("--image_saving_directory", metavar="RESIZED_DIRECTORY_PATH",
+    add("--image_directory", type=parse_path, required=True, metavar="IMAGE_DIRECTORY_PATH",
+        help="folder of images, <id>.jpg")  # fmt: skip
+    add("--image_saving_directory", type=parse_path, metavar="RESIZED_DIRECTORY_PATH",
         help="folder for the resized images (default: they replace the originals)")  # fmt: skip
     add("--datapoints_input_path", required=True, metavar="DATAPOINTS_INPUT_PATH", help="written by step 3")
     add("--datapoints_output_path", required=True, metavar="DATAPOINTS_OUTPUT_PATH",
         help="where to write the datapoints of the images that can be used")  # fmt: skip
     add_image_flags(parser, FITS)
-    add("--masks_directory", metavar="MASKS_DIRECTORY",
+    add("--masks_directory", type=parse_path, metavar="MASKS_DIRECTORY",
         help="folder of mask zips, or of PNGs: write masks as pixels (default: as names)")  # fmt: skip
     add("--format", choices=("jpeg", "png"), default="jpeg", help="of the images (default: %(default)s)")
     add("--rotate_upright", action="store_true", help="turn images and boxes by the datapoints' rotation")
@@ -227,21 +208,28 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.rotate_upright and args.exif_upright:
         parser.error("--rotate_upright is for boxes on stored pixels, --exif_upright for upright ones")
-    source = parse_path(args.image_directory)
-    if not is_folder(source):
-        raise InputError(f"{source}: no such folder, one with images was expected")
+    if not is_folder(args.image_directory):
+        raise InputError(f"{args.image_directory}: no such folder, one with images was expected")
     points_in, points_out = parse_path(args.datapoints_input_path), parse_path(args.datapoints_output_path)
     if is_same_place(points_in, points_out):
         parser.error(f"{points_out} is also the input: an image that fails once would be lost from it")
     target = args.image_saving_directory
-    if not target or is_same_place(source, parse_path(target)):
-        args.image_saving_directory = None  # in place: a second run would turn or pad its own result again
-        refused = [("--rotate_upright", args.rotate_upright), ("--fit pad", args.fit == "pad")]
-        refused.append(("--format png", args.format == "png"))
-        has_lost_shape = args.masks_directory and args.fit == "stretch"  # with which masks are compared
-        for flag, given in [*refused, ("--masks_directory with --fit stretch", has_lost_shape)]:
-            if given:
-                parser.error(f"{flag} needs an --image_saving_directory other than the --image_directory")
+    if not target or is_same_place(args.image_directory, target):
+        # In place a second run would turn or pad its own result again.
+        args.image_saving_directory = args.image_directory
+        refused = {
+            "--rotate_upright": args.rotate_upright,
+            "--fit pad": args.fit == "pad",
+            "--format png": args.format == "png",
+            # which has lost the shape that masks are compared with
+            "--masks_directory with --fit stretch": args.masks_directory and args.fit == "stretch",
+        }
+        for flag in filter(refused.get, refused):
+            parser.error(f"{flag} needs an --image_saving_directory other than the --image_directory")
+    if args.dask_scheduler:  # whose workers run in other folders
+        for name in ("image_directory", "image_saving_directory", "masks_directory"):
+            if place := getattr(args, name):
+                setattr(args, name, place.absolute())
     return args
 
 

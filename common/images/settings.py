@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from common.cli import whole_number
+from common.cli import say, whole_number
 
 MAX_JPEG_SIDE = 65_500  # pixels, libjpeg's limit
 FITS = ("longer", "shorter", "pad", "stretch")
@@ -100,12 +100,13 @@ def image_settings(args: argparse.Namespace) -> ImageSettings:
     return ImageSettings(**{name: getattr(args, name, default[name]) for name in default})
 
 
-def exif_warning(number: int, has_rotation: bool, *, is_in_place: bool) -> str:
-    """Return why boxes may be beside their objects: --exif_upright does not suit the datapoints."""
+def warn_of_exif(turned: int, settings: ImageSettings, *, has_rotation: bool, in_place: bool) -> None:
+    """Tell why boxes may be beside their objects, if --exif_upright does not suit the datapoints."""
     beside = "their boxes may be beside the objects"
-    if has_rotation:
+    if turned and settings.exif_upright and has_rotation:
         why = "Open Images, whose datapoints have a rotation, draws boxes on the stored pixels"
-        return f"{number} images were turned by EXIF, {beside}: {why}; leave out --exif_upright"
-    where = " on the originals, the images here have no EXIF any more" if is_in_place else ""
-    upright = f"if they were drawn on upright images, use --exif_upright --overwrite{where}"
-    return f"{number} images have an EXIF orientation that was not applied, {beside}: {upright}"
+        say(f"{turned} images were turned by EXIF, {beside}: {why}; leave out --exif_upright")
+    if turned and not settings.exif_upright and not has_rotation:
+        where = " on the originals, the images here have no EXIF any more" if in_place else ""
+        upright = f"if they were drawn on upright images, use --exif_upright --overwrite{where}"
+        say(f"{turned} images have an EXIF orientation that was not applied, {beside}: {upright}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.cli import InputError
 from common.files.csv_files import parse_number
 from common.files.failures import Failure
 from common.files.folders import Status
@@ -16,7 +17,7 @@ from common.images.header import BadImageError
 from common.images.masks import FoundMask, MaskFiles, make_mask
 from common.images.process import frame_size, process_bytes
 from common.images.settings import Fit, ImageSettings
-from common.openimages.ids import image_file_name
+from common.openimages.ids import image_file_name, is_image_id
 
 DIGITS = 6  # of a box's coordinates: under a hundredth of a pixel
 
@@ -100,17 +101,23 @@ def _process(
     return data, ImageResult(how, image, masks)
 
 
-def parse_turn(rotation: Any) -> int | None:
-    """Return a datapoint's rotation in degrees: 0 where it has none, None where it is not a quarter turn."""
-    if rotation in (None, ""):
-        return 0
-    degrees = parse_number(rotation)
-    return int(degrees) if degrees in (0, 90, 180, 270) else None
+def parse_turn(point: dict[str, Any], where: str) -> int:
+    """Return a datapoint's rotation in degrees, 0 if it has none; InputError if it is not a quarter turn."""
+    rotation = point.get("rotation")
+    degrees = 0 if rotation in (None, "") else parse_number(rotation)
+    if degrees is None or degrees not in (0, 90, 180, 270):
+        what = f"rotation of {point['id']} is {rotation!r:.80}"
+        raise InputError(f"{where}: {what}, 0, 90, 180 or 270 was expected")
+    return int(degrees)
 
 
-def mask_names(point: dict[str, Any]) -> tuple[str, ...]:
+def mask_names(point: dict[str, Any], where: str) -> tuple[str, ...]:
     """Return the names of the mask files in a datapoint, in the order of its annotations."""
-    return tuple(box["mask"] for box in point["annotations"] if isinstance(box.get("mask"), str))
+    names = tuple(box["mask"] for box in point["annotations"] if box.get("mask") is not None)
+    for name in names:
+        if not is_image_id(name):
+            raise InputError(f"{where}: mask {name!r:.80} of {point['id']}, the name of a file was expected")
+    return names
 
 
 def finished_point(point: dict[str, Any], result: ImageResult, settings: ImageSettings) -> dict[str, Any]:
