@@ -38,11 +38,10 @@ Exit codes: 0 done, the counts say what was lost; 1 bad input, no usable image, 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
-from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +144,16 @@ def process_all(
     finished: FinishedImages, masks: FinishedMasks | None,
 ) -> Iterator[tuple[dict[str, Any], ImageResult | Failure]]:  # fmt: skip
     """Yield each datapoint and its image's result, noted if it is new, while the workers process others."""
-    planned_batches, batches_at_work = tee(batches(planned, BATCH_IMAGES * workers.batch_factor))
-    tasks = ([task for _, task, done in batch if not done] for batch in planned_batches)
-    for results, batch in zip(workers.map(work, tasks), batches_at_work, strict=True):
+    under_way: deque[list[Planned]] = deque()
+
+    def tasks() -> Iterator[list[ImageTask]]:
+        for batch in batches(planned, BATCH_IMAGES * workers.batch_factor):
+            under_way.append(batch)
+            yield [task for _, task, done in batch if not done]
+
+    for results in workers.map(work, tasks()):
         made = iter(results)
-        for point, task, done in batch:
+        for point, task, done in under_way.popleft():
             result = done or next(made)
             if not done and isinstance(result, ImageResult):
                 finished.add(result.image.line())

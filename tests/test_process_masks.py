@@ -410,6 +410,10 @@ def test_masks_may_be_asked_for_later_and_no_image_is_made_again(script, process
     assert (outcome.counts["already_there"], outcome.counts["masks"]) == (len(IMAGES), len(NAMES))
     assert contents(folder)["out.json"] == wanted
     assert {path: path.stat().st_mtime_ns for path in folder.glob("small/*.jpg")} == times
+    (folder / "small" / ".process_masks").unlink()
+    overwrite_with_zeros(folder / "photos" / "a000.jpg")  # whose size masks are compared with
+    outcome = process("--rotate_upright")
+    assert (outcome.counts["already_there"], outcome.counts["unreadable"]) == (len(IMAGES) - 1, 1)
 
 
 def test_replaced_masks_are_made_again(process, folder):

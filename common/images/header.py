@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-SOI, EOI, SOS, DHT, APP0, APP1, APP2, APP14, COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+EOI, SOS, DHT, APP0, APP1, APP2, APP14, COM = 0xD9, 0xDA, 0xC4, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame: size, number of components
 COMMON_SOF = {0xC0, 0xC1, 0xC2}  # what every reader decodes: Huffman-coded, baseline to progressive
 END = bytes((0xFF, EOI))
-WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
+WITHOUT_LENGTH = {0x00, 0x01, *range(0xD0, 0xD9)}  # with the start of an image, and what is no marker
 
 # All that Pillow's decoders were seen to raise on damaged files and on files of other kinds.
 DECODE_ERRORS = (
@@ -114,7 +114,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
             raise BadImageError("truncated", "the file ends before its image data")
         marker = data[position]
         position += 1
-        if marker == 0 or marker == SOI or marker in WITHOUT_LENGTH:
+        if marker in WITHOUT_LENGTH:
             continue
         if marker == SOS:
             header.scan = position - 2
