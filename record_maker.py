@@ -72,7 +72,7 @@ PACKAGES = ("msgspec", "pillow", "protobuf", "pycocotools", "tensorflow")
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
-    from common.records import report, shards, tfds, verify, work_list  # no package for --help
+    from common.records import report, tfds, types, verify, work_list  # no package for --help
 
     classes, descriptions = read_classes(args.trainable_classes_path), args.class_description_path
     names = describe(classes, args.trainable_classes_path, descriptions) if descriptions else classes
@@ -80,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = parse_path(args.saved_images_directory)
     if not is_folder(folder):
         raise InputError(f"{folder}: no such folder, the resized images were expected")
-    record_sets = shards.make_sets(args.record_save_path, args.eval_record_save_path)
+    paths = [path for path in (args.record_save_path, args.eval_record_save_path) if path]
+    record_sets = [types.RecordSet(parse_path(path)) for path in paths]
     if args.tfds_metadata:
         tfds.check_names(record_sets)
     settings = record_settings(args, classes, names, work_list.work_path(record_sets[0].path))

@@ -28,13 +28,9 @@ Values = list[bytes] | list[int] | list[float]
 
 
 def example_features(
-    work: Work,
-    image: bytes,
-    ids: dict[str, int],
-    texts: dict[str, str],
-    source_id: str = "id",
+    work: Work, image: bytes, ids: dict[str, int], texts: dict[str, str], source_id: str = "id",
     missing_masks: str | None = None,
-) -> dict[str, Values]:
+) -> dict[str, Values]:  # fmt: skip
     """Return the values of each feature, of the type that `feature_kind` names.
 
     `ids` and `texts` are class/label and class/text of each MID; `source_id` is id or number. All lists of

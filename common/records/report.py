@@ -6,9 +6,8 @@ import base64
 import colorsys
 import io
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 Corners = tuple[float, float, float, float]  # left, right, top, bottom
 Place = tuple[float, float, float]  # left, top, width
+Counters = dict[str, Counter[int]]  # by what they count
 
 MASK_OPACITY = 110  # of 255
 TEXT = 13  # pixels, height of a name on the contact sheet
@@ -172,18 +172,18 @@ def write_report(
         number: name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
         for number, (_, name) in enumerate(classes, start=1)
     }
-    statistics = gather(records, names)
-    rows = [(number, *classes[number - 1], statistics.boxes[number]) for number in names]
-    first = {stage.is_boxes: stage.went_out for stage in reversed(stages)}
+    counters, gallery = gather(records, names)
+    rows = [(number, mid, name) for number, (mid, name) in enumerate(classes, start=1)]
     page = _template("report").render(
         counts=counts,
-        funnel=[
-            (stage, reasons(stage), 100 * stage.went_out / max(1, first[stage.is_boxes])) for stage in stages
-        ],
-        classes=sorted(rows, key=lambda row: -row[-1]),
+        stages=stages,
+        reasons=reasons,
+        counters=counters,
+        classes=sorted(rows, key=lambda row: -counters["boxes"][row[0]]),
         names=names,
-        statistics=statistics,
-        charts=charts(statistics),
+        charts=charts(counters),
+        attributes=ATTRIBUTES,
+        gallery=gallery,
         losses=[(where, *lost) for where, some in losses.items() for lost in Counter(some).most_common()],
     )
     with open_output(path) as stream:
@@ -201,54 +201,38 @@ def _template(name: str) -> Template:
     return environment.get_template(f"{name}.html.jinja")
 
 
-@dataclass
-class Statistics:
-    """Counts of one pass over the records, and some of the images; they do not grow with the records."""
+def gather(records: Iterable[Record], names: Mapping[int, str]) -> tuple[Counters, list[str]]:
+    """Return counts of one pass over the records, and the gallery: some of the images, as HTML.
 
-    boxes: Counter[int] = field(default_factory=Counter)  # by class id
-    images: Counter[int] = field(default_factory=Counter)  # by class id
-    shown: Counter[int] = field(default_factory=Counter)  # images in the gallery by class id
-    boxes_per_image: Counter[int] = field(default_factory=Counter)
-    box_sizes: Counter[int] = field(default_factory=Counter)
-    aspects: Counter[int] = field(default_factory=Counter)
-    sides: Counter[int] = field(default_factory=Counter)
-    attributes: dict[str, Counter[int]] = field(
-        default_factory=lambda: {key: Counter() for key in ATTRIBUTES}
-    )
-    gallery: list[str] = field(default_factory=list)  # HTML
-
-    def add(self, record: Record) -> None:
-        (width,), (height,) = record["image/width"], record["image/height"]
-        boxes = record_boxes(record)
-        self.boxes.update(number for number, *_ in boxes)
-        self.images.update({number for number, *_ in boxes})
-        self.boxes_per_image[min(len(boxes), MAX_BOXES)] += 1
-        self.sides[max(width, height) // SIDE_BAR] += 1
-        for _, xmin, xmax, ymin, ymax in boxes:
-            size = math.sqrt((xmax - xmin) * (ymax - ymin))
-            self.box_sizes[min(int(size * SIZE_BARS), SIZE_BARS - 1)] += 1
-            # A box can have no width here: records hold 32-bit numbers, datapoints 64-bit ones.
-            aspect = math.log2(max((xmax - xmin) * width, 1e-9) / max((ymax - ymin) * height, 1e-9))
-            self.aspects[min(max(math.floor(4 * aspect), ASPECT_BARS[0]), ASPECT_BARS[-1])] += 1
-        for name, counter in self.attributes.items():
-            counter.update(record[f"image/object/{name}"])
-
-
-def gather(records: Iterable[Record], names: Mapping[int, str]) -> Statistics:
-    """Return the statistics of one pass over the records; `names` are those in the gallery, by class id."""
-    found = Statistics()
+    Neither grows with the number of records. `names` are those in the gallery, by class id.
+    """
+    counters: Counters = defaultdict(Counter)
+    gallery: list[str] = []
     share = max(1, GALLERY_IMAGES // len(names))  # of each class in the gallery
     room = GALLERY_BYTES - CLASS_BYTES * len(names)
     for record in records:
-        found.add(record)
-        classes = set(record["image/object/class/label"])
-        if room > FIGURE_BYTES and any(found.shown[number] < share for number in classes):
+        (width,), (height,) = record["image/width"], record["image/height"]
+        boxes = record_boxes(record)
+        classes = {number for number, *_ in boxes}
+        counters["boxes"].update(number for number, *_ in boxes)
+        counters["images"].update(classes)
+        counters["boxes of an image"][min(len(boxes), MAX_BOXES)] += 1
+        counters["sides"][max(width, height) // SIDE_BAR] += 1
+        for _, xmin, xmax, ymin, ymax in boxes:
+            size = math.sqrt((xmax - xmin) * (ymax - ymin))
+            counters["sizes"][min(int(size * SIZE_BARS), SIZE_BARS - 1)] += 1
+            # A box can have no width here: records hold 32-bit numbers, datapoints 64-bit ones.
+            aspect = math.log2(max((xmax - xmin) * width, 1e-9) / max((ymax - ymin) * height, 1e-9))
+            counters["aspects"][min(max(math.floor(4 * aspect), ASPECT_BARS[0]), ASPECT_BARS[-1])] += 1
+        for name in ATTRIBUTES:
+            counters[name].update(record[f"image/object/{name}"])
+        if room > FIGURE_BYTES and any(counters["shown"][number] < share for number in classes):
             figure = draw_figure(record, names)
             if len(figure.encode()) <= room:
                 room -= len(figure.encode())
-                found.gallery.append(figure)
-                found.shown.update(classes)
-    return found
+                gallery.append(figure)
+                counters["shown"].update(classes)
+    return counters, gallery
 
 
 def draw_figure(record: Record, names: Mapping[int, str]) -> str:
@@ -278,16 +262,16 @@ def _base64(image: Image.Image, image_format: str, **options: Any) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def charts(found: Statistics) -> list[tuple[str, str, list[tuple[object, int]]]]:
+def charts(counters: Counters) -> list[tuple[str, str, list[tuple[object, int]]]]:
     """Return title, axis and bars (label and number) of each chart."""
-    many, sides = found.boxes_per_image, found.sides
+    many, sizes = counters["boxes of an image"], counters["sizes"]
+    aspects, sides = counters["aspects"], counters["sides"]
     return [
         ("Boxes per image", f"boxes ({MAX_BOXES}: {MAX_BOXES} or more)",
          [(bar, many[bar]) for bar in range(min(many), MAX_BOXES + 1)]),
         ("Box sizes", "square root of the share of the image's area",
-         [(f"{bar / SIZE_BARS:.2f}", found.box_sizes[bar]) for bar in range(SIZE_BARS)]),
-        ("Box aspects", "width / height",
-         [(f"{2 ** (bar / 4):.2g}", found.aspects[bar]) for bar in ASPECT_BARS]),
+         [(f"{bar / SIZE_BARS:.2f}", sizes[bar]) for bar in range(SIZE_BARS)]),
+        ("Box aspects", "width / height", [(f"{2 ** (bar / 4):.2g}", aspects[bar]) for bar in ASPECT_BARS]),
         ("Images by longer side", "pixels, from",
          [(bar * SIDE_BAR, sides[bar]) for bar in range(min(sides), max(sides) + 1)]),
     ]  # fmt: skip

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.cli import InputError, progress, say
-from common.files.places import folder_of, is_folder, parse_path, read_small, replace_file
+from common.files.places import folder_of, read_small, replace_file
 from common.images.header import rgb_size
 from common.records.examples import example_features, feature_kind
 from common.records.types import RecordSet, RecordSettings, ShardTask, Work
@@ -36,21 +36,13 @@ LAYOUT = 3  # raised when the same inputs give other records than before
 MANIFEST = ".manifest.json"
 
 
-def make_sets(path: str, eval_path: str | None) -> list[RecordSet]:
-    """Return the set for training and, if it has a path, the one for evaluation, both empty."""
-    sets = [RecordSet(parse_path(name)) for name in (path, eval_path) if name]
-    for records in sets:
-        if is_folder(records.path):
-            raise InputError(f"{records.path}: a folder, a file name for the records was expected")
-    return sets
-
-
 def write_set(records: RecordSet, settings: RecordSettings, workers: Workers) -> None:
     """Write the missing shards of a set, remove those of an older set, and fill `records.shards`."""
     number = settings.num_shards
     if settings.shard_bytes:
         number = min(-(-sum(records.sizes) // settings.shard_bytes), len(records.offsets))
-    paths = shard_paths(records.path, number)
+    endings = [""] if number is None else [f"-{index:05d}-of-{number:05d}" for index in range(number)]
+    paths = [records.path.with_name(f"{records.path.name}{ending}") for ending in endings]
     stated = [LAYOUT, records.digest.hexdigest(), settings.ids, settings.texts, number]
     stated += [settings.compression, settings.source_id]
     if settings.missing_masks:
@@ -83,13 +75,6 @@ def useful_processes(records: int, files: int) -> int:
     return max(1, min(files, records // RECORDS_A_PROCESS))
 
 
-def shard_paths(path: Path, number: int | None) -> list[Path]:
-    """Return the paths NAME-00000-of-00010 and so on, or `path` itself if `number` is None."""
-    if number is None:
-        return [path]
-    return [path.with_name(f"{path.name}-{index:05d}-of-{number:05d}") for index in range(number)]
-
-
 def deal(sizes: Sequence[int], number: int) -> list[NDArray[np.intp]]:
     """Return the records of each of `number` shards, in the order of the input.
 
@@ -105,9 +90,8 @@ def deal(sizes: Sequence[int], number: int) -> list[NDArray[np.intp]]:
         emptiest = np.argsort(totals, kind="stable")[: len(dealt)]
         shard_of[dealt] = emptiest
         totals[emptiest] += bytes_of[dealt]
-    by_shard = np.argsort(shard_of, kind="stable")
     ends = np.cumsum(np.bincount(shard_of, minlength=number))
-    return list(np.split(by_shard, ends[:-1]))
+    return list(np.split(np.argsort(shard_of, kind="stable"), ends[:-1]))
 
 
 # --- the manifest ----------------------------------------------------------------------------------------
@@ -124,14 +108,9 @@ def read_manifest(path: Path, inputs: str) -> dict[str, dict[str, Any]]:
         return {}
     try:
         manifest = json.loads(data)
-        existing = folder_of(path.parent).list(path.name)
-        return {
-            shard["file"]: shard
-            for shard in manifest["shards"]
-            if manifest["inputs"] == inputs
-            and shard["file"] in existing
-            and existing[shard["file"]].size == shard["bytes"]
-        }
+        shards = manifest["shards"] if manifest["inputs"] == inputs else []
+        sizes = {name: found.size for name, found in folder_of(path.parent).list(path.name).items()}
+        return {shard["file"]: shard for shard in shards if sizes.get(shard["file"]) == shard["bytes"]}
     except (ValueError, KeyError, TypeError):
         say(f"{manifest_path(path)}: not a manifest of record_maker.py, all records are written again")
         return {}

@@ -17,7 +17,7 @@ from common.cli import InputError, progress, say
 from common.files.failures import FailureLimit
 from common.files.folders import Folder, Status
 from common.files.json_files import count_elements
-from common.files.places import folder_of, is_remote
+from common.files.places import folder_of, is_folder, is_remote
 from common.images.header import rgb_size
 from common.openimages.datapoints import Datapoint, Mask, read_datapoints
 from common.openimages.ids import image_file_name, image_number
@@ -41,6 +41,8 @@ def open_work_list(sets: Sequence[RecordSet]) -> Iterator[BinaryIO]:
     """Yield the work list, removed afterwards; no other run can write records of these names meanwhile."""
     with ExitStack() as stack:
         for records in sets:
+            if is_folder(records.path):
+                raise InputError(f"{records.path}: a folder, a file name for the records was expected")
             busy = f"{records.path}: another run is writing these records"
             lock = folder_of(records.path.parent).lock(f".{records.path.name}.lock", busy)
             stack.enter_context(lock)

@@ -61,17 +61,17 @@ def record(
 
 
 def test_one_pass_counts_boxes_classes_and_attributes():
-    statistics = gather(
+    counters, gallery = gather(
         [record(1, 2, occluded=1), record(2, 2, "b", group_of=1, inside=0), record(2, 2, "c", size=(64, 64))],
         {1: "Cat", 2: "Dog"},
     )
-    assert (statistics.boxes, statistics.images) == ({1: 1, 2: 2}, {1: 1, 2: 2})
-    assert statistics.boxes_per_image == {1: 3}
-    assert statistics.attributes["occluded"] == {1: 1, -1: 2}
-    assert statistics.attributes["group_of"] == {0: 2, 1: 1}
-    assert statistics.box_sizes == {5: 3}  # a quarter of the side
-    assert statistics.sides == {4: 2, 1: 1}
-    assert re.findall("<figcaption>(.*)</figcaption>", "".join(statistics.gallery)) == ["a1", "b", "c"]
+    assert (counters["boxes"], counters["images"]) == ({1: 1, 2: 2}, {1: 1, 2: 2})
+    assert counters["boxes of an image"] == {1: 3}
+    assert counters["occluded"] == {1: 1, -1: 2}
+    assert counters["group_of"] == {0: 2, 1: 1}
+    assert counters["sizes"] == {5: 3}  # a quarter of the side
+    assert counters["sides"] == {4: 2, 1: 1}
+    assert re.findall("<figcaption>(.*)</figcaption>", "".join(gallery)) == ["a1", "b", "c"]
 
 
 MORE_THAN_FIT = 250  # images of noise: without a limit of the gallery they would make the page too large
