@@ -51,7 +51,11 @@ INODES: dict[Path, dict[Path, int]] = {}
 
 
 def wait_until_a_third_is_done(folder: Path, into: str | None, run: subprocess.Popen[str]) -> None:
-    wait_in_run(run, lambda: resized(folder, into) >= MANY // 3)
+    """Wait for a third of the images, and for a batch in the journal, without which the next run makes all again."""
+    journal = folder / (into or "photos") / ".process_finished"
+    wait_in_run(
+        run, lambda: resized(folder, into) >= MANY // 3 and journal.exists() and journal.stat().st_size > 0
+    )
 
 
 @pytest.mark.parametrize("into", ["small", None])
