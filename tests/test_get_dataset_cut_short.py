@@ -36,12 +36,12 @@ CUTS = {
 }
 
 
-@pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize(("fault", "version", "ranges"), CUTS.values(), ids=CUTS)
-def test_a_partial_file_is_continued_or_started_over(
-    server, tmp_path, path_with, tool, fault, version, ranges
-):
-    path = path_with(tool)
+@pytest.mark.parametrize(
+    ("case", "tool"), [(case, tool) for case in CUTS for tool in (TOOLS[:1] if "ranges" in case else TOOLS)]
+)
+def test_a_partial_file_is_continued_or_started_over(server, tmp_path, path_with, case, tool):
+    """To a tool, a file that changed is one from a server without ranges."""
+    (fault, version, ranges), path = CUTS[case], path_with(tool)
     if fault != "cut once":
         server.faults[BOXES] = "hang"
         process = start(server, *V7, "--directory", tmp_path, path=path)
@@ -64,9 +64,15 @@ def test_a_partial_file_is_continued_or_started_over(
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_short_file_is_never_taken_for_complete(server, tmp_path, path_with, tool):
     """Without a tag no file can be resumed, and every try is cut at the same byte."""
+    program = (ROOT / "get_dataset.sh").read_text()
+    assert "\nTRIES=20 " in program
+    (tmp_path / "get_dataset.sh").write_text(program.replace("\nTRIES=20 ", "\nTRIES=3 "))
     server.faults[BOXES] = "cut, no tag"
-    code, _, err = get(server, *V7, "--directory", tmp_path, path=path_with(tool))
+    code, _, err = get(
+        server, *V7, "--directory", tmp_path, path=path_with(tool), script=tmp_path / "get_dataset.sh"
+    )
     assert code == 1
+    assert [path for path, _ in server.requests].count(BOXES) == 3
     assert err.startswith(f"get_dataset.sh: {server.url}{BOXES}: connection lost after {CUT} of ")
     assert not (tmp_path / "validation/boxes.csv").exists()
 
@@ -166,16 +172,16 @@ def test_of_many_runs_that_find_the_lock_of_a_killed_one_only_one_runs(server, t
 
 TWO_WRITERS = {
     "boxes": (V7, BOXES, "validation/boxes.csv"),
-    "masks": (V7_MASKS, MASKS_ZIP, "validation/masks/validation-masks-7.zip"),
+    "masks": (V7_MASKS, MASKS_ZIP, "validation/masks/validation-masks-1.zip"),
 }
 
 
-@pytest.mark.parametrize("tool", TOOLS)
-@pytest.mark.parametrize(("flags", "url", "name"), TWO_WRITERS.values(), ids=TWO_WRITERS)
+@pytest.mark.parametrize(("what", "tool"), [*(("boxes", tool) for tool in TOOLS), ("masks", TOOLS[0])])
 def test_a_tool_that_outlives_its_killed_run_writes_into_no_file_of_the_next(
-    server, tmp_path, path_with, tool, flags, url, name
+    server, tmp_path, path_with, what, tool
 ):
     """A kill of the shell alone leaves its curl or wget, which gets more bytes while the next run resumes."""
+    flags, url, name = TWO_WRITERS[what]
     path, file = path_with(tool), tmp_path / name
     part = file.with_name(file.name + ".part")
     server.faults[url] = "two writers"

@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from sample.make import main as make_sample
 from tests.conftest import ROOT
 
-SHELLS = [shell for shell in ("sh", "dash", "bash", "busybox") if shutil.which(shell)]
+PROGRAMS = {
+    shell: os.path.realpath(found)
+    for shell in ("sh", "dash", "bash", "busybox")
+    if (found := shutil.which(shell))
+}
+SHELLS = [shell for shell in PROGRAMS if shell != "dash" or PROGRAMS["dash"] != PROGRAMS["sh"]]
 TOOLS = [tool for tool in ("curl", "wget", "python3") if shutil.which(tool)]
 UNIX_TOOLS = [
     "sh", "cat", "head", "tail", "sed", "tr", "awk", "wc", "grep", "mkdir", "mv",
@@ -25,7 +29,7 @@ UNIX_TOOLS = [
 CUT = 20_000  # bytes until a fault cuts the body; more than the tools keep in their buffers
 DESCRIPTIONS = "/v7/oidv7-class-descriptions-boxable.csv"
 BOXES = "/v5/validation-annotations-bbox.csv"
-MASKS_ZIP = "/v5/validation-masks/validation-masks-7.zip"
+MASKS_ZIP = "/v5/validation-masks/validation-masks-1.zip"
 TARBALL = "/2017_11/annotations_human_bbox_2017_11.tar.gz"
 V7 = ("--release", "v7", "--split", "validation")
 V3 = ("--release", "v3", "--split", "validation")
@@ -128,15 +132,15 @@ def serving(folder: Path, tls: ssl.SSLContext | None = None):
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sample")
-    make_sample(["--directory", str(folder), "--images", "60"])
-    boxes = folder / "release" / BOXES.lstrip("/")
+def release(sample_directory, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release")
+    shutil.copytree(sample_directory / "release", folder, dirs_exist_ok=True)
+    boxes = folder / BOXES.lstrip("/")
     header, rest = boxes.read_bytes().split(b"\n", 1)
     boxes.write_bytes(header + b"\n" + rest * (4 * CUT // len(rest)))
-    masks = folder / "release" / MASKS_ZIP.lstrip("/")
+    masks = folder / MASKS_ZIP.lstrip("/")
     masks.write_bytes(random.Random(7).randbytes(4 * CUT) + masks.read_bytes())  # still a zip
-    return folder / "release"
+    return folder
 
 
 @pytest.fixture
@@ -172,13 +176,14 @@ def start(
     *arguments: object,
     shell: str = "sh",
     path: str | None = None,
+    script: Path = ROOT / "get_dataset.sh",
     stderr: int = subprocess.PIPE,
 ) -> "subprocess.Popen[str]":
     environment = {**os.environ, "OPEN_IMAGES_URL": server.url + "/", "PATH": path or os.environ["PATH"]}
     whole = [
         shutil.which(command(shell)[0]) or shell,
         *command(shell)[1:],
-        str(ROOT / "get_dataset.sh"),
+        str(script),
         *map(str, arguments),
     ]
     return subprocess.Popen(
