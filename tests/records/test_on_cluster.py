@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_with_a_worker_killed_while_it_writes_a_file_records_are_those_of_one_ma
     two_workers, script, many, monkeypatch
 ):
     """Runs last: it leaves the cluster with one worker."""
-    writers: list[str] = []
+    writers: list[subprocess.Popen[str]] = []
 
     def kill_a_writer() -> None:
         while not writers:

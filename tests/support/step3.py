@@ -19,10 +19,8 @@ def box(image: str = A, label: str = CAT, corners: str = "0.1,0.2,0.3,0.4", more
     return f"{image},xclick,{label},1,{corners}{more}"
 
 
-def entry(image: str = A, rotation: str | None = None) -> str:
-    row = (
-        f'{image},train,http://host/{image}.jpg,http://page,http://cc,http://me,"Ann, ""A""",Tïtle,123,bWQ1,'
-    )
+def entry(image: str = A, rotation: str | None = None, title: str = "Tïtle") -> str:
+    row = f'{image},train,http://host/{image}.jpg,http://page,http://cc,http://me,"Ann, ""A""",{title},123,bWQ1,'
     return row + (f",{rotation}" if rotation is not None else "")
 
 
