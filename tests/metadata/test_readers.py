@@ -158,7 +158,7 @@ def row_by_row(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rows_module, "_read_block", lambda read, width, block: (0, None))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_both_ways_agree(folder, data):
     """Whatever is in the files, reading in blocks of any size gives what reading row by row gives."""
@@ -180,7 +180,7 @@ def test_both_ways_agree(folder, data):
 
 # --- what is wrong far down a file, and the order of many rows ------------------------------------------
 
-GOOD_ROWS = [box(f"{number:016x}") for number in range(2000)]
+GOOD_ROWS = [box(f"{number:016x}") for number in range(300)]
 ROWS_DOWN = {
     name: evil for name, evil in EVIL.items() if evil[0] not in (GOOD, "") and "boxes.csv:3" in evil[2]
 }
@@ -194,7 +194,7 @@ def test_a_wrong_line_far_down_is_named(step, tmp_path, monkeypatch, boxes, inde
     wrong = boxes if isinstance(boxes, bytes) else boxes.encode()
     outcome = step(good + wrong.removeprefix(GOOD.encode()) + (b"" if b'"' in wrong else more), index)
     assert outcome.code == 1
-    assert message.replace("boxes.csv:3", "boxes.csv:2002") in outcome.err
+    assert message.replace("boxes.csv:3", "boxes.csv:302") in outcome.err
     assert outcome.err.count("\n") == 1
     assert not list((tmp_path / "out").glob("*"))
 
@@ -213,6 +213,8 @@ def test_images_in_random_order_and_apart_give_the_same_boxes(step, tmp_path):
             random.Random(1).shuffle(rows)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rows_module, "BLOCK", 2000)
+            if order != "by row":  # which is read by worker processes
+                patch.setattr(rows_module, "usable_cores", lambda: 1)
             outcome = step(table(TRAIN_V3, *rows), index)
         assert (outcome.code, outcome.messages) == (0, "")
         points = json.loads((tmp_path / "out/points.json").read_bytes())

@@ -11,20 +11,9 @@ from common.cli import InputError
 from common.files.csv_files import read_csv
 from common.metadata import rows as rows_module
 from common.metadata.rows import read_rows
+from tests.support.rows import same, strict
 
 WIDE = "é日\u2028\x0b\x1c\x85"
-
-
-def same(header, rows):
-    """Return the fields of rows: a reader, which worker processes import."""
-    return [row.decode().split("\0") for row in rows]
-
-
-def strict(header, rows):
-    """Return the fields of rows, refuse those with a 'b' first: a reader."""
-    if any(row.startswith(b"b") for row in rows):
-        raise ValueError("first is 'b'")
-    return same(header, rows)
 
 
 def in_blocks(path, reader=same):
@@ -98,7 +87,7 @@ def test_what_is_taken(small_blocks, file, data, rows):
     assert in_blocks(file) == rows
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.text('ab",\n\r é\0', max_size=40), st.sampled_from([1, 7, 50]), st.integers(1, 3))
 @example('"a"\n"', 7, 1)
 @example('""a""\n', 7, 1)
@@ -112,7 +101,7 @@ def test_any_text_is_read_or_refused_as_in_one_go(file, text, size, width):
         assert in_blocks(file) == in_one_go(file)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.lists(st.text(' ab",é\n\r', max_size=4), min_size=2, max_size=2), max_size=12),
     st.sampled_from([1, 7, 50]),
@@ -134,11 +123,14 @@ def test_a_row_that_the_reader_refuses_is_named_by_its_line(small_blocks, file):
     assert in_blocks(file, strict) == f"{file}:25: first is 'b'"
 
 
-def test_worker_processes_keep_the_order(file, monkeypatch):
+def test_worker_processes_keep_the_order_and_name_the_line_that_is_wrong(file, monkeypatch):
     monkeypatch.setattr(rows_module, "BLOCK", 1000)
     rows = [[str(number), f"{number * 7}"] for number in range(5000)]  # 45 blocks
-    file.write_text("k,v\n" + "".join(f"{key},{value}\n" for key, value in rows))
-    assert in_blocks(file) == rows
+    file.write_text("k,v\n" + "".join(f"{key},{value}\n" for key, value in rows) + "b,1\n" + "c,1\n" * 999)
+    found: list[list[str]] = []
+    with pytest.raises(InputError, match=f"^{file}:5002: first is 'b'$"):
+        found.extend(row for some in read_rows(str(file), (), strict) for row in some)
+    assert found == rows
 
 
 def test_a_file_that_the_blocks_cannot_cut_is_read_to_its_end_and_the_user_is_told(file, monkeypatch, capsys):
