@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageCms, ImageDraw
 
 from common.files.failures import Failure
+from common.images import process as process_module
 from common.images.settings import ImageSettings, plan_fit
 from common.images.tasks import ImageResult, ImageTask, process_batch
 from tests.conftest import ROOT
@@ -482,10 +484,12 @@ def test_a_file_that_does_not_exist_is_missing(tmp_path):
     assert process(tmp_path, tmp_path / "out").reason == "missing"
 
 
-def test_a_file_above_the_limit_is_not_read(tmp_path):
-    with open(tmp_path / "one.jpg", "wb") as stream:
-        stream.truncate((1 << 28) + 1)
-    assert process(tmp_path, tmp_path / "out").reason == "too_large"
+def test_a_file_above_the_limit_is_not_decoded(tmp_path, monkeypatch):
+    data = saved(quarters(), "JPEG")
+    monkeypatch.setattr(process_module, "MAX_FILE_SIZE", len(data))
+    for more, reason in ((b"", ""), (b"\0", "too_large")):
+        (tmp_path / "one.jpg").write_bytes(data + more)
+        assert getattr(process(tmp_path, tmp_path), "reason", "") == reason
 
 
 def test_what_pillow_warns_of_and_logs_does_not_reach_the_user(tmp_path):
@@ -506,13 +510,18 @@ def test_what_pillow_warns_of_and_logs_does_not_reach_the_user(tmp_path):
     assert (run.stdout, run.stderr) == ("unreadable\nunchanged\n", "")
 
 
+@cache
+def whole(form: str) -> bytes:
+    return saved(quarters(size=(300, 200)), form)
+
+
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"])
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_damage_of_any_kind_is_a_result(tmp_path_factory, form, data):
     folder = tmp_path_factory.getbasetemp()
     (folder / "damage").mkdir(exist_ok=True)
-    damaged = bytearray(saved(quarters(size=(300, 200)), form))
+    damaged = bytearray(whole(form))
     for _ in range(data.draw(st.integers(1, 8))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     (folder / "one.jpg").write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
