@@ -1,6 +1,8 @@
 """Turning and fitting: the boxes stay on their objects, on drawn scenes where both are known."""
 
 import json
+from functools import cache
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -95,10 +97,15 @@ def processed(script, tmp_path):
 
 
 def scenes(rotations=(0, 90, 180, 270), orientations: tuple[int | None, ...] = (None,)):
-    every = [(seed, turn, one) for seed in SEEDS for turn in rotations for one in orientations]
-    return {
-        f"{seed}-{turn}-{one}": (*draw(seed, turn, BRIGHT), float(turn), one) for seed, turn, one in every
-    }
+    """Return a scene for each rotation and orientation, of the seeds in turn."""
+    seeds = cycle(SEEDS)
+    every = [(next(seeds), turn, one) for turn in rotations for one in orientations]
+    return {f"{seed}-{turn}-{one}": (*drawn(seed, turn), float(turn), one) for seed, turn, one in every}
+
+
+@cache
+def drawn(seed: str, turn: int) -> tuple[Image.Image, list[Box]]:
+    return draw(seed, turn, BRIGHT)
 
 
 def test_by_default_pixels_and_boxes_stay_as_they_are_stored(processed):
@@ -115,7 +122,7 @@ def test_by_default_pixels_and_boxes_stay_as_they_are_stored(processed):
 def test_rotate_upright_turns_boxes_with_pixels(processed, fit):
     given_scenes = scenes(orientations=(None, 3, 6, 8))
     for image_id, (image, point) in processed(given_scenes, "--rotate_upright", "--fit", fit).items():
-        upright, boxes = draw(image_id.split("-")[0], 0, BRIGHT)
+        upright, boxes = drawn(image_id.split("-")[0], 0)
         assert point["rotation"] == 0
         assert_boxes_sit_on_their_objects(image, point["annotations"])
         if fit == "longer":
@@ -132,7 +139,7 @@ def test_rotate_upright_turns_boxes_with_pixels(processed, fit):
 
 @pytest.mark.parametrize("fit", FITS)
 def test_exif_upright_turns_images_and_leaves_boxes_that_were_drawn_upright(processed, fit):
-    upright, boxes = draw("three", 0, BRIGHT)
+    upright, boxes = drawn("three", 0)
     assert upright.width != upright.height
     turned: dict[str, tuple[Image.Image, list[Box], object, int | None]] = {
         f"exif-{one}": (as_stored(upright, one), boxes, None, one) for one in range(1, 9)
@@ -147,7 +154,9 @@ def test_exif_upright_turns_images_and_leaves_boxes_that_were_drawn_upright(proc
 @pytest.mark.parametrize("form", ["jpeg", "png"])
 @pytest.mark.parametrize("fit", FITS)
 def test_boxes_stay_right_in_every_fit(processed, fit, form):
-    for image, point in processed(scenes((0,)), "--fit", fit, "--format", form, "--max_side", 200).values():
+    for image, point in processed(
+        scenes((0, 0, 0)), "--fit", fit, "--format", form, "--max_side", 200
+    ).values():
         assert image.format == form.upper()
         assert_boxes_sit_on_their_objects(image, point["annotations"])
         sides = sorted(image.size)
