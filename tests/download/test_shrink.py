@@ -2,8 +2,6 @@
 
 import json
 import re
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree
 
@@ -11,7 +9,16 @@ import pytest
 
 import download_images
 from common.files.failures import read_failures
-from tests.support.downloads import Gate, arguments, children, start, umask, wait_gone, write_index
+from tests.support.downloads import (
+    Gate,
+    arguments,
+    children,
+    no_file_above,
+    start,
+    umask,
+    wait_gone,
+    write_index,
+)
 from tests.support.fault_server import fault_server
 from tests.support.shrink_images import BROKEN, GOOD, PHOTOS
 
@@ -58,17 +65,6 @@ def finished(running, tmp_path_factory):
     assert photos(base / "whole") == PHOTOS
     assert photos(base / "shrunk").keys() == GOOD.keys()
     return base / "whole", base / "shrunk"
-
-
-@contextmanager
-def no_file_above(size: int):
-    """Let no process that starts meanwhile, nor this one, write a larger file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture
