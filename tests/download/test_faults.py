@@ -38,19 +38,28 @@ def trusted(authority, tmp_path, monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_every_fault_has_its_reason_and_harms_no_other_photo(scheme, script, tmp_path, authority, trusted):
+def test_every_fault_has_its_reason_and_harms_no_other_photo(script, tmp_path, authority, trusted):
+    """By http and by https, all at once."""
+    names = {
+        f"{scheme}-{route.replace('_', '-')}": (scheme, route)
+        for scheme in ("http", "https")
+        for route in (*GOOD, *FAULTS)
+    }
+    urls: dict[str, str] = {}
     with ExitStack() as stack:
-        tls = server_context(authority, "127.0.0.1") if scheme == "https" else None
-        server = stack.enter_context(fault_server(tls))
-        servers = [server]
-        names = {route.replace("_", "-"): route for route in (*GOOD, *FAULTS)}
-        urls = {name: f"{server.base}/{route}/{name}" for name, route in names.items()}
-        # Pauses belong to a host: those who ask for them have one of their own.
-        for route in ("429", "503", "busy_then_good", "busy_by_date", "unavailable_then_good"):
-            servers.append(own := stack.enter_context(fault_server(tls)))
-            urls[route.replace("_", "-")] = f"{own.base}/{route}/{route.replace('_', '-')}"
-        urls |= {f"fine{number}": f"{server.base}/good/fine{number}" for number in range(60)}
+        servers = []
+        for scheme, tls in (("http", None), ("https", server_context(authority, "127.0.0.1"))):
+            servers.append(server := stack.enter_context(fault_server(tls)))
+            for image_id, (own_scheme, route) in names.items():
+                if own_scheme == scheme:
+                    own = server
+                    # Pauses belong to a host: those who ask for them have one of their own.
+                    if route in ("429", "503", "busy_then_good", "busy_by_date", "unavailable_then_good"):
+                        servers.append(own := stack.enter_context(fault_server(tls)))
+                    urls[image_id] = f"{own.base}/{route}/{image_id}"
+            urls |= {
+                f"{scheme}-fine{number}": f"{server.base}/good/{scheme}-fine{number}" for number in range(60)
+            }
         write_index(tmp_path / "index.json", urls)
         begun = time.monotonic()
         outcome = script(
@@ -62,23 +71,25 @@ def test_every_fault_has_its_reason_and_harms_no_other_photo(scheme, script, tmp
     failures = {
         failure.id: failure for failure in read_failures(tmp_path / "photos" / "download_failures.csv")
     }
-    got = {names[image_id]: (failure.reason, failure.detail) for image_id, failure in failures.items()}
+    expected = {image_id: FAULTS[route] for image_id, (_, route) in names.items() if route in FAULTS}
     wrong = {
-        route: got.get(route)
-        for route, (reason, detail) in FAULTS.items()
-        if route not in got or got[route][0] != reason or detail not in got[route][1]
+        image_id: failures.get(image_id)
+        for image_id, (reason, detail) in expected.items()
+        if image_id not in failures
+        or failures[image_id].reason != reason
+        or detail not in failures[image_id].detail
     }
     assert not wrong
-    assert got.keys() == FAULTS.keys()
+    assert failures.keys() == expected.keys()
     asked = sum((each.asked for each in servers), Counter())
-    tries = {route: asked[f"/{route}/{image_id}"] for image_id, route in names.items() if route in FAULTS}
+    tries = {image_id: asked[f"/{names[image_id][1]}/{image_id}"] for image_id in expected}
     assert tries == {
-        route: 1 if reason in PERMANENT | {"web_page"} or detail == "deadline" else 3
-        for route, (reason, detail) in FAULTS.items()
-    } | {"drip_redirects": tries["drip_redirects"]}
+        image_id: 1 if reason in PERMANENT | {"web_page"} or detail == "deadline" else 3
+        for image_id, (reason, detail) in expected.items()
+    } | {image_id: number for image_id, number in tries.items() if names[image_id][1] == "drip_redirects"}
     photos = {path.stem: path.read_bytes() for path in (tmp_path / "photos").glob("*.jpg")}
     assert photos == {image_id: photo(image_id) for image_id in urls if image_id not in failures}
-    assert outcome.counts["downloaded"] == len(GOOD) + 60
+    assert outcome.counts["downloaded"] == 2 * (len(GOOD) + 60)
     assert (
         seconds < DEADLINE + 6
     )  # all dripping ones at once: the deadline, what pauses ask for, and the start
@@ -134,23 +145,22 @@ def test_certificates_are_verified(script, tmp_path, authority, trusted):
     assert "IP address mismatch" in details["misnamed"]
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_hosts_that_are_not_there(scheme, script, tmp_path):
+def test_hosts_that_are_not_there(script, tmp_path):
     with fault_server() as server:
-        urls = {
-            "refused": f"{scheme}://127.0.0.1:{unused_port()}/refused.jpg",
-            "nameless": f"{scheme}://no-such-host.invalid/nameless.jpg",
-            "good": f"{server.base}/good/good",
-        }
+        urls = {"good": f"{server.base}/good/good"}
+        for scheme in ("http", "https"):
+            urls[f"refused-{scheme}"] = f"{scheme}://127.0.0.1:{unused_port()}/refused.jpg"
+            urls[f"nameless-{scheme}"] = f"{scheme}://no-such-host.invalid/nameless.jpg"
         write_index(tmp_path / "index.json", urls)
         outcome = script(
             "download_images", "--images_path", tmp_path / "index.json",
             "--images_output_directory", tmp_path / "photos", *SETTINGS,
         )  # fmt: skip
-    assert (outcome.code, outcome.counts["connection"], outcome.counts["downloaded"]) == (0, 2, 1)
+    assert (outcome.code, outcome.counts["connection"], outcome.counts["downloaded"]) == (0, 4, 1)
     details = {f.id: f.detail for f in read_failures(tmp_path / "photos" / "download_failures.csv")}
-    assert details["refused"] == "original: Connection refused"
-    assert "name" in details["nameless"].lower()
+    for scheme in ("http", "https"):
+        assert details[f"refused-{scheme}"] == "original: Connection refused"
+        assert "name" in details[f"nameless-{scheme}"].lower()
 
 
 def with_another_answer(e: Exchange) -> None:
@@ -168,17 +178,18 @@ def nothing_and_another_answer(e: Exchange) -> None:
     e.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(other)}\r\n\r\n".encode() + other)
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize(("answer", "refused"), [(with_another_answer, 0), (nothing_and_another_answer, 10)])
+@pytest.mark.parametrize(("answer", "refused"), [(with_another_answer, 0), (nothing_and_another_answer, 20)])
 def test_what_follows_an_answer_is_not_taken_for_the_next(
-    scheme, answer, refused, script, tmp_path, authority, trusted
+    answer, refused, script, tmp_path, authority, trusted
 ):
-    with fault_server(server_context(authority, "127.0.0.1") if scheme == "https" else None) as server:
-        server.routes["more"] = answer
-        routes = [("more", f"m{n}") for n in range(10)] + [("good", f"g{n}") for n in range(10)]
-        urls = {
-            name: f"{server.base}/{route}/{name}" for route, name in sorted(routes, key=lambda r: r[1][1:])
-        }
+    urls: dict[str, str] = {}
+    with ExitStack() as stack:
+        for scheme, tls in (("http", None), ("https", server_context(authority, "127.0.0.1"))):
+            server = stack.enter_context(fault_server(tls))
+            server.routes["more"] = answer
+            for number in range(10):
+                for route, name in (("good", f"g-{scheme}-{number}"), ("more", f"m-{scheme}-{number}")):
+                    urls[name] = f"{server.base}/{route}/{name}"
         write_index(tmp_path / "index.json", urls)
         outcome = script(
             "download_images", "--images_path", tmp_path / "index.json",
@@ -189,25 +200,28 @@ def test_what_follows_an_answer_is_not_taken_for_the_next(
     assert photos == {name: photo(name) for name in urls if not refused or name.startswith("g")}
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_is_used(scheme, script, tmp_path, authority, trusted, monkeypatch):
+def test_a_proxy_is_used(script, tmp_path, authority, trusted, monkeypatch):
     with (
-        fault_server(server_context(authority, "127.0.0.1") if scheme == "https" else None) as server,
+        fault_server() as plain,
+        fault_server(server_context(authority, "127.0.0.1")) as secure,
         fault_server() as proxy,
+        fault_server() as secure_proxy,
     ):
-        monkeypatch.setenv(f"{scheme.upper()}_PROXY", proxy.base)
-        write_index(tmp_path / "index.json", {f"p{n}": f"{server.base}/good/p{n}" for n in range(20)})
+        monkeypatch.setenv("HTTP_PROXY", proxy.base)
+        monkeypatch.setenv("HTTPS_PROXY", secure_proxy.base)
+        urls = {f"p{n}": f"{(plain, secure)[n % 2].base}/good/p{n}" for n in range(40)}
+        write_index(tmp_path / "index.json", urls)
         outcome = script(
             "download_images", "--images_path", tmp_path / "index.json",
             "--images_output_directory", tmp_path / "photos", *SETTINGS,
         )  # fmt: skip
-        assert (outcome.code, outcome.counts["downloaded"]) == (0, 20)
+        assert (outcome.code, outcome.counts["downloaded"]) == (0, 40)
+        assert (tmp_path / "photos" / "p6.jpg").read_bytes() == photo("p6")
         assert (tmp_path / "photos" / "p7.jpg").read_bytes() == photo("p7")
-        if scheme == "https":
-            assert set(proxy.asked) == {server.base.removeprefix("https://")}
-            assert server.asked.total() == 20
-        else:
-            assert set(proxy.asked) == {f"{server.base}/good/p{n}" for n in range(20)}
+        assert set(secure_proxy.asked) == {secure.base.removeprefix("https://")}
+        assert secure.asked.total() == 20
+        assert set(proxy.asked) == {url for url in urls.values() if url.startswith("http:")}
+        assert not plain.asked
 
 
 PRIVATE = ("127.0.0.1", "localhost", "[::1]", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
