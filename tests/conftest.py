@@ -52,8 +52,8 @@ LONG = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first; the order within a file stays."""
-    names = [f"tests/{name}.py" for name in LONG]
-    items.sort(key=lambda item: names.index(name) if (name := item.location[0]) in names else len(names))
+    place = {f"tests/{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
 @dataclass(frozen=True)

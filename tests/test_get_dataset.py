@@ -31,7 +31,7 @@ from tests.support.get_dataset_runs import server as server
 
 HEADERS = {"boxes": b"ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax", "images": b"ImageID,Subset,OriginalURL,",
            "image-labels": b"ImageID,Source,LabelName,Confidence"}  # fmt: skip
-MASKS_OF = {"v5": "train", "v6": "validation", "v7": "test"}  # of every release the same files
+CLASSES_WITH_MASKS = "/v5/classes-segmentation.txt"
 
 
 @pytest.mark.parametrize("name", ["v2", "v3", "v4", "v5", "v6", "v7"])
@@ -57,7 +57,7 @@ def test_every_release_and_split_ends_in_the_same_layout(server, tmp_path, name)
         assert int(counts["images"]) == rows(files[f"{split}/images.csv"]) - 1
         assert int(counts["boxes"]) == rows(files[f"{split}/boxes.csv"]) - 1
         assert int(counts["trainable"]) == rows(files["classes/classes-trainable.txt"])
-        if MASKS_OF.get(name) == split:
+        if name == "v7" and split == "test":
             expected |= fetch_masks(server, tmp_path, split, flags)
             files = tree(tmp_path)
         before = files
@@ -100,6 +100,13 @@ def fetch_masks(server, folder, split, flags) -> set[str]:
         official = server.folder / "v5" / f"{split}-masks" / path.rpartition("/")[2]
         assert files[path] == official.read_bytes()
     return added
+
+
+@pytest.mark.parametrize("name", ["v5", "v6"])
+def test_earlier_releases_with_masks_have_those_of_v7(server, tmp_path, name):
+    server.faults[CLASSES_WITH_MASKS] = "404"
+    code, _, err = get(server, "--release", name, "--directory", tmp_path, "--masks")
+    assert (code, err) == (1, f"get_dataset.sh: {server.url}{CLASSES_WITH_MASKS}: the server answered 404")
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,6 @@ import pytest
 import process_images
 from common.cli import InputError
 from common.openimages.classes import read_classes
-from common.workers import cluster as common_cluster
-from common.workers.cluster import connect
 from common.workers.pool import WINDOW
 from tests.conftest import ROOT
 from tests.support.dask_cluster import BARE, PATIENCE, cluster, disturbed, free_port, lines_of
@@ -26,6 +24,13 @@ from tests.support.step5 import arguments, contents, folder
 from tests.support.step5_cluster import MANY, assert_like_undisturbed, freeze, many, start, undisturbed
 
 __all__ = ["folder", "many", "undisturbed"]
+
+
+def connect(*given):
+    """Connect to a scheduler. Dask, which takes half a second to load, is imported where it is used."""
+    from common.workers.cluster import connect
+
+    return connect(*given)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +187,7 @@ def test_a_worker_that_has_another_version_of_our_code_is_named(no_workers, tmp_
 
 
 def test_no_scheduler_is_one_line(script, folder, monkeypatch):
-    monkeypatch.setattr(common_cluster, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr("common.workers.cluster.CONNECT_SECONDS", 1)
     flags = ["--dask_scheduler", "tcp://127.0.0.1:9"]
     outcome = script("process_images", *arguments(folder, *flags))
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (1, "", 1)
@@ -199,7 +204,7 @@ def test_without_dask_it_is_said_how_to_get_it(script, folder, monkeypatch):
 
 
 def test_no_worker_is_one_line(no_workers, monkeypatch):
-    monkeypatch.setattr(common_cluster, "LONELY_SECONDS", 1)
+    monkeypatch.setattr("common.workers.cluster.LONELY_SECONDS", 1)
     with (
         pytest.raises(InputError, match="had no usable worker for 1 seconds"),
         connect(no_workers.address, [], [], []),
@@ -208,7 +213,7 @@ def test_no_worker_is_one_line(no_workers, monkeypatch):
 
 
 def test_a_worker_that_comes_late_has_as_long_to_answer_as_any(no_workers, monkeypatch):
-    monkeypatch.setattr(common_cluster, "CHECK_SECONDS", 4)
+    monkeypatch.setattr("common.workers.cluster.CHECK_SECONDS", 4)
     later = threading.Timer(4, no_workers.add_worker, ["late", BARE])
     later.start()
     with connect(no_workers.address, [], [], []) as workers:
