@@ -34,11 +34,11 @@ def turned() -> Image.Exif:
 
 GOOD = {
     "large": jpeg(1),
-    "progressive": jpeg(2, progressive=True),
+    "progressive": jpeg(2, (600, 400), progressive=True),
     "small": jpeg(3, (150, 100)),
     "narrow": jpeg(4, (900, 60)),
-    "grey": jpeg(5, mode="L"),
-    "cmyk": jpeg(6, mode="CMYK"),
+    "grey": jpeg(5, (600, 400), mode="L"),
+    "cmyk": jpeg(6, (400, 600), mode="CMYK"),
     "turned": jpeg(7, (150, 100), exif=turned()),
     **{
         kind: encoded(kind, 10, (210, 140))
@@ -46,7 +46,7 @@ GOOD = {
     },
 }
 BROKEN = {
-    "cut": (jpeg(8)[:9000], "truncated"),
+    "cut": (jpeg(8, (600, 400))[:9000], "truncated"),
     "damaged": (damaged(jpeg(9)), "damaged"),
     "nonsense": (b"\xff\xd8\xff" + b"no photo" * 20, "truncated"),
 }
