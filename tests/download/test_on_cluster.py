@@ -4,12 +4,11 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.dask_cluster import cluster, wait_until
+from tests.support.dask_cluster import PATIENCE, cluster, wait_until
 from tests.support.downloads import arguments, folder, good, photos, server
 from tests.support.downloads import write_index as write_entries
 from tests.support.fault_server import Exchange, fault_server, photo
@@ -34,7 +33,7 @@ def test_every_fault_has_the_reason_that_it_has_on_one_machine(three_workers, sc
         urls = {
             route.replace("_", "-"): f"{(busy if route in apart else faults).base}/{route}/{route}"
             for route in routes
-        } | {f"fine{number}": f"{faults.base}/good/fine{number}" for number in range(60)}
+        } | {f"fine{number}": f"{faults.base}/good/fine{number}" for number in range(30)}
         write_index(tmp_path / "index.json", urls)
         for name, more in (("alone", []), ("clustered", ["--dask_scheduler", three_workers.address])):
             faults.asked.clear()
@@ -75,19 +74,19 @@ class Slow:
 @pytest.mark.parametrize("most", [2, 6])
 def test_connections_to_a_host_are_a_total(three_workers, script, server, folder, most):
     slow = server.routes["good"] = Slow()
-    write_entries(folder, good(server, 200))
+    write_entries(folder, good(server, 80))
     flags = ["--max_per_host", most, "--threads", 30, "--dask_scheduler", three_workers.address]
     outcome = script("download_images", *arguments(folder, *flags))
-    assert (outcome.code, outcome.counts["downloaded"]) == (0, 200), outcome.err
+    assert (outcome.code, outcome.counts["downloaded"]) == (0, 80), outcome.err
     assert most / 2 < slow.most <= most
 
 
 def test_threads_are_a_total(three_workers, script, server, folder):
     slow = server.routes["good"] = Slow()
-    write_entries(folder, good(server, 200))
+    write_entries(folder, good(server, 80))
     flags = ["--max_per_host", 30, "--threads", 2, "--dask_scheduler", three_workers.address]
     outcome = script("download_images", *arguments(folder, *flags))
-    assert (outcome.code, outcome.counts["downloaded"]) == (0, 200), outcome.err
+    assert (outcome.code, outcome.counts["downloaded"]) == (0, 80), outcome.err
     assert slow.most <= 2
 
 
@@ -102,7 +101,7 @@ def test_a_host_that_wants_a_longer_pause_is_left_by_all(three_workers, script, 
 
 
 def test_photos_are_shrunk_as_on_one_machine(three_workers, script, server, folder):
-    write_entries(folder, good(server, 60))
+    write_entries(folder, good(server, 30))
     flags = ["--max_side", 20]
     alone = folder.with_name("alone")
     outcomes = [
@@ -114,38 +113,33 @@ def test_photos_are_shrunk_as_on_one_machine(three_workers, script, server, fold
     assert contents(folder) == contents(alone)
 
 
-def start(folder: Path, address: str) -> subprocess.Popen[str]:
-    command = [
-        sys.executable, "download_images.py", *arguments(folder, "--threads", 4, "--dask_scheduler", address),
-    ]  # fmt: skip
-    return subprocess.Popen(
-        list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
 def test_with_a_worker_and_then_the_run_killed_nothing_is_lost_or_half_written(
-    script, server, folder, tmp_path
+    three_workers, script, server, folder
 ):
+    """Runs last: it leaves the cluster with two workers."""
+    is_over = threading.Event()
+
     def slow(e: Exchange) -> None:
+        if e.number == 1 and int(e.path.rpartition("/p")[2]) >= 120:
+            is_over.wait(PATIENCE)  # so that the run is not at its end when it is killed
         time.sleep(0.02)
         e.answer(e.photo)
 
     server.routes["good"] = slow
-    write_entries(folder, [*good(server, 400), {"id": "x", "url": f"{server.base}/404/x"}])
-    with cluster(tmp_path / "cluster", workers=2) as found:
-        with start(folder, found.address) as run:
-            wait_until(lambda: len(photos(folder)) > 80)
-            found.kill(found.workers[0])
-            after = len(photos(folder))
-            wait_until(lambda: len(photos(folder)) > after + 80)
-            run.kill()
-            run.communicate()
-        assert len(photos(folder)) < 400
-        with start(folder, found.address) as run:
-            out, err = run.communicate()
-    assert run.returncode == 0, err
-    assert out.startswith("images=401 ")
-    assert " failed=1 gone=1 " in out
-    assert photos(folder) == {f"p{n}": photo(f"p{n}") for n in range(400)}
+    write_entries(folder, [*good(server, 160), {"id": "x", "url": f"{server.base}/404/x"}])
+    flags = arguments(folder, "--threads", 6, "--dask_scheduler", three_workers.address)
+    command = [sys.executable, "download_images.py", *map(str, flags)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        wait_until(lambda: len(photos(folder)) > 30)
+        three_workers.kill(three_workers.workers[0])
+        after = len(photos(folder))
+        wait_until(lambda: len(photos(folder)) > after + 30)
+        run.kill()
+    is_over.set()
+    assert len(photos(folder)) < 160
+    again = script("download_images", *flags)
+    assert again.code == 0, again.err
+    assert (again.counts["images"], again.counts["failed"], again.counts["gone"]) == (161, 1, 1)
+    assert photos(folder) == {f"p{n}": photo(f"p{n}") for n in range(160)}
     left = {path.name for path in folder.iterdir() if path.suffix != ".jpg"}
     assert left == {"download_failures.csv", "download_counts.json", ".download_refused"}
