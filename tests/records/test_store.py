@@ -16,6 +16,12 @@ from tests.support.step7_store import flags, written
 from tests.support.step7_store import places as places
 
 
+@pytest.fixture(autouse=True)
+def _few_listings(monkeypatch):
+    """List only the first letters that the ids here have; tests/files/test_folders.py holds all 62."""
+    monkeypatch.setattr("common.files.store.FIRST_LETTERS", "0m")
+
+
 @pytest.mark.parametrize(
     ("points", "more"),
     [

@@ -5,10 +5,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
 DENIED = b"<Error><Code>AccessDenied</Code><Message>no more room for you</Message></Error>"
+
+
+class RequestHandler(MotoRequestHandler):
+    protocol_version = "HTTP/1.1"  # keeps connections open
 
 
 class ObjectStore:
@@ -16,10 +20,8 @@ class ObjectStore:
 
     def __init__(self) -> None:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self.moto = DomainDispatcherApplication(create_backend_app)
-        self.server = make_server(
-            "127.0.0.1", 0, self.answer, threaded=True, request_handler=MotoRequestHandler
-        )
+        self.moto = create_backend_app("s3")
+        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True, request_handler=RequestHandler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.requests: list[tuple[str, str]] = []  # method and path
         self.refuses: Callable[[str, str], bool] = lambda method, path: False

@@ -7,7 +7,7 @@ from common.files.json_files import json_writer
 from common.files.places import folder_of, parse_path, read_small
 from tests.support.step5 import photo, point
 
-IDS = [f"{number:02d}" for number in range(20)]
+IDS = [f"{number:02d}" for number in range(10)]
 
 
 @pytest.fixture
