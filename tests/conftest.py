@@ -44,9 +44,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 # Files with the longest tests, the longest first: begun last, they would keep one core busy and leave the others idle.
 LONG = (
-    "workers/test_cluster", "records/test_on_cluster", "test_pipeline", "download/test_on_cluster", "test_process_masks",
-    "test_readme_blocks", "test_process_store", "download/test_shrink", "test_process_killed", "test_record_maker",
-    "test_get_dataset", "test_get_dataset_cut_short",
+    "records/test_on_cluster", "workers/test_cluster", "test_pipeline", "test_process_masks", "test_process_killed",
+    "download/test_on_cluster", "test_readme_blocks", "test_record_maker", "download/test_faults", "records/test_report",
+    "test_get_dataset_cut_short", "test_get_dataset", "test_process_store", "download/test_store", "test_download_images",
+    "download/test_connections", "download/test_politeness", "records/test_store", "openimages/test_datapoints",
 )  # fmt: skip
 
 
