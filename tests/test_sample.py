@@ -336,7 +336,7 @@ def test_the_mask_of_a_drawn_object_is_exact():
         image, boxes = scenes.draw(f"mask {seed}", degrees := seed % 4 * 90)
         pixels = np.asarray(image).astype(np.int16)
         for label in {box.label for box in boxes}:
-            near = (abs(pixels - np.int16(BY_LABEL[label].colour)) <= NOISE_SPAN).all(axis=2)
+            near = (abs(pixels - np.array(BY_LABEL[label].colour, np.int16)) <= NOISE_SPAN).all(axis=2)
             same_class = [np.asarray(box.mask) for box in boxes if box.label == label]
             assert (np.logical_or.reduce(same_class) == near).all(), (seed, degrees, label)
             drawn.add(label)
@@ -361,7 +361,7 @@ def test_exact_masks_are_the_pixels_of_their_objects(folder, truth):
                 slice(left, right),
             )
             assert mask.sum() == mask[inside].sum()
-            near = (abs(pixels[inside] - np.int16(box["colour"])) <= 48).all(axis=2)
+            near = np.all(abs(pixels[inside] - np.array(box["colour"], np.int16)) <= 48, axis=2)
             assert overlap(mask[inside], near) > 0.92, (entry["id"], box["label"])
             checked += 1
     assert checked > 60

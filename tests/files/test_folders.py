@@ -265,21 +265,22 @@ def put(address: str, data: bytes, then: Callable[[], object] = lambda: None) ->
     ids=["no server", "no credentials"],
 )
 def test_a_store_that_cannot_be_asked_is_one_line(more, said, monkeypatch, capsys):
-    import s3fs
+    import fsspec
 
+    stores = fsspec.get_filesystem_class("s3")
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in {"AWS_MAX_ATTEMPTS": "1", "HOME": "/none", **more}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.argv", ["step.py"])
     before = signal.getsignal(signal.SIGTERM)
-    s3fs.S3FileSystem.clear_instance_cache()  # of those with another environment
+    stores.clear_instance_cache()  # of those with another environment
     try:
         with pytest.raises(SystemExit) as stop:
             cli.run(lambda _: folder_of(parse_path("s3://bucket")).write("x", b""))
     finally:
         signal.signal(signal.SIGTERM, before)
-        s3fs.S3FileSystem.clear_instance_cache()
+        stores.clear_instance_cache()
     err = capsys.readouterr().err
     assert stop.value.code == 1
     assert err.startswith("step.py: s3://bucket/x: ")
