@@ -47,7 +47,6 @@ class Processed:
     fit: Fit
     how: str  # resized, unchanged or damaged_kept
     orientation: int  # EXIF's, of the original: from 2 on it turns the image
-    frame: tuple[int, int]  # width and height of the original in the frame of its boxes, in pixels
 
 
 def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[bytes, Processed]:
@@ -62,7 +61,6 @@ def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[
         applied = orientation if settings.exif_upright else _TURNS[turn]
         fit = plan_fit(_turned(size, applied), settings.fit, settings.max_side)
         scaled = _turned(fit.scaled, applied)
-        frame = _turned(size, orientation) if settings.exif_upright else size
         if isinstance(stored, JpegHeader):
             eighths = _decoding_scale(size, scaled, precise=settings.precise)
             image, oddity = decode_jpeg(data, stored, eighths, keep_damaged=settings.keep_damaged)
@@ -71,7 +69,7 @@ def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[
             if oddity.startswith("damaged"):
                 how = "damaged_kept"
             elif has_sizes and settings.format == "jpeg" and not oddity and stored.is_common and is_srgb(icc):
-                return data, Processed(fit, "unchanged", orientation, frame)
+                return data, Processed(fit, "unchanged", orientation)
         else:
             image, icc = stored, stored.info.get("icc_profile") or b""
         try:
@@ -81,13 +79,13 @@ def process_bytes(data: bytes, settings: ImageSettings, turn: int = 0) -> tuple[
         # Decoded in eighths, the last pixels may stand for less than a whole one.
         part = size if image.size == size else (size[0] * eighths / 8, size[1] * eighths / 8)
         image = _place(_resize(image, scaled, part, precise=settings.precise), fit, applied)
-        return _encode(image, settings), Processed(fit, how, orientation, frame)
+        return _encode(image, settings), Processed(fit, how, orientation)
     except MemoryError:
         raise BadImageError("too_large", "not enough memory to decode it") from None
 
 
 def frame_size(data: bytes, settings: ImageSettings) -> tuple[int, int]:
-    """Return `Processed.frame` of an image file; raises BadImageError."""
+    """Return width and height of an image file in the frame of its boxes; raises BadImageError."""
     stored, orientation = _read(data, settings)
     return _turned(stored.size, orientation) if settings.exif_upright else stored.size
 

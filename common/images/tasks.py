@@ -86,17 +86,18 @@ def _process(
     if isinstance(original, OSError):
         raise BadImageError("unreadable", original.strerror or str(original))
     if task.finished:
-        data, how, image, frame = b"", "already_there", task.finished, frame_size(original, settings)
+        data, how, image = b"", "already_there", task.finished
     else:
         data, done = process_bytes(original, settings, task.turn)
-        how, frame, sizes = done.how, done.frame, (*done.fit.scaled, len(data))
+        how, sizes = done.how, (*done.fit.scaled, len(data))
         image = FinishedImage(task.id, task.original, task.turn, *sizes, done.orientation)
         if how == "unchanged" and in_place:
             data = b""
     masks: tuple[FoundMask, ...] = ()
-    if mask_files:
+    if mask_files and task.masks:
         fit = image.fit(settings)
-        size = fit.scaled if in_place else frame  # in place a later run has the finished image alone
+        # In place a later run has the finished image alone.
+        size = fit.scaled if in_place else frame_size(original, settings)
         masks = tuple(make_mask(mask_files, task.id, name, size, fit, task.turn) for name in task.masks)
     return data, ImageResult(how, image, masks)
 
