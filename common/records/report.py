@@ -57,23 +57,21 @@ class DrawnBox(NamedTuple):
     number: int  # class id
     corners: Corners
     mask: Image.Image | None  # 0 and 1
-    name: Place | None  # None where it would cover that of a larger box
+    name: Place | None = None  # without one it would cover that of a larger box
 
 
 def draw_boxes(
     record: Record, names: Mapping[int, str], size: tuple[int, int], height: float
 ) -> list[DrawnBox]:
     """Return the boxes of a record in an image of this size, the largest first, with names of this height."""
-    boxes = [
-        (number, (x0 * size[0], x1 * size[0], y0 * size[1], y1 * size[1]), mask)
-        for (number, x0, x1, y0, y1), mask in zip(
-            record_boxes(record), record_masks(record, size), strict=True
-        )
-    ]
-    boxes.sort(key=lambda box: -_area(*box[1]))
-    corners, texts = [box[1] for box in boxes], [names[box[0]] for box in boxes]
-    places = place_names(corners, texts, size, height)
-    return [DrawnBox(*box, place) for box, place in zip(boxes, places, strict=True)]
+    boxes: list[DrawnBox] = []
+    for (number, x0, x1, y0, y1), mask in zip(record_boxes(record), record_masks(record, size), strict=True):
+        corners = (x0 * size[0], x1 * size[0], y0 * size[1], y1 * size[1])
+        boxes.append(DrawnBox(number, corners, mask))
+    boxes.sort(key=lambda box: -_area(*box.corners))
+    texts = [names[box.number] for box in boxes]
+    places = place_names([box.corners for box in boxes], texts, size, height)
+    return [box._replace(name=place) for box, place in zip(boxes, places, strict=True)]
 
 
 def _area(left: float, right: float, top: float, bottom: float) -> float:
