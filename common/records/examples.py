@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
+from PIL import Image
 
 from common.cli import InputError
 from common.images.masks import encode_mask
@@ -50,7 +51,7 @@ def example_features(
             if box.mask or missing_masks == "box":
                 pixels = mask_pixels(box, work, missing_masks)
                 areas[place] = float(pixels.sum()) if box.mask else areas[place]
-                pngs.append(mask_png(pixels))
+                pngs.append(mask_png(Image.fromarray(pixels)))
             else:  # most boxes of a release
                 pngs.append(empty_png(work.size))
         weights = [1.0 if box.mask else 0.0 for box in boxes]
@@ -122,19 +123,14 @@ def mask_pixels(box: Annotation, work: Work, missing_masks: str) -> NDArray[np.u
     return pixels
 
 
-def mask_png(pixels: NDArray[np.uint8]) -> bytes:
+def mask_png(mask: Image.Image) -> bytes:
     """Return a mask as an 8-bit grey PNG."""
-    import numpy as np
-    from PIL import Image
-
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, "PNG", compress_level=6, compress_type=RLE)
+    mask.save(stream, "PNG", compress_level=6, compress_type=RLE)
     return stream.getvalue()
 
 
 @lru_cache(maxsize=1000)
 def empty_png(size: tuple[int, int]) -> bytes:
     """Return an empty mask of this width and height as a PNG."""
-    import numpy as np
-
-    return mask_png(np.zeros(size[::-1], np.uint8))
+    return mask_png(Image.new("L", size))
