@@ -152,7 +152,7 @@ CASES = [
     case(METADATA, "boxes.csv: no box to keep: most are without_area; rows=3, without_area=2, images_not_in_index=1", {"boxes.csv": f"{BOXES}a1,x,{CAT},1,0.9,0.1,0.2,0.8,0\na1,x,{CAT},1,0.9,0.2,0.2,0.8,0\nb2,x,{CAT},1,0,1,0,1,0\n"}),
     case(METADATA, "images.csv: no images in it", {"images.csv": INDEX}),
     case(METADATA, "images.csv:2: ImageID 'a/1', an image id was expected", {"images.csv": f"{INDEX}a/1,train,http://x/,0.0\n"}),
-    case(METADATA, "images.csv:2: rotation is 'ninety', a number was expected", {"images.csv": f"{INDEX}a1,train,http://x/,ninety\n"}),
+    case(METADATA, "images.csv:2: Rotation is 'ninety', a number was expected", {"images.csv": f"{INDEX}a1,train,http://x/,ninety\n"}),
     case(METADATA, "images.csv: none of the 1 images with boxes to keep in boxes.csv is in this index, one of the same release and split was expected: the index has b2, the box file has a1", {"images.csv": f"{INDEX}b2,train,http://x/,\n"}),
     case(METADATA, "labels.csv: none of its 1 image labels is of an image in the index, those of the same release and split were expected: the label file has a1.jpg (a file name?), the index has a1", {"labels.csv": f"ImageID,LabelName,Confidence\na1.jpg,{CAT},1\n"}, image_labels_input_path="labels.csv"),
     case(METADATA, "labels.csv: none of its 0 image labels is of an image in the index, those of the same release and split were expected: the label file has none, the index has a1", {"labels.csv": "ImageID,LabelName,Confidence\n"}, image_labels_input_path="labels.csv"),

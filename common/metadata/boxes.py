@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,10 +32,9 @@ COLUMNS: Columns = (  # in the order of a box's keys
 Found = tuple[Counter[str], list[tuple[str, bytes]], set[str]]
 
 
-# An item: a key of 4 bytes for each box of an image, of its row, and the JSON of each in a line.
-# Boxes with the same key and the same JSON have the same row.
-_decode = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
-_encode = msgspec.msgpack.Encoder().encode
+# An item: a checksum of the row of each box of an image, and the JSON of each. Boxes that agree in both have
+# the same row.
+_decode = msgspec.msgpack.Decoder(tuple[list[int], list[bytes]]).decode
 
 
 @dataclass(frozen=True)
@@ -97,19 +95,19 @@ def find_boxes(wanted: BoxFilter, header: tuple[str, ...], rows: Rows) -> Found:
         lost = {box.id for box in compress(boxes, is_lost) if box.label in wanted.classes}
         is_kept = list(map(not_, is_lost))
         boxes, rows = list(compress(boxes, is_kept)), list(compress(rows, is_kept))
-    keys, lines = array("I", map(crc32, rows)), _json_lines(header, boxes)
+    keys, lines = list(map(crc32, rows)), _json_lines(header, boxes)
     items, end = [], 0
     for image_id, same_image in groupby([box.id for box in boxes]):
         start, end = end, end + len(list(same_image))
-        items.append((image_id, _encode((keys[start:end].tobytes(), b"\n".join(lines[start:end])))))
+        items.append((image_id, msgspec.msgpack.encode((keys[start:end], lines[start:end]))))
     return counts, items, lost
 
 
 def merge_boxes(items: Iterable[bytes]) -> tuple[list[bytes], int]:
     """Return the JSON of each box of an image, and how many more were duplicates."""
     found = list(map(_decode, items))
-    keys = array("I", b"".join([keys for keys, _ in found]))
-    boxes = b"\n".join([lines for _, lines in found]).split(b"\n") if found else []
+    keys = [key for keys, _ in found for key in keys]
+    boxes = [box for _, boxes in found for box in boxes]
     if len(set(keys)) < len(keys):
         boxes = [box for box, _ in dict.fromkeys(zip(boxes, keys, strict=True))]
     return boxes, len(keys) - len(boxes)

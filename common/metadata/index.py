@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import compress
 from sys import intern
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,12 +20,13 @@ from common.cli import InputError
 from common.files.csv_files import write_csv
 from common.files.json_files import json_writer
 from common.files.whole_files import read_lines
-from common.metadata.rows import NUMBER, Rows, check_id, parse_field, read_rows
+from common.metadata.rows import NUMBER, Rows, check_id, read_rows, typed_rows
 from common.openimages.datapoints import INDEX_COLUMNS
 from common.openimages.ids import is_image_id, list_key, one_of_each
 
 KEYS = {column: key for key, column in INDEX_COLUMNS.items()}
-KINDS = {"size": Annotated[int, Meta(ge=0, le=(1 << 63) - 1)], "rotation": NUMBER}  # bytes, degrees
+SIZE = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]  # bytes
+KINDS: dict[str, Any] = {"size": SIZE | Literal[""], "rotation": NUMBER | Literal[""]}
 ATTRIBUTION = ("id", "author", "title", "landing_url", "license", "author_profile_url", "url")
 HEAD = ("subset", "rotation")  # keys that a datapoint has before its annotations
 ENTRIES = 1 << 17  # index entries read into memory together: 80 MB
@@ -156,16 +157,14 @@ def read_index(path: str, images: Images, counts: Counter[str]) -> None:
 
 def read_entries(header: tuple[str, ...], rows: Rows) -> Entries:
     """Return the entries of rows, empty fields left out; a reader as `read_rows` takes it."""
-    encode = msgspec.json.Encoder().encode
     keys = [KEYS.get(name, name) for name in header]
+    columns = tuple((name, f"_{place}", KINDS.get(keys[place], str)) for place, name in enumerate(header))
+    encode = msgspec.json.Encoder().encode
     entries = []
-    for row in rows:
-        fields = zip(keys, row.decode().split("\0"), strict=True)
-        entry: dict[str, Any] = {key: text for key, text in fields if text}
+    for row in typed_rows(header, columns, rows):
+        fields = zip(keys, msgspec.structs.astuple(row), strict=True)
+        entry = {key: value for key, value in fields if value != ""}
         check_id(entry.get("id", ""))
-        for key, kind in KINDS.items():
-            if key in entry:
-                entry[key] = parse_field(key, kind, entry[key])
         head = {key: entry[key] for key in HEAD if key in entry}
         entries.append((entry["id"], encode(head)[1:-1].decode(), encode(entry)))
     return entries

@@ -149,7 +149,7 @@ def typed_rows(header: tuple[str, ...], columns: Columns, rows: Rows) -> list[An
             return found
     kinds = row_type.__annotations__.values()
     fields = (row.decode().split("\0") for row in rows)  # takes five times as long
-    return [row_type(*map(parse_field, header, kinds, row)) for row in fields]
+    return [row_type(*map(_parse, header, kinds, row)) for row in fields]
 
 
 @lru_cache
@@ -162,7 +162,7 @@ def _row_type(header: tuple[str, ...], columns: Columns) -> tuple[Any, Any]:
     return row_type, msgspec.json.Decoder(list[row_type], strict=False).decode
 
 
-def parse_field(name: str, kind: Any, text: str) -> Any:
+def _parse(name: str, kind: Any, text: str) -> Any:
     """Return the value of a field; ValueError if it is not of its kind."""
     try:
         return msgspec.convert(text, kind, strict=False)

@@ -67,7 +67,7 @@ EVIL = {
     "empty index": (GOOD, "", "images.csv: an empty file, a header with ImageID, OriginalURL"),
     "index with header only": (GOOD, INDEX_V3 + "\n", "images.csv: no images in it"),
     "path for an id in the index": (GOOD, table(INDEX_V3, entry("/etc")), "images.csv:2: ImageID '/etc', an image"),
-    "size that is no number": (GOOD, INDEX.replace(",123,", ",12x,"), "images.csv:2: size is '12x', a number was"),
-    "rotation that is no number": (GOOD, table(INDEX_V4, entry(rotation="up")), "images.csv:2: rotation is 'up'"),
+    "size that is no number": (GOOD, INDEX.replace(",123,", ",12x,"), "images.csv:2: OriginalSize is '12x', a number was"),
+    "rotation that is no number": (GOOD, table(INDEX_V4, entry(rotation="up")), "images.csv:2: Rotation is 'up'"),
     "no image in the index": (GOOD, table(INDEX_V3, entry(B)), "images.csv: none of the 1 images with boxes"),
 }  # fmt: skip
