@@ -29,8 +29,7 @@ SIZE = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]  # bytes
 KINDS: dict[str, Any] = {"size": SIZE | Literal[""], "rotation": NUMBER | Literal[""]}
 ATTRIBUTION = ("id", "author", "title", "landing_url", "license", "author_profile_url", "url")
 HEAD = ("subset", "rotation")  # keys that a datapoint has before its annotations
-ENTRIES = 1 << 17  # index entries read into memory together: 80 MB
-BUCKET = 1 << 15  # images whose boxes, labels and masks are read into memory together: 100 MB
+BUCKET = 1 << 15  # images whose boxes, labels and masks, or index entries, are in memory together: 100 MB
 BUFFER = 1 << 18  # bytes that wait in memory for each temporary file
 LISTED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} .*\s")  # in a line of `aws s3 ls`, what is before the name
 
@@ -41,18 +40,17 @@ class Spool:
     """Items of bytes, each of a kind and with a number, added in any order and read back by number.
 
     They are in temporary files without a name, so nothing is left even by kill -9. Each file holds the items
-    of `bucket_size` numbers; those of one file are in memory at a time.
+    of BUCKET numbers; those of one file are in memory at a time.
     """
 
-    def __init__(self, bucket_size: int) -> None:
-        self.bucket_size = bucket_size
+    def __init__(self) -> None:
         self.buckets: list[IO[bytes]] = []
 
     def add(self, kind: str, items: Iterable[tuple[int, bytes]]) -> None:
         """Add items with their numbers; a full disk is an InputError that names the folder."""
         by_place: dict[int, list[tuple[int, bytes]]] = {}
         for item in items:
-            by_place.setdefault(item[0] // self.bucket_size, []).append(item)
+            by_place.setdefault(item[0] // BUCKET, []).append(item)
         with _needs_room():
             for place, some in by_place.items():
                 while len(self.buckets) <= place:
@@ -103,8 +101,8 @@ class Images:
         self.by_number = array("I")  # positions
         self.lost = bytearray()  # by position: whether boxes of the classes were dropped
         self.others: set[str] = set()  # ids with boxes to keep that the index lacks
-        self.entries = Spool(ENTRIES)  # of several at a time a line each, by the position of the first
-        self.items = Spool(BUCKET)  # boxes, labels, masks and marks of background, by number
+        self.entries = Spool()  # of several at a time a line each, by the position of the first
+        self.items = Spool()  # boxes, labels, masks and marks of background, by number
 
     def add_entries(self, entries: Entries) -> None:
         """Add images of the index; duplicates are ignored."""
@@ -166,7 +164,8 @@ def read_entries(header: tuple[str, ...], rows: Rows) -> Entries:
         entry = {key: value for key, value in fields if value != ""}
         check_id(entry.get("id", ""))
         head = {key: entry[key] for key in HEAD if key in entry}
-        entries.append((entry["id"], encode(head)[1:-1].decode(), encode(entry)))
+        text = intern(encode(head)[1:-1].decode())  # equal ones are pickled once
+        entries.append((entry["id"], text, encode(entry)))
     return entries
 
 

@@ -22,11 +22,12 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_items_come_back_by_number_in_the_order_they_were_added(temporary):
+def test_items_come_back_by_number_in_the_order_they_were_added(temporary, monkeypatch):
+    monkeypatch.setattr("common.metadata.index.BUCKET", 64)
     numbers = [number % 1000 for number in range(5000)]
     random.Random(1).shuffle(numbers)
     wanted: dict[int, list[bytes]] = {}
-    with closing(Spool(64)) as spool:
+    with closing(Spool()) as spool:
         items = [(number, b"%d" % place * (place % 50)) for place, number in enumerate(numbers)]
         for number, item in items:
             wanted.setdefault(number, []).append(item)
@@ -39,7 +40,7 @@ def test_items_come_back_by_number_in_the_order_they_were_added(temporary):
 
 def test_nothing_is_left_after_kill_9(temporary):
     code = (
-        "import os, signal\nfrom common.metadata.index import Spool\nspool = Spool(8)\n"
+        "import os, signal\nfrom common.metadata.index import Spool\nspool = Spool()\n"
         "for number in range(100): spool.add('boxes', [(number, bytes(100_000))])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
