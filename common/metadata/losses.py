@@ -31,10 +31,7 @@ LOST_IMAGES = (
     "images_not_in_index", "images_without_mask", "present_without_boxes",
     "not_listed", "over_max_images_per_class", "over_max_images",
 )  # fmt: skip
-LOST_OTHERS = (
-    "repeated_ids", "listed_not_found", "listed_without_boxes", "masks_without_box", "labels_not_in_index",
-    "labels_of_other_classes",
-)  # fmt: skip
+NOT_LOST = (*CAME_IN, *WENT_OUT, "clipped", "expanded", "images_not_chosen")  # the last is a total of others
 SHOWN = 10  # classes named in an error
 
 
@@ -122,8 +119,8 @@ def report(counts: Counter[str], annotations: str, points_path: str) -> None:
     ]
     write_stages(counts_path(points_path), stages, points_path)
     always = (*COUNTS, "masks", "masks_without_box") if "masks_without_box" in counts else COUNTS
-    more = sorted(name for name in counts if name not in always and counts[name])
+    shown = [*always, *sorted(name for name in counts if name not in always and counts[name])]
     print_counts(
-        {name: counts[name] for name in (*always, *more)}, came_in=CAME_IN, went_out=WENT_OUT,
-        lost=(*LOST_BOXES, *LOST_IMAGES, *LOST_OTHERS), line_only=["images_not_chosen"],
+        {name: counts[name] for name in shown}, came_in=CAME_IN, went_out=WENT_OUT,
+        lost=[name for name in shown if name not in NOT_LOST], line_only=["images_not_chosen"],
     )  # fmt: skip
