@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Collection
@@ -14,7 +12,7 @@ from pathlib import Path
 
 from common.cli import InputError, print_counts, say
 from common.download.types import PERMANENT, REFUSALS, TRANSIENT, Outcome
-from common.files.csv_files import read_csv
+from common.files.csv_files import csv_line, read_csv
 from common.files.failures import Failure, FailureLimit
 from common.files.journal import Journal, read_journal
 from common.images.header import BAD_IMAGE_REASONS
@@ -128,11 +126,7 @@ class Refusals(Journal):
 
 def refusal_line(failure: Failure, shrink: ImageSettings | None) -> str:
     """Return the journal's line for a source that refused an image or, with `shrink`, one unusable so."""
-    detail = " ".join(failure.detail.replace("\0", " ").split())
-    line = io.StringIO()
-    row = [_key(failure.id, failure.url, shrink).hex(), failure.reason, detail]
-    csv.writer(line, lineterminator="\n").writerow(row)
-    return line.getvalue()
+    return csv_line([_key(failure.id, failure.url, shrink).hex(), failure.reason, failure.detail])
 
 
 def _key(image_id: str, url: str, shrink: ImageSettings | None) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from codecs import getwriter
@@ -25,6 +26,13 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[A
         writer = csv.writer(getwriter("utf-8")(stream, "backslashreplace"), lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def csv_line(row: Iterable[str]) -> str:
+    """Return a row on one line, so that one that was cut is recognized by its missing line end."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(" ".join(text.replace("\0", " ").split()) for text in row)
+    return line.getvalue()
 
 
 def read_csv(path: str | Path, *, needs_last_line_end: bool = True) -> Iterator[tuple[int, list[str]]]:

@@ -7,24 +7,23 @@ is written, in the order of the input, and the journal is removed.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from common.cli import InputError
-from common.files.csv_files import read_csv, write_csv
+from common.files.csv_files import csv_line, read_csv
 from common.files.journal import Journal, read_journal
 from common.files.places import parse_path, status
+from common.files.whole_files import open_output
 
 HEADER = ["id", "reason", "detail", "url"]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """One missing image, and why; `detail` is one short line for people."""
 
     id: str
@@ -46,37 +45,35 @@ class FailureList(Journal):
     def note(self, failure: Failure) -> None:
         """Remember a failure, in memory and in the journal."""
         self.by_id[failure.id] = failure
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(_row(failure))
-        self.add(line.getvalue())
+        self.add(csv_line(failure))
 
     def finish(self, missing: Iterable[str]) -> None:
         """Write the list of the images in `missing`, in that order, and remove the journal."""
-        write_csv(self.list_path, HEADER, (_row(self.by_id[image_id]) for image_id in missing))
+        with open_output(self.list_path) as stream:
+            for row in chain([HEADER], map(self.by_id.__getitem__, missing)):
+                stream.write(csv_line(row).encode(errors="backslashreplace"))
         self.drop()
 
 
 @dataclass(frozen=True, slots=True)
 class FailureLimit:
-    """The number of images that may fail, `--max_failures`: a number, or a percentage of all."""
+    """The number of images that may fail, `--max_failures`: `N`, or `P%` of all."""
 
     text: str
-    number: float
-    is_percent: bool
 
     def check(self, failed: int, images: int, why: str = "") -> None:
         """Raise InputError if more images failed than the limit allows; its text ends in `why`."""
-        allowed = self.number * images / 100 if self.is_percent else self.number
+        number = float(self.text.removesuffix("%"))
+        allowed = number * images / 100 if self.text.endswith("%") else number
         if failed > allowed:
             raise InputError(f"{failed} of {images} images failed, --max_failures is {self.text}{why}")
 
 
 def parse_failure_limit(text: str) -> FailureLimit:
     """Return the limit written as `N` or `P%`: an argparse type."""
-    match = re.fullmatch(r"([0-9]{1,12})|([0-9]{1,3}(?:\.[0-9]{1,6})?)%", text)
-    if not match:
+    if not re.fullmatch(r"[0-9]{1,12}|[0-9]{1,3}(\.[0-9]{1,6})?%", text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor a percentage such as 5%")
-    return FailureLimit(text, float(match[1] or match[2]), match[2] is not None)
+    return FailureLimit(text)
 
 
 def read_failures(path: str | Path) -> Iterator[Failure]:
@@ -93,9 +90,3 @@ def _rows(path: str | Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[F
         if len(row) != len(HEADER):
             raise InputError(f"{path}:{line}: {len(row)} fields, {len(HEADER)} were expected")
         yield Failure(*row)
-
-
-def _row(failure: Failure) -> list[str]:
-    """Return a row on one line: one that was cut is recognized by its missing line end."""
-    texts = (failure.detail, failure.url)
-    return [failure.id, failure.reason, *(" ".join(text.replace("\0", " ").split()) for text in texts)]

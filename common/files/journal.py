@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import IO, Self
 
-from common.files.places import folder_of, remove
+from common.files.places import folder_of
 
 
 def read_journal(path: Path) -> list[Path]:
@@ -39,7 +39,7 @@ class Journal:
     def drop(self) -> None:
         """Remove the journal with all that was added."""
         self.close()
-        remove(self.path)
+        folder_of(self.path.parent).remove(self.path.name)
 
     def close(self) -> None:
         if self.stream:

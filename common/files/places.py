@@ -85,8 +85,3 @@ def read_small(path: Path) -> bytes | None:
 def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Write a file as `Folder.write` does."""
     folder_of(path.parent).write(path.name, data, sync=sync)
-
-
-def remove(path: Path) -> None:
-    """Remove a file; it may be missing."""
-    folder_of(path.parent).remove(path.name)

@@ -26,7 +26,7 @@ from typing import BinaryIO, Self
 from common.cli import InputError
 from common.files.folders import Status
 from common.files.journal import Journal, read_journal
-from common.files.places import folder_of, read_small, remove, replace_file
+from common.files.places import folder_of, read_small, replace_file
 from common.files.whole_files import read_lines
 from common.images.masks import FoundMask, MaskFiles
 from common.images.settings import Fit, ImageSettings
@@ -99,7 +99,7 @@ def replace_settings(folder: Path, settings: ImageSettings, *, keep_stale: bool 
     """
     lines = [f"{image_id} 0 0 0\n" for image_id, _ in read_finished(folder)] if keep_stale else []
     replace_file(folder / JOURNAL_NAME, "".join(lines).encode())
-    remove(folder / MASKS_NAME)
+    folder_of(folder).remove(MASKS_NAME)
     text = json.dumps(settings.remembered(), indent=2) + "\n"
     replace_file(folder / SETTINGS_NAME, text.encode(), sync=True)
 
