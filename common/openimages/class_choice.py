@@ -63,35 +63,50 @@ def choose_classes(
     --hierarchy_path, a hint names the subclasses that are left out.
     """
     names = read_descriptions(descriptions) if descriptions is not None else {}
-    mids: dict[str, list[str]] = {}  # by name
+    called: dict[str, list[str]] = {}  # MIDs by name
     for mid, name in names.items():
-        mids.setdefault(name.strip().casefold(), []).append(mid)
-    renamed = {name: [mid] for name, mid in _other_names(names).items() if name not in mids}
+        called.setdefault(name.strip().casefold(), []).append(mid)
+    for mid in RENAMED.keys() & names:
+        for name in RENAMED[mid]:
+            called.setdefault(name.casefold(), [mid])
     known = dict.fromkeys(trainable)
     wanted = set()
     for where, text in asked:
-        if not names and not text.startswith("/"):
+        is_name = not text.startswith("/")
+        if is_name and not names:
             raise InputError(f"{where}: class {text!r} is a name: names need --class_description_path")
-        key = text.casefold()
-        try:
-            mid = _choose(text, known, names, mids.get(key) or renamed.get(key, []))
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        if key in renamed:
+        mids = called.get(text.casefold(), []) if is_name else [text]
+        found = [mid for mid in mids if mid in known]
+        if len(found) != 1:
+            raise InputError(f"{where}: {_problem(text, mids, found, known, names, called)}")
+        mid = found[0]
+        if is_name and names[mid].strip().casefold() != text.casefold():
             say(f"{where}: {text!r} is named {names[mid]!r} in {descriptions} ({mid})")
         wanted.add(mid)
     if not ancestors:
-        _hint_at_subclasses(wanted, trainable, descriptions or trainable_path, descriptions)
+        _hint_at_subclasses(wanted, trainable, descriptions or trainable_path, names)
     return [mid for mid in trainable if not wanted.isdisjoint({mid, *ancestors.get(mid, ())})]
 
 
-def _other_names(names: dict[str, str]) -> dict[str, str]:
-    """Return the MID of each name, folded, that a class has in other releases."""
-    return {name.casefold(): mid for mid in RENAMED if mid in names for name in RENAMED[mid]}
+def _problem(
+    text: str, mids: list[str], found: list[str], trainable: dict[str, None],
+    names: dict[str, str], called: dict[str, list[str]],
+) -> str:  # fmt: skip
+    """Return why `text` is no choice of one class: of the classes called so, those `found` are trainable."""
+    if found:
+        return f"{len(found)} classes are named {text!r}: give a MID ({' or '.join(found)})"
+    if text.startswith("/"):
+        name = f" ({names[text]})" if text in names else ""
+        return f"class {text}{name} is not one of the {len(trainable)} trainable classes"
+    offered = {name: names[mid] for name, mids in called.items() for mid in mids if mid in trainable}
+    similar = difflib.get_close_matches(text.casefold(), offered, SUGGESTIONS, cutoff=0.5)
+    shown = ", ".join(dict.fromkeys(offered[name] for name in similar))
+    reason = f"is not trainable ({', '.join(mids)})" if mids else "is unknown"
+    return f"class {text!r} {reason}{'; similar names: ' if shown else ''}{shown}"
 
 
 def _hint_at_subclasses(
-    chosen: set[str], trainable: Sequence[str], class_files: str | Path, descriptions: str | Path | None
+    chosen: set[str], trainable: Sequence[str], class_files: str | Path, names: dict[str, str]
 ) -> None:
     """Name the trainable subclasses of the chosen classes that are not chosen themselves.
 
@@ -104,28 +119,6 @@ def _hint_at_subclasses(
         ancestors = read_ancestors(hierarchy)
     left = [mid for mid in trainable if mid not in chosen and ancestors.get(mid, set()) & chosen]
     if left:
-        names = read_descriptions(descriptions) if descriptions is not None else {}
         shown = ", ".join(names.get(mid, mid) for mid in left[:SHOWN])
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
         say(f"{hierarchy}: boxes of {shown}{more} are background; this --hierarchy_path takes subclasses too")
-
-
-def _choose(text: str, trainable: dict[str, None], names: dict[str, str], mids: Sequence[str]) -> str:
-    """Return the trainable class that is called `text`; `mids` are all classes of that name."""
-    if text.startswith("/"):
-        if text not in trainable:
-            name = f" ({names[text]})" if text in names else ""
-            raise InputError(f"class {text}{name} is not one of the {len(trainable)} trainable classes")
-        return text
-    found = [mid for mid in mids if mid in trainable]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{len(found)} classes are named {text!r}: give a MID ({' or '.join(found)})")
-    by_name = {name: mid for name, mid in _other_names(names).items() if mid in trainable}
-    by_name |= {names[mid].casefold(): mid for mid in trainable if mid in names}
-    similar = difflib.get_close_matches(text.casefold(), by_name, SUGGESTIONS, cutoff=0.5)
-    offered = dict.fromkeys(names[by_name[name]] for name in similar)
-    hint = f"; similar names: {', '.join(offered)}" if similar else ""
-    reason = f"is not trainable ({', '.join(mids)})" if mids else "is unknown"
-    raise InputError(f"class {text!r} {reason}{hint}")
