@@ -11,7 +11,7 @@ import pytest
 import process_images
 from tests.conftest import ROOT
 from tests.support.running import files_up_to, wait_in_run
-from tests.support.step5 import arguments, contents, folder, look, make_many
+from tests.support.step5 import arguments, contents, folder, linked, look, make_many
 
 __all__ = ["folder"]
 
@@ -19,17 +19,22 @@ __all__ = ["folder"]
 MANY = 400  # in batches of 64
 
 
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return make_many(tmp_path_factory.mktemp("many") / "images", MANY)
+
+
 @pytest.fixture
-def many(tmp_path):
-    return make_many(tmp_path, MANY)
+def many(images, tmp_path):
+    return linked(images, tmp_path / "disturbed")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def undisturbed(images):
     """Return what a run that nobody disturbs leaves, by the folder that it writes to."""
     found = {}
     for into in ("small", None):
-        folder = make_many(tmp_path_factory.mktemp("undisturbed"), MANY)
+        folder = linked(images, images.with_name(f"undisturbed {into}"))
         process_images.main(arguments(folder, into=into))
         found[into] = contents(folder)
     return found

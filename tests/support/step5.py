@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +51,23 @@ def write_points(folder: Path, ids) -> None:
     (folder / "points.json").write_text(json.dumps([point(image_id) for image_id in ids]))
 
 
-def make_many(tmp_path: Path, number: int) -> Path:
-    """Return a folder of images, one in twenty cut short; its copy beside it is named `undisturbed`."""
+def make_many(folder: Path, number: int) -> Path:
+    """Fill a folder with images, one in twenty cut short, and return it."""
     data = [photo(each) for each in range(10)]
-    for name in ("disturbed", "undisturbed"):
-        (tmp_path / name / "photos").mkdir(parents=True)
-        write_points(tmp_path / name, [f"{each:04}" for each in range(number)])
-        for each in range(number):
-            whole = data[each % 10]
-            path = tmp_path / name / "photos" / f"{each:04}.jpg"
-            path.write_bytes(whole[:-500] if each % 20 == 3 else whole)
-    return tmp_path / "disturbed"
+    (folder / "photos").mkdir(parents=True)
+    write_points(folder, [f"{each:04}" for each in range(number)])
+    for each in range(number):
+        whole = data[each % 10]
+        path = folder / "photos" / f"{each:04}.jpg"
+        path.write_bytes(whole[:-500] if each % 20 == 3 else whole)
+    return folder
+
+
+def linked(many: Path, folder: Path) -> Path:
+    """Fill a folder with the same images as hard links, since a run replaces files and writes into none."""
+    shutil.copytree(many / "photos", folder / "photos", copy_function=os.link)
+    shutil.copy(many / "points.json", folder)
+    return folder
 
 
 def arguments(folder: Path, *more: object, into: str | None = "small") -> list[str]:

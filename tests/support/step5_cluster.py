@@ -1,7 +1,5 @@
 """Step 5 on a cluster in tasks of 8 images, disturbed in the middle and compared with an undisturbed run."""
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +10,7 @@ import pytest
 import process_images
 from tests.conftest import ROOT
 from tests.support.dask_cluster import Cluster, wait_until
-from tests.support.step5 import arguments, contents, make_many
+from tests.support.step5 import arguments, contents, linked, make_many
 
 MANY = 160
 # 8 photos a task, so that there is a middle to be killed in.
@@ -36,11 +34,7 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def many(undisturbed, tmp_path):
     """Return a folder of the same images, not resized yet."""
-    folder = tmp_path / "disturbed"
-    folder.mkdir()
-    shutil.copytree(undisturbed / "photos", folder / "photos", copy_function=os.link)
-    shutil.copy(undisturbed / "points.json", folder)
-    return folder
+    return linked(undisturbed, tmp_path / "disturbed")
 
 
 def start(folder: Path, address: str, into: str | None = "small") -> subprocess.Popen[str]:
