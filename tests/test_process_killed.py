@@ -10,7 +10,8 @@ import pytest
 
 import process_images
 from tests.conftest import ROOT
-from tests.support.running import files_up_to, wait_in_run
+from tests.support.downloads import no_file_above
+from tests.support.running import wait_in_run
 from tests.support.step5 import arguments, contents, folder, linked, look, make_many
 
 __all__ = ["folder"]
@@ -101,7 +102,7 @@ def test_a_killed_worker_is_one_line_and_the_next_run_resumes(script, undisturbe
 def test_an_image_that_cannot_be_written_ends_the_run_and_loses_nothing(script, folder, into):
     """A limit on the size of files stands in for a full disk: the write fails halfway."""
     before = contents(folder)
-    with files_up_to(4096):
+    with no_file_above(4096):
         run = script("process_images", *arguments(folder, "--workers", 2, into=into))
     image_path = folder / (into or "photos") / "f1.jpg"
     assert (run.code, run.out) == (1, "")

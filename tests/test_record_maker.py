@@ -18,7 +18,8 @@ from common import cli
 from common.records import shards
 from common.records.examples import example_features
 from tests.conftest import ROOT
-from tests.support.running import files_up_to, wait_in_run
+from tests.support.downloads import no_file_above
+from tests.support.running import wait_in_run
 from tests.support.step7 import CAT, DOG, TREE, annotation, many, mask_of, photo, read_back, record_work
 from tests.support.step7 import step as step
 
@@ -281,7 +282,7 @@ def test_records_that_cannot_be_written_are_one_line(step, tmp_path):
     """A limit on the size of files stands in for a full disk: TensorFlow's writer raises no OSError."""
     points, images = many(200)
     assert step(points, images).code == 0
-    with files_up_to(65536):
+    with no_file_above(65536):
         ended = step(points, {}, save="full/data.tfrecord")
     assert (ended.code, ended.messages) == (
         1, f"record_maker.py: {tmp_path}/full/data.tfrecord: File too large\n"
