@@ -182,6 +182,8 @@ def test_copies_for_ancestors_carry_the_mask_of_their_box(join, tmp_path, rule):
     annotations, counts = CHOICES[rule]
     assert joined(tmp_path) == [(i, label, m) for i, mid, m in annotations for label in (mid, ANIMAL)]
     assert (outcome.counts["masks"], outcome.counts["boxes"]) == (counts["masks"], 2 * counts["boxes"])
+    assert outcome.counts["expanded"] == counts["boxes"]  # of boxes that are dropped there are no copies
+    assert outcome.counts.get("boxes_without_mask", 0) == counts.get("boxes_without_mask", 0)
 
 
 def test_dropping_every_image_is_an_error_that_says_so(join, tmp_path):
