@@ -45,22 +45,15 @@ def label_map_item(text: str, number: int, name: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--trainable_classes_path", required=True, metavar="TRAINABLE_CLASSES",
-        help="class list, one MID a line, or its folder",
-    )  # fmt: skip
-    parser.add_argument(
-        "--class_description_path", required=True, metavar="CLASS_DESCRIPTION",
-        help="class descriptions, CSV of MID and name, or its folder",
-    )  # fmt: skip
-    parser.add_argument(
-        "--label_map_save_path", required=True, metavar="LABEL_MAP_PATH",
-        help="label map to write (.pbtxt)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--name_field", choices=("mid", "name"), default="mid",
-        help="content of `name`, the same as record_maker.py's --class_text (default: %(default)s)",
-    )  # fmt: skip
+    add = parser.add_argument
+    add("--trainable_classes_path", required=True, metavar="TRAINABLE_CLASSES",
+        help="class list, one MID a line, or its folder")  # fmt: skip
+    add("--class_description_path", required=True, metavar="CLASS_DESCRIPTION",
+        help="class descriptions, CSV of MID and name, or its folder")  # fmt: skip
+    add("--label_map_save_path", required=True, metavar="LABEL_MAP_PATH",
+        help="label map to write (.pbtxt)")  # fmt: skip
+    add("--name_field", choices=("mid", "name"), default="mid",
+        help="content of `name`, as record_maker.py's --class_text (default: %(default)s)")  # fmt: skip
     args = parser.parse_args(argv)
     inputs = (args.trainable_classes_path, args.class_description_path)
     check_outputs(parser, inputs, [args.label_map_save_path])

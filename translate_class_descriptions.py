@@ -25,18 +25,13 @@ from common.openimages.outputs import check_outputs
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--trainable_classes_path", required=True, metavar="TRAINABLE_CLASSES",
-        help="class list, one MID a line, or its folder",
-    )  # fmt: skip
-    parser.add_argument(
-        "--class_description_path", required=True, metavar="CLASS_DESCRIPTION",
-        help="class descriptions, CSV of MID and name, or its folder",
-    )  # fmt: skip
-    parser.add_argument(
-        "--trainable_translated_path", required=True, metavar="TRAINABLE_TRANSLATED_PATH",
-        help="JSON array of names to write",
-    )  # fmt: skip
+    add = parser.add_argument
+    add("--trainable_classes_path", required=True, metavar="TRAINABLE_CLASSES",
+        help="class list, one MID a line, or its folder")  # fmt: skip
+    add("--class_description_path", required=True, metavar="CLASS_DESCRIPTION",
+        help="class descriptions, CSV of MID and name, or its folder")  # fmt: skip
+    add("--trainable_translated_path", required=True, metavar="TRAINABLE_TRANSLATED_PATH",
+        help="JSON array of names to write")  # fmt: skip
     args = parser.parse_args(argv)
     inputs = (args.trainable_classes_path, args.class_description_path)
     check_outputs(parser, inputs, [args.trainable_translated_path])

@@ -112,7 +112,7 @@ def idle_seconds() -> float:
 
 def idle_tasks() -> Iterator[ImageTask]:
     for n in range(IDLE):
-        yield ImageTask(f"{n:016x}", f"{n:016x}.jpg", 0, Status(123456, 1700000000000000000))
+        yield ImageTask(f"{n:016x}", f"{n:016x}.jpg", 0, Status(123456, 1700000000000000000, 1.7e9))
 
 
 def be_idle(tasks: list[ImageTask]) -> list[ImageResult]:

@@ -33,12 +33,7 @@ class Status(NamedTuple):
 
     size: int  # bytes
     version: int  # modification time in ns, or a hash of an object's ETag
-    put_at: float | None = None  # seconds, by the store's clock; None on disk, where anyone may set it
-
-    @property
-    def changed_at(self) -> float:
-        """Return the seconds since 1970 of the last change."""
-        return self.version / 1e9 if self.put_at is None else self.put_at
+    changed_at: float  # seconds since 1970, on a store by its clock
 
 
 class Folder:
@@ -59,7 +54,9 @@ class Folder:
             found = os.stat(f"{self.path}/{name}")
         except OSError:
             return None
-        return Status(found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+        return (
+            Status(found.st_size, found.st_mtime_ns, found.st_mtime) if stat.S_ISREG(found.st_mode) else None
+        )
 
     def statuses(self) -> Callable[[str], Status | None]:
         """Return `status`, for many files whose names begin with a letter or digit.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import shutil
 import string
-import sys
 import tempfile
 import time
 from bisect import bisect_left
@@ -29,6 +29,7 @@ AT_ONCE = 16  # objects in transfer in one process: an image takes 2 ms of CPU, 
 LISTINGS = 4  # at once: each holds a sixteenth of a folder of hexadecimal names, 1.2 kB an object
 PIECE = 1 << 24  # bytes of a large object at a time
 PUT_SECONDS = 180.0  # between puts of a list that grows
+CLIENT_ERRORS = ("botocore.exceptions", "aiohttp.client_exceptions", "google.auth.exceptions")
 FIRST_LETTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase  # in the order of names
 
 
@@ -60,7 +61,7 @@ class StoreFolder(Folder):
     def statuses(self) -> Callable[[str], Status | None]:
         import numpy as np
 
-        kind = np.dtype([("size", "u8"), ("version", "u8"), ("put_at", "f8")])
+        kind = np.dtype([("size", "u8"), ("version", "u8"), ("changed_at", "f8")])
         listing: tuple[NDArray[Any], NDArray[Any]] | None = None  # ordered by name; 50 bytes an object
 
         def find(name: str) -> Status | None:
@@ -112,7 +113,8 @@ class StoreFolder(Folder):
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         with tempfile.TemporaryFile() as copy:
-            self.fetch(name, copy)
+            with store_errors(self.path / name), self.store.open(self.key(name), "rb") as stream:
+                shutil.copyfileobj(stream, copy, PIECE)
             copy.seek(0)
             yield cast(BinaryIO, copy)
 
@@ -120,11 +122,6 @@ class StoreFolder(Folder):
     def local_copy(self, name: str) -> Iterator[Path]:
         with self.open(name) as copy:
             yield _path_of(copy)
-
-    def fetch(self, name: str, copy: IO[bytes]) -> None:
-        with store_errors(self.path / name), self.store.open(self.key(name), "rb") as stream:
-            while data := stream.read(PIECE):
-                copy.write(data)
 
     def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
         with store_errors(self.path / name):
@@ -176,10 +173,7 @@ class StoreFolder(Folder):
             return False
         return True
 
-    @contextmanager
-    def lock(self, name: str, busy: str) -> Iterator[None]:
-        with self.lock_by_owner(name, busy):
-            yield
+    lock = Folder.lock_by_owner
 
 
 class _GrowingObject:
@@ -189,7 +183,8 @@ class _GrowingObject:
         self.folder, self.name = folder, name
         self.file = tempfile.TemporaryFile()  # noqa: SIM115  # until close
         if folder.status(name):
-            folder.fetch(name, self.file)
+            with folder.open(name) as stream:
+                shutil.copyfileobj(stream, self.file, PIECE)
         self.has_new, self.put_at = False, time.monotonic()
 
     def write(self, data: bytes) -> None:
@@ -215,22 +210,13 @@ def store_errors(path: Path) -> Iterator[None]:
     """Turn any error of a store's client into an OSError that names the address, for one line to the user."""
     try:
         yield
-    except (OSError, *_client_errors()) as error:  # type: ignore[misc]
+    except Exception as error:
+        if not any(base is OSError or base.__module__ in CLIENT_ERRORS for base in type(error).__mro__):
+            raise
         kinds = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
         number = next((code for kind, code in kinds.items() if isinstance(error, kind)), errno.EIO)
         text = " ".join(str(error).split()) or type(error).__name__
         raise OSError(number, text, str(path)) from error
-
-
-def _client_errors() -> tuple[type[Exception], ...]:
-    """Return the errors of the loaded clients that are not OSErrors."""
-    names = (
-        ("botocore.exceptions", "BotoCoreError"),
-        ("botocore.exceptions", "ClientError"),
-        ("aiohttp", "ClientError"),
-        ("google.auth.exceptions", "GoogleAuthError"),
-    )
-    return tuple(getattr(sys.modules[module], name) for module, name in names if module in sys.modules)
 
 
 def _path_of(file: IO[bytes] | BinaryIO) -> Path:

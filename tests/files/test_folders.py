@@ -17,7 +17,6 @@ import pytest
 from common import cli
 from common.cli import InputError
 from common.files import store
-from common.files.folders import Status
 from common.files.journal import Journal, read_journal
 from common.files.json_files import json_writer, read_json
 from common.files.places import folder_of, is_folder, parse_path, read_small, replace_file, status
@@ -177,7 +176,7 @@ def test_a_version_changes_with_the_bytes_alone(bucket):
 def test_a_local_file_has_its_time_as_version(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     os.utime(tmp_path / "a", ns=(5, 7))
-    assert folder_of(tmp_path).statuses()("a") == Status(3, 7)
+    assert folder_of(tmp_path).statuses()("a")[:2] == (3, 7)
     assert folder_of(tmp_path).statuses()("b") is None
 
 
