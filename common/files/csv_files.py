@@ -41,27 +41,11 @@ def read_csv(path: str | Path, *, needs_last_line_end: bool = True) -> Iterator[
     Every row must have as many fields as the first. A last row without a line end is an error, as in a file
     that was cut short, unless `needs_last_line_end` is False. Rows whose fields are all empty are skipped.
     """
-    return csv_rows(path, read_lines(path), needs_last_line_end=needs_last_line_end)
-
-
-def csv_rows(
-    path: str | Path,
-    numbered: Iterable[tuple[int, str]],
-    *,
-    width: int = 0,
-    before: int = 0,
-    needs_last_line_end: bool = True,
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield what `read_csv` does from numbered lines of a file, which follow its first `before` lines.
-
-    Every row must have `width` fields or, if that is 0, as many as the first.
-    """
-    last = ""
-    number = before
+    last, number, width = "", 0, 0
 
     def lines() -> Iterator[str]:
         nonlocal last, number
-        for number, last in numbered:
+        for number, last in read_lines(path):
             if "\0" in last:
                 raise InputError(f"{path}:{number}: a NUL byte, text was expected")
             if "\r" in last.rstrip("\r\n"):

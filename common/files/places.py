@@ -33,10 +33,11 @@ def is_remote(path: str | Path) -> bool:
 
 def parse_path(text: str | Path) -> Path:
     """Return the place that `text` names, a path or an address; InputError where the scheme is not known."""
-    match = _ADDRESS.match(text) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return text
+    match = _ADDRESS.match(text)
     if not match:
-        return Path(text) if isinstance(text, str) else text
-    text = str(text)
+        return Path(text)
     scheme, rest = match[1].lower(), text[match.end() :]
     if scheme in ("file", "local"):
         return Path(rest)

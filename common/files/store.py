@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
@@ -62,20 +63,20 @@ class StoreFolder(Folder):
         import numpy as np
 
         kind = np.dtype([("size", "u8"), ("version", "u8"), ("changed_at", "f8")])
-        listing: tuple[NDArray[Any], NDArray[Any]] | None = None  # ordered by name; 50 bytes an object
+
+        @cache
+        def listing() -> tuple[NDArray[Any], NDArray[Any]]:  # ordered by name; 50 bytes an object
+            names, rows = [np.empty(0, "S1")], [np.empty(0, kind)]
+            for found in self._listings():
+                names.append(np.array([each.encode() for each in found], "S"))
+                rows.append(np.array(list(found.values()), kind))
+            return np.concatenate(names), np.concatenate(rows)
 
         def find(name: str) -> Status | None:
-            nonlocal listing
-            if listing is None:
-                names, rows = [np.empty(0, "S1")], [np.empty(0, kind)]
-                for found in self._listings():
-                    names.append(np.array([each.encode() for each in found], "S"))
-                    rows.append(np.array(list(found.values()), kind))
-                listing = np.concatenate(names), np.concatenate(rows)
-            key = name.encode()
-            index = bisect_left(listing[0], key)
-            found_it = index < len(listing[0]) and listing[0][index] == key
-            return Status(*listing[1][index].tolist()) if found_it else None
+            names, rows = listing()
+            index = bisect_left(names, name.encode())
+            found_it = index < len(names) and names[index] == name.encode()
+            return Status(*rows[index].tolist()) if found_it else None
 
         return find
 

@@ -21,9 +21,9 @@ import msgspec
 from msgspec import Meta
 
 from common.cli import InputError, progress, say
-from common.files.csv_files import columns, csv_rows, parse_number
+from common.files.csv_files import columns, parse_number, read_csv
 from common.files.places import parse_path, status
-from common.files.whole_files import bytes_read, check_rereadable, open_input, read_lines
+from common.files.whole_files import bytes_read, check_rereadable, open_input
 from common.openimages.datapoints import Attribute
 from common.openimages.ids import is_image_id
 from common.workers.pool import Processes, batches, usable_cores
@@ -58,11 +58,11 @@ def read_rows(
     check_rereadable(path)  # a wrong line is named in a second reading
     found = status(parse_path(path))
     with open_input(path) as stream, progress(found and found.size, "B", PurePath(path).name) as bar:
-        lines = read_lines(path)
-        header = tuple(columns(path, next(csv_rows(path, lines), (1, []))[1], required))
+        rows = read_csv(path)
+        header = tuple(columns(path, next(rows, (1, []))[1], required))
         read = partial(reader, header)
-        done = next(lines, (0, ""))[0] - 1  # lines
-        if done < 0:
+        done = next(rows, (1, []))[0] - 1  # lines
+        if not done:
             return
         for _ in range(done):
             stream.readline()
@@ -79,8 +79,7 @@ def read_rows(
                 done += number
             else:
                 return
-    rest = dropwhile(lambda numbered: numbered[0] <= done, read_lines(path))
-    for number, fields in csv_rows(path, rest, width=len(header), before=done):
+    for number, fields in dropwhile(lambda numbered: numbered[0] <= done, read_csv(path)):
         try:
             result = read(["\0".join(fields).encode()])
         except ValueError as error:
@@ -115,7 +114,7 @@ def _read_block(read: Callable[[Rows], Result], width: int, block: bytes) -> tup
 
 
 def _rows_of(block: bytes, width: int) -> Rows:
-    """Return the rows of a block; ValueError or csv.Error unless csv_rows would yield the same."""
+    """Return the rows of a block; ValueError or csv.Error unless read_csv would yield the same."""
     has_cr = b"\r" in block
     has_lone_cr = has_cr and block.count(b"\r") != block.count(b"\r\n")
     if has_lone_cr or b"\0" in block or block[-1:] not in (b"", b"\n"):
