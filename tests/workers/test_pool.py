@@ -16,6 +16,7 @@ import pytest
 from common.cli import InputError
 from common.workers.pool import Processes, batches
 from tests.conftest import ROOT
+from tests.support.tasks import fail, first_sleeps, kill_self, large, process_id, square
 
 JOBS = r"""
 import os, signal, sys, time
@@ -29,30 +30,6 @@ def sleep(seconds):
     os.write(1, b'begun\n')
     time.sleep(seconds)
 """
-
-
-def square(number: int) -> int:
-    return number * number
-
-
-def kill_self(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def fail(number: int) -> int:
-    raise InputError(f"item {number}")
-
-
-def process_id(seconds: float) -> int:
-    time.sleep(seconds)
-    return os.getpid()
-
-
-def first_sleeps(number: int) -> int:
-    time.sleep(1 if number == 0 else 0)
-    return number
 
 
 def test_batches_have_the_size_and_the_last_one_the_rest():
@@ -194,10 +171,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def large(_: int) -> bytes:
-    return bytes(1 << 25)
 
 
 def test_an_early_end_amid_large_results_does_not_hang():
