@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING
 
 from common.cli import make_parser, print_counts, progress, run, whole_number
 from common.files.csv_files import parse_number
-from common.files.failures import Failure, FailureList, parse_failure_limit
+from common.files.failures import Failure, FailureLimit, FailureList
 from common.files.places import folder_of, is_folder, parse_path
 from common.files.whole_files import locked_folder
 from common.images.settings import add_image_flags, given_image_flags, image_settings
@@ -224,7 +224,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--retry_failed", action="store_true", help="request images again that failed permanently")
     add("--refetch", metavar="FAILURES_CSV",
         help="download images again that a list such as step 5's names as bad")  # fmt: skip
-    add("--max_failures", type=parse_failure_limit, metavar="N|P%",
+    add("--max_failures", type=FailureLimit, metavar="N|P%",
         help="exit 1 when more images than this fail (default: no limit)")  # fmt: skip
     add("--failures_path", metavar="FAILURES_PATH",
         help="list of the missing images (default: download_failures.csv beside the images)")  # fmt: skip

@@ -46,7 +46,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import InputError, make_parser, print_counts, progress, run, whole_number
-from common.files.failures import Failure, FailureLimit, FailureList, parse_failure_limit
+from common.files.failures import Failure, FailureLimit, FailureList
 from common.files.json_files import count_elements, json_writer
 from common.files.places import folder_of, is_folder, is_same_place, parse_path
 from common.files.whole_files import locked_folder
@@ -205,7 +205,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="worker processes on this machine (default: one a core, %(default)s here)")  # fmt: skip
     add_scheduler_flag(parser)
     add("--overwrite", action="store_true", help="make images again that were made with other settings")
-    add("--max_failures", type=parse_failure_limit, metavar="N|P%",
+    add("--max_failures", type=FailureLimit, metavar="N|P%",
         help="exit 1 and write no datapoints when more than this fail (default: no limit)")  # fmt: skip
     add("--failures_path", metavar="FAILURES_PATH",
         help="list of the images left out (default: process_failures.csv beside the images)")  # fmt: skip

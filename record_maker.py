@@ -50,7 +50,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from common.cli import InputError, byte_count, fraction, make_parser, print_counts, run, whole_number
-from common.files.failures import parse_failure_limit, read_failures
+from common.files.failures import FailureLimit, read_failures
 from common.files.places import is_folder, parse_path
 from common.openimages import funnel
 from common.openimages.classes import class_ids, class_texts, describe, read_classes
@@ -192,7 +192,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--workers", type=whole_number(1), default=usable_cores(), metavar="N",
         help="worker processes here, 500 MB each (default: one a core, %(default)s here)")  # fmt: skip
     add_scheduler_flag(parser)
-    add("--max_failures", type=parse_failure_limit, metavar="N|P%",
+    add("--max_failures", type=FailureLimit, metavar="N|P%",
         help="exit 1 when more images than this are missing or not RGB (default: no limit)")  # fmt: skip
     args = parser.parse_args(argv)
     if (args.eval_record_save_path is None) != (args.eval_fraction is None and args.eval_subset is None):

@@ -57,9 +57,14 @@ class FailureList(Journal):
 
 @dataclass(frozen=True, slots=True)
 class FailureLimit:
-    """The number of images that may fail, `--max_failures`: `N`, or `P%` of all."""
+    """The number of images that may fail, `--max_failures`, `N` or `P%` of all: an argparse type."""
 
     text: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9]{1,12}|[0-9]{1,3}(\.[0-9]{1,6})?%", self.text):
+            problem = "neither a whole number nor a percentage such as 5%"
+            raise argparse.ArgumentTypeError(f"{self.text!r} is {problem}")
 
     def check(self, failed: int, images: int, why: str = "") -> None:
         """Raise InputError if more images failed than the limit allows; its text ends in `why`."""
@@ -67,13 +72,6 @@ class FailureLimit:
         allowed = number * images / 100 if self.text.endswith("%") else number
         if failed > allowed:
             raise InputError(f"{failed} of {images} images failed, --max_failures is {self.text}{why}")
-
-
-def parse_failure_limit(text: str) -> FailureLimit:
-    """Return the limit written as `N` or `P%`: an argparse type."""
-    if not re.fullmatch(r"[0-9]{1,12}|[0-9]{1,3}(\.[0-9]{1,6})?%", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor a percentage such as 5%")
-    return FailureLimit(text)
 
 
 def read_failures(path: str | Path) -> Iterator[Failure]:

@@ -44,10 +44,6 @@ class Folder:
         self.packages: tuple[str, ...] = ()  # needed on every machine that works here
         self.mounts = [path]  # must exist on every machine that works here
 
-    def exists(self) -> bool:
-        """Report whether the folder exists; on a store, whether any object is in it."""
-        return self.path.is_dir()
-
     def status(self, name: str) -> Status | None:
         """Return size and version of a file, None where it is missing."""
         try:
@@ -103,7 +99,9 @@ class Folder:
         iterator = iter(names)
         while some := list(islice(iterator, AHEAD)):
             for name in some:
-                _read_ahead(f"{self.path}/{name}")
+                path = f"{self.path}/{name}"
+                with suppress(OSError, AttributeError), open(path, "rb", buffering=0) as stream:
+                    os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)  # macOS lacks it
             for name in some:
                 try:
                     data: bytes | OSError | None = self.read(name)
@@ -237,13 +235,6 @@ class Folder:
             with suppress(OSError):  # if a store does not answer, the next run says what to remove
                 if self.read(name) == ours:
                     self.remove(name)
-
-
-def _read_ahead(path: str) -> None:
-    """Ask the system to read a file into memory."""
-    if hasattr(os, "posix_fadvise"):
-        with suppress(OSError), open(path, "rb", buffering=0) as stream:
-            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def owner() -> bytes:

@@ -59,8 +59,13 @@ def parse_path(text: str | Path) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Report whether a place is a folder."""
-    return folder_of(path).exists()
+    """Report whether a place is a folder; on a store, whether any object is in it."""
+    if not is_remote(path):
+        return path.is_dir()
+    from common.files.store import store_errors
+
+    with store_errors(path):
+        return path.is_dir()
 
 
 def is_same_place(one: Path, other: Path) -> bool:

@@ -43,10 +43,6 @@ class StoreFolder(Folder):
         self.packages = (STORES[cast(Any, path).protocol], "universal_pathlib")
         self.mounts = []
 
-    def exists(self) -> bool:
-        with store_errors(self.path):
-            return bool(self.store.isdir(self.key("").rstrip("/")))
-
     def key(self, name: str) -> str:
         """Return what the store calls a file: bucket/folder/name."""
         return f"{cast(Any, self.path).path.rstrip('/')}/{name}"

@@ -118,19 +118,17 @@ def _find_file(path: Path, kind: str, read: Callable[[Path], Iterator[Any]]) -> 
     """Return `path` or, if it is a folder, the one file in it whose beginning `read` can read."""
     if not path.is_dir():
         return path
-    found = [file for file in sorted(path.iterdir()) if file.is_file() and _is_readable(file, read)]
+    found = []
+    for file in sorted(path.iterdir()):
+        with suppress(InputError):
+            if file.is_file() and list(islice(read(file), HEAD_ITEMS)):
+                found.append(file)
     if not found:
         raise InputError(f"{path}: no file in this folder is {kind}")
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise InputError(f"{path}: {len(found)} files in this folder are {kind}, give one of them: {names}")
     return found[0]
-
-
-def _is_readable(path: Path, read: Callable[[Path], Iterator[Any]]) -> bool:
-    with suppress(InputError):
-        return any(list(islice(read(path), HEAD_ITEMS)))
-    return False
 
 
 def _check_mid(text: str, where: str) -> None:
