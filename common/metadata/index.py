@@ -133,10 +133,10 @@ class Images:
         numbered = ((self.numbers[position], item) for position, item in found if position is not None)
         self.items.add(kind, ((number, item) for number, item in numbered if number >= 0))
 
-    def without_boxes(self) -> Iterator[str]:
-        """Yield the images that have no number and lost no box."""
-        images = zip(self.positions, self.numbers, self.lost, strict=True)
-        return (image_id for image_id, number, is_lost in images if number < 0 and not is_lost)
+    def entries_at(self, wanted: bytearray) -> Iterator[bytes]:
+        """Yield the index entries of the wanted positions."""
+        lines = (entry for _, items in self.entries for entry in items["entries"][0].split(b"\n"))
+        return compress(lines, wanted)
 
     def close(self) -> None:
         self.entries.close()
@@ -195,15 +195,10 @@ def read_listed(path: str, index_path: str, images: Images, counts: Counter[str]
 
 def write_index(images: Images, wanted: bytearray, path: str, attribution_path: str | None) -> None:
     """Write the index entries of the wanted positions and, if asked for, their attribution as CSV."""
-
-    def kept() -> Iterator[bytes]:
-        lines = (entry for _, items in images.entries for entry in items["entries"][0].split(b"\n"))
-        return compress(lines, wanted)
-
     with json_writer(path) as write:
-        for entry in kept():
+        for entry in images.entries_at(wanted):
             write(entry)
     if attribution_path:
-        decoded = map(msgspec.json.decode, kept())
-        rows = ([image.get(key, "") for key in ATTRIBUTION] for image in decoded)
+        entries = map(msgspec.json.decode, images.entries_at(wanted))
+        rows = ([entry.get(key, "") for key in ATTRIBUTION] for entry in entries)
         write_csv(attribution_path, ATTRIBUTION, rows)

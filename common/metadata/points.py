@@ -166,7 +166,9 @@ class ImageChoice:
 
     def add_background(self, images: Images, number: int) -> None:
         """Add so many images without boxes: of the list, in the order of the index, by lowest hash."""
-        listed = [one for one in images.without_boxes() if self.image_ids is None or one in self.image_ids]
+        found = zip(images.positions, images.numbers, images.lost, strict=True)
+        free = (image_id for image_id, place, is_lost in found if place < 0 and not is_lost)
+        listed = [image_id for image_id in free if self.image_ids is None or image_id in self.image_ids]
         chosen = set(heapq.nsmallest(number, listed, key=self._hash))
         images.number_all(image_id for image_id in listed if image_id in chosen)
         images.add("background", ((image_id, b"") for image_id in chosen))
