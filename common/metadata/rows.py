@@ -115,9 +115,8 @@ def _read_block(read: Callable[[Rows], Result], width: int, block: bytes) -> tup
 
 def _rows_of(block: bytes, width: int) -> Rows:
     """Return the rows of a block; ValueError or csv.Error unless read_csv would yield the same."""
-    has_cr = b"\r" in block
-    has_lone_cr = has_cr and block.count(b"\r") != block.count(b"\r\n")
-    if has_lone_cr or b"\0" in block or block[-1:] not in (b"", b"\n"):
+    plain = block.replace(b"\r\n", b"\n") if b"\r" in block else block
+    if b"\r" in plain or b"\0" in plain or not plain.endswith(b"\n"):
         raise ValueError
     if b'"' in block:
         rows, widths = [], set()
@@ -126,8 +125,8 @@ def _rows_of(block: bytes, width: int) -> Rows:
                 rows.append("\0".join(fields).encode())
                 widths.add(len(fields))
     else:  # a tenth of the time
-        block.decode()
-        lines = (block.replace(b"\r\n", b"\n") if has_cr else block).replace(b",", b"\0").split(b"\n")
+        plain.decode()
+        lines = plain.replace(b",", b"\0").split(b"\n")
         rows = [line for line in lines if line.strip(b"\0")]
         widths = {row.count(b"\0") + 1 for row in rows}
     if widths - {width}:
