@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
-from common.cli import InputError
+from common.cli import InputError, say
 
 # Stores whose objects appear complete when their one request ends, and the package that speaks to each.
 STORES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
@@ -26,6 +26,8 @@ LOCK_NAME = ".lock"  # in a folder that one run holds
 CHUNK = 1 << 20  # bytes read at a time
 AHEAD = 64  # files asked for at a time
 NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # of some NFS and Lustre mounts
+
+_said: set[str] = set()  # what a run says once
 
 
 class Status(NamedTuple):
@@ -213,6 +215,10 @@ class Folder:
                         if not file.tell():
                             path.unlink(missing_ok=True)
                         raise OSError(error.errno, error.strerror, str(path)) from None
+                    if not _said:
+                        locks = f"files such as {name}.owner are the locks"
+                        say(f"{self.path}: no flock here ({error.strerror}): {locks}")
+                        _said.add("no flock")
                     stack.enter_context(self.lock_by_owner(f"{name}.owner", busy))
                 # Between open and lock another run may have finished and removed the file.
                 if path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.cli import InputError
-from common.files import csv_files
+from common.files import csv_files, folders
 from common.files import whole_files as files
 from common.files.csv_files import read_csv
 from common.files.places import folder_of
@@ -136,12 +136,13 @@ def flock_raises(monkeypatch):
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(fcntl, "flock", flock)
+        monkeypatch.setattr(folders, "_said", set())
 
     return refuse
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
-def test_without_flock_a_file_is_the_lock(tmp_path, flock_raises, number):
+def test_without_flock_a_file_is_the_lock_and_stderr_says_so_once(tmp_path, capsys, flock_raises, number):
     flock_raises(number)
     with locked_folder(tmp_path / "a"), open_output(tmp_path / "b") as stream:
         stream.write(b"first")
@@ -156,6 +157,9 @@ def test_without_flock_a_file_is_the_lock(tmp_path, flock_raises, number):
     write(tmp_path / "b", b"second")
     assert (names(tmp_path), names(tmp_path / "a")) == (["a", "b"], [])
     assert (tmp_path / "b").read_bytes() == b"second"
+    assert capsys.readouterr().err == (
+        f"{tmp_path}/a: no flock here ({os.strerror(number)}): files such as .lock.owner are the locks\n"
+    )
 
 
 @pytest.mark.parametrize("held", ["node7, process 7, since 2026-01-01 00:00:00 UTC", ""])
