@@ -176,7 +176,9 @@ def test_a_version_changes_with_the_bytes_alone(bucket):
 def test_a_local_file_has_its_time_as_version(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     os.utime(tmp_path / "a", ns=(5, 7))
-    assert folder_of(tmp_path).statuses()("a")[:2] == (3, 7)
+    found = folder_of(tmp_path).statuses()("a")
+    assert found
+    assert found[:2] == (3, 7)
     assert folder_of(tmp_path).statuses()("b") is None
 
 
