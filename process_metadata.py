@@ -49,8 +49,7 @@ from common.files.csv_files import parse_number
 from common.files.json_files import json_writer
 from common.files.whole_files import open_output
 from common.openimages.class_choice import asked_classes, choose_classes
-from common.openimages.classes import read_classes
-from common.openimages.hierarchy import descendants, read_ancestors
+from common.openimages.classes import descendants, read_ancestors, read_classes
 from common.openimages.outputs import check_outputs
 
 ALL = 10**9  # images

@@ -27,8 +27,6 @@ FOREIGN = {  # first bytes of files that are not UTF-8 text, and what to do abou
     rb"\xff\xfe|\xfe\xff|[^\0]\0|\0[^\0]": "UTF-16 text, UTF-8 was expected: save it as UTF-8",
 }
 
-# --- writing -------------------------------------------------------------------------------------
-
 
 @contextmanager
 def locked_folder(directory: str | Path) -> Iterator[Path]:
@@ -51,9 +49,6 @@ def open_output(path: str | Path) -> Iterator[BinaryIO]:
             yield raw
         raw.flush()
         os.fsync(raw.fileno())
-
-
-# --- reading -------------------------------------------------------------------------------------
 
 
 @contextmanager

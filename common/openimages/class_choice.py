@@ -10,8 +10,7 @@ from pathlib import Path
 
 from common.cli import InputError, say
 from common.files.whole_files import read_lines
-from common.openimages.classes import read_descriptions
-from common.openimages.hierarchy import read_ancestors
+from common.openimages.classes import read_ancestors, read_descriptions
 
 SUGGESTIONS = 5  # names offered in place of an unknown one
 SHOWN = 10  # subclasses named in a hint

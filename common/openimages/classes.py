@@ -1,4 +1,4 @@
-"""Class lists and class descriptions.
+"""Class lists, class descriptions and the class hierarchy.
 
 Classes are keyed by MID (such as /m/01yrx), never by name: several classes can share a name. The class id in
 TensorFlow's label map and records is the position in the list of trainable classes, from 1; 0 is background.
@@ -6,6 +6,7 @@ TensorFlow's label map and records is the position in the list of trainable clas
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,10 @@ from typing import Any
 
 from common.cli import InputError
 from common.files.csv_files import check_separator, read_csv
-from common.files.whole_files import read_lines
+from common.files.whole_files import open_input, read_lines
 
 HEAD_ITEMS = 10  # of a file, to tell by its content what it is
+ROOT = "/m/0bl9f"  # of the hierarchy
 _MID = re.compile(r"/[a-z]+/[0-9A-Za-z_]+")
 
 
@@ -78,6 +80,42 @@ def class_texts(classes: Sequence[str], names: Sequence[str], kind: str) -> dict
     return {
         mid: f"{name} ({mid})" if number[name] > 1 else name for mid, name in zip(classes, names, strict=True)
     }
+
+
+def read_ancestors(path: str | Path) -> dict[str, set[str]]:
+    """Return the ancestors of each class of the official hierarchy JSON (V4 and later), without the root.
+
+    As in the official expansion only `Subcategory` is followed, not `Part`. A class can have several parents
+    and reach an ancestor in two ways; each ancestor counts once.
+    """
+    with open_input(path) as stream:
+        try:
+            tree = json.loads(stream.read())
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not JSON ({error}), the class hierarchy was expected") from None
+    ancestors: dict[str, set[str]] = {}
+    waiting: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]  # nodes, each with its ancestors
+    while waiting:
+        node, above = waiting.pop()
+        if not isinstance(node, dict) or not isinstance(node.get("LabelName"), str):
+            raise InputError(f"{path}: {json.dumps(node)[:80]}, an object with LabelName was expected")
+        mid, children = node["LabelName"], node.get("Subcategory", [])
+        if not isinstance(children, list):
+            raise InputError(f"{path}: Subcategory of {mid} is not an array")
+        ancestors.setdefault(mid, set()).update(above)
+        below = above if mid == ROOT else above | {mid}
+        waiting.extend((child, below) for child in children)
+    ancestors.pop(ROOT, None)
+    return ancestors
+
+
+def descendants(ancestors: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return the descendants of each class, given the ancestors of each."""
+    below: dict[str, set[str]] = {}
+    for mid, above in ancestors.items():
+        for ancestor in above:
+            below.setdefault(ancestor, set()).add(mid)
+    return below
 
 
 def class_list_file(path: str | Path) -> Path:

@@ -18,9 +18,8 @@ from common.files.csv_files import columns, read_csv
 from common.files.places import parse_path
 from common.files.whole_files import open_output
 from common.images.masks import encode_mask
-from common.openimages.classes import class_texts, read_descriptions
+from common.openimages.classes import class_texts, read_ancestors, read_descriptions
 from common.openimages.datapoints import Annotation, Mask
-from common.openimages.hierarchy import read_ancestors
 from common.openimages.ids import image_number
 from common.records.examples import mask_pixels
 from common.records.types import RecordSet, Work, read_work

@@ -533,7 +533,7 @@ def test_the_real_hierarchy_is_read(real_files):
     """31 classes stand below one ancestor twice; Kitchenware and Container are ancestors as well."""
     if real_files is None:
         pytest.skip("OPEN_IMAGES_FILES is not set")
-    from common.openimages.hierarchy import descendants, read_ancestors
+    from common.openimages.classes import descendants, read_ancestors
 
     ancestors = read_ancestors(real_files / "2018_04/bbox_labels_600_hierarchy.json")
     assert len(ancestors) == 601
