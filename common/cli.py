@@ -37,11 +37,12 @@ def whole_number(least: int, most: int = 10**9) -> Callable[[str], int]:
     """Return an argparse type that accepts whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
-        if not re.fullmatch("[0-9]+", text) or int(text[:10]) < least:
+        number = int(text) if re.fullmatch("[0-9]{1,1000}", text) else -1
+        if number < least:
             raise argparse.ArgumentTypeError(f"{text!r:.80} is not a whole number of at least {least}")
-        if len(text) > 10 or int(text) > most:
+        if number > most:
             raise argparse.ArgumentTypeError(f"{text!r:.80} is more than {most}")
-        return int(text)
+        return number
 
     return parse
 
