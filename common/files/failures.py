@@ -39,7 +39,7 @@ class FailureList(Journal):
         self.list_path = parse_path(path)
         super().__init__(self.list_path.with_name(f".{self.list_path.name}.journal"))
         found = [read_failures(self.list_path)] if status(self.list_path) else []
-        found += [_rows(journal, read_csv(journal)) for journal in read_journal(self.path)]
+        found += [read_failures(journal, has_header=False) for journal in read_journal(self.path)]
         self.by_id = {failure.id: failure for failure in chain.from_iterable(found)}
 
     def note(self, failure: Failure) -> None:
@@ -74,16 +74,11 @@ class FailureLimit:
             raise InputError(f"{failed} of {images} images failed, --max_failures is {self.text}{why}")
 
 
-def read_failures(path: str | Path) -> Iterator[Failure]:
-    """Yield each row of a list of failures."""
+def read_failures(path: str | Path, *, has_header: bool = True) -> Iterator[Failure]:
+    """Yield each row of a list of failures, or of its journal, which has no header."""
     rows = read_csv(path)
-    line, header = next(rows, (1, []))
-    if header != HEADER:
-        raise InputError(f"{path}:{line}: the header {','.join(HEADER)} was expected")
-    yield from _rows(path, rows)
-
-
-def _rows(path: str | Path, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Failure]:
+    if has_header and next(rows, (1, []))[1] != HEADER:
+        raise InputError(f"{path}:1: the header {','.join(HEADER)} was expected")
     for line, row in rows:
         if len(row) != len(HEADER):
             raise InputError(f"{path}:{line}: {len(row)} fields, {len(HEADER)} were expected")
