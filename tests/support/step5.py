@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sample.scenes import draw
 JOURNALS = (".process_finished", ".process_masks")
 
 
+@cache
 def photo(number: int, form: str = "JPEG", **options) -> bytes:
     stream = io.BytesIO()
     draw(str(number))[0].save(stream, form, **options)
