@@ -185,7 +185,7 @@ class Folder:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 if part.fullmatch(entry.name):
-                    os.unlink(entry)
+                    Path(entry.path).unlink(missing_ok=True)  # a worker of a killed run may complete it now
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a small file unless it exists, even if several try at once; report whether it was written."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -199,6 +200,15 @@ def test_what_a_worker_left_half_written_is_swept_up_and_nothing_else(tmp_path):
     assert len(names(tmp_path)) == 6
     folder_of(tmp_path).sweep(".*.jpg")
     assert names(tmp_path) == [".b.jpg.notes", ".theirs.part", "c.jpg"]
+
+
+def test_what_another_process_takes_away_meanwhile_is_swept_up(tmp_path):
+    """As a worker of a killed run does, which completes its file."""
+    for number in range(1000):
+        (tmp_path / f".{number}.jpg.host-{number}.part").touch()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(folder_of(tmp_path).sweep, [".*.jpg"] * 2))
+    assert names(tmp_path) == []
 
 
 # --- text and CSV ---------------------------------------------------------------------------------------
