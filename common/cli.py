@@ -139,7 +139,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         say(f"{name}: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
-        say(f"{name}: interrupted; run the same command again to resume")
+        say(f"{name}: interrupted; run the same command again")
         sys.exit(130)
     except BrokenPipeError:
         # The reader of stdout has gone, as `head` does; Python would complain about it a second time at exit.

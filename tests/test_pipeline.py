@@ -95,7 +95,7 @@ def test_an_interrupted_run_many_workers_and_a_further_run_give_the_same_bytes(s
             process.terminate()
             _, err = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert err.splitlines()[-2].endswith(": interrupted; run the same command again to resume")
+    assert err.splitlines()[-2].endswith(": interrupted; run the same command again")
     assert err.splitlines()[-1] == "make_dataset.sh: interrupted; run the same command again to resume"
     assert all(wait_gone(pid, 5) for pid in steps)
     for _ in range(2):

@@ -122,7 +122,7 @@ def test_an_interrupted_run_keeps_what_is_finished(many, signum):
         run.send_signal(signum)
         _, err = run.communicate(timeout=30)
     assert (run.returncode, err) == (
-        130, "process_images.py: interrupted; run the same command again to resume\n",
+        130, "process_images.py: interrupted; run the same command again\n",
     )  # fmt: skip
     assert resized(many, "small") >= MANY // 3
     for path in (many / "small").glob("[!.]*.jpg"):

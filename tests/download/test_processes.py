@@ -37,7 +37,7 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_finished(server, folder, number)
     _, error = process.communicate(timeout=2)
     gate.opened.set()
     assert process.returncode == 130
-    assert error == "download_images.py: interrupted; run the same command again to resume\n"
+    assert error == "download_images.py: interrupted; run the same command again\n"
     assert all(wait_gone(pid, 2) for pid in workers)
     got = photos(folder)
     assert 30 <= len(got) <= 48

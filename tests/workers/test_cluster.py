@@ -377,7 +377,7 @@ def test_the_client_interrupted_then_killed_resumes_each_time(script, no_workers
         out, err = run.communicate(timeout=PATIENCE)
     assert time.monotonic() - begun < 10  # two seconds, on a busy machine
     assert (run.returncode, out) == (130, "")
-    assert err == "process_images.py: interrupted; run the same command again to resume\n"
+    assert err == "process_images.py: interrupted; run the same command again\n"
     with start(many, no_workers.address) as run:
         freeze(no_workers, many)
         run.kill()
