@@ -24,7 +24,7 @@ from common.metadata.masks import decode_region, match_masks
 
 @dataclass(frozen=True)
 class PointRules:
-    """What becomes of the boxes and labels of an image; the files are named in errors."""
+    """Rules for the boxes and labels of an image, and the files that errors name."""
 
     annotations_path: str
     masks_path: str | None

@@ -143,7 +143,7 @@ def load_tensorflow() -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    before = os.environ.get(LEGACY_KERAS, "")
+    before = os.environ.get(LEGACY_KERAS)
     os.environ[LEGACY_KERAS] = "1"
     stderr = os.dup(2)
     try:
@@ -153,7 +153,9 @@ def load_tensorflow() -> Any:
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        os.environ[LEGACY_KERAS] = before
+        del os.environ[LEGACY_KERAS]
+        if before is not None:
+            os.environ[LEGACY_KERAS] = before
     return tensorflow
 
 
